@@ -1,0 +1,1 @@
+"""One package per technology. Adapters do not know each other."""

@@ -1,0 +1,27 @@
+"""What ports raise, by whose fault it is."""
+
+from __future__ import annotations
+
+
+class PerdureRuntimeError(Exception):
+    """Base of what the runtime raises."""
+
+
+class UnknownOutcome(PerdureRuntimeError):
+    """A conditional write was sent and not answered: it may be applied, lost, or applied later. Reload; never guess."""
+
+
+class StorageUnavailable(PerdureRuntimeError):
+    """The store or broker cannot work now: unreachable, or its disk is full. Nothing was applied; try again later."""
+
+
+class MessageTooLarge(PerdureRuntimeError):
+    """A message is over the limit. Make the value smaller, or pass a reference to it instead."""
+
+
+class AlreadyInUse(PerdureRuntimeError):
+    """Another process holds this database. Stop it, or give this one another file with --db."""
+
+
+class Undecodable(PerdureRuntimeError):
+    """Bytes that are no message of this contract version."""

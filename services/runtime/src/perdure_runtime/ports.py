@@ -1,0 +1,303 @@
+"""What the engines ask of a store, a broker and a clock. Each docstring says when durability begins.
+
+One contract suite per port (tests/contracts) runs on every adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from msgspec import Struct
+from perdure_schemas.events import Recorded
+from perdure_schemas.messages import Message, RunChanged, ScheduleTimer, TaskChanged
+
+
+class Clock(Protocol):
+    def now(self) -> int:
+        """Epoch milliseconds."""
+        ...
+
+
+# --- broker --------------------------------------------------------------------------------------
+
+SubscriptionType = Literal["key-shared", "shared", "failover", "exclusive"]
+
+
+class Delivery(Struct, kw_only=True, eq=False):
+    """One delivery of one message to one consumer. Identity is the delivery, not the message."""
+
+    topic: str
+    message: Message
+    redeliveries: int
+    """How often it was delivered before, as far as the broker knows; brokers forget."""
+    token: object = None
+    """The adapter's own handle."""
+
+
+class Undeliverable(Struct, kw_only=True, eq=False):
+    """Bytes that could not be decoded: to be moved to the dead-letter topic by whoever consumes."""
+
+    topic: str
+    data: bytes
+    error: str
+    redeliveries: int
+    token: object = None
+
+
+class Consumer(Protocol):
+    """One subscription of one process.
+
+    `receive` waits for at least one delivery and returns what is there, at most `limit`. A delivery stays this
+    consumer's until it is acknowledged, negatively acknowledged, or the consumer closes or dies; then it is
+    delivered again, to anybody.
+    """
+
+    async def receive(self, limit: int = 256) -> Sequence[Delivery | Undeliverable]: ...
+
+    async def ack(self, deliveries: Sequence[Delivery | Undeliverable]) -> None:
+        """Returns when the broker has it. May be lost all the same: then the messages come again."""
+        ...
+
+    async def nack(self, deliveries: Sequence[Delivery | Undeliverable], delay_ms: int) -> None:
+        """Hand back: delivered again, to anybody, not before `delay_ms`. Never fails; never waits for durability."""
+        ...
+
+    async def close(self) -> None:
+        """Hand back everything unacknowledged at once."""
+        ...
+
+
+class Publisher(Protocol):
+    async def publish(self, batch: Sequence[tuple[str, Message]]) -> None:
+        """Publish (topic, message) pairs of the messages' namespaces, in order per topic.
+
+        Returns when every one is confirmed, hence durable. A missing `inbox.` topic is ignored.
+
+        Raises:
+            StorageUnavailable: at least one was not confirmed; each may or may not have been stored.
+            MessageTooLarge: one is over the limit; none of the batch was published.
+        """
+        ...
+
+    async def publish_raw(self, topic: str, namespace: str, data: bytes, reason: str) -> None:
+        """Publish bytes that are no message, to a dead-letter topic. Same guarantees."""
+        ...
+
+
+class Broker(Protocol):
+    """Makes publishers and consumers."""
+
+    def publisher(self) -> Publisher: ...
+
+    async def subscribe(
+        self, namespace: str, topics: Sequence[str], subscription: str, type: SubscriptionType
+    ) -> Consumer: ...
+
+
+# --- workflow state ------------------------------------------------------------------------------
+
+
+class RunKey(Struct, frozen=True, gc=False):
+    """What a head row stands for: a workflow id, whose runs follow each other."""
+
+    namespace: str
+    workflow_id: str
+
+
+class Head(Struct, frozen=True, kw_only=True):
+    """The constant-size row that commits compare and set."""
+
+    version: int
+    """Counts commits of the workflow id, over all its runs; 0: no row."""
+    run_id: str
+    """The current run; empty: unborn (only signals or a cancel came yet)."""
+    seq: int
+    """The last seq of the current run."""
+    runs: int
+    """How many runs this workflow id has had."""
+
+
+NO_HEAD = Head(version=0, run_id="", seq=0, runs=0)
+
+
+class Commit(Struct, frozen=True, kw_only=True):
+    """What one conditional write records: the head's new values and the events, whose causes become findable."""
+
+    key: RunKey
+    expected_version: int
+    head: Head
+    """With version = expected_version + 1."""
+    events: Sequence[Recorded]
+    """Of the run head.run_id, with consecutive seqs that end at head.seq."""
+    commit_id: str
+    """Unique per try."""
+    unborn_ttl_ms: int | None = None
+    """Set while the row is unborn: it may vanish after that time."""
+
+
+class Store(Protocol):
+    """Heads and histories."""
+
+    async def load(self, key: RunKey) -> tuple[Head, Sequence[Recorded]]:
+        """The head and the current run's whole history, by a serial read; `NO_HEAD` and nothing if there is no row."""
+        ...
+
+    async def version(self, key: RunKey) -> int:
+        """The head's version by a serial read; 0: no row."""
+        ...
+
+    async def commit(self, commit: Commit) -> bool:
+        """True when recorded, durable from then on. False when the version was another: nothing was changed.
+
+        Raises:
+            UnknownOutcome: see the error.
+            StorageUnavailable: nothing was changed.
+        """
+        ...
+
+    async def history(
+        self, key: RunKey, run_id: str, after_seq: int, up_to: int, limit: int
+    ) -> Sequence[Recorded]:
+        """Events with after_seq < seq <= up_to, in order, at most `limit`."""
+        ...
+
+    async def find_cause(self, key: RunKey, cause: str) -> tuple[str, int] | None:
+        """(run id, seq) of the first event that this message caused in any run not yet purged."""
+        ...
+
+    async def purge(self, key: RunKey, run_id: str, expected_version: int, tombstone_ttl_ms: int) -> bool:
+        """Forget a run: write its tombstone, then delete its rows if the head's version is as expected.
+
+        When it is the current run the head goes too. False: the version was another, nothing was deleted.
+        """
+        ...
+
+    async def tombstone(self, key: RunKey, run_id: str) -> bool:
+        """Whether that run was purged (and its tombstone has not expired)."""
+        ...
+
+
+# --- tasks ---------------------------------------------------------------------------------------
+
+
+class TaskStore(Protocol):
+    """One record per supervised task, as opaque bytes of the core's codec."""
+
+    async def load(self, namespace: str, task_id: str) -> tuple[int, bytes | None]:
+        """(version, record) by a serial read; (0, None): no row."""
+        ...
+
+    async def save(
+        self, namespace: str, task_id: str, expected_version: int, record: bytes, ttl_ms: int | None
+    ) -> bool:
+        """Compare and set; as `Store.commit`. With a TTL the row vanishes after it."""
+        ...
+
+
+# --- timers --------------------------------------------------------------------------------------
+
+
+class TimerStore(Protocol):
+    """Timers by shard and due time. Only the owner of a shard writes to it."""
+
+    async def put(self, namespace: str, shard: int, timers: Sequence[ScheduleTimer]) -> None:
+        """Durable on return. The same timer_id again overwrites."""
+        ...
+
+    async def remove(self, namespace: str, shard: int, timer_ids: Sequence[str]) -> None: ...
+
+    async def due(self, namespace: str, shard: int, until: int, limit: int) -> Sequence[ScheduleTimer]:
+        """Timers with due_at <= until, in due order."""
+        ...
+
+    async def next_due(self, namespace: str, shard: int) -> int | None:
+        """Due time of the earliest timer of the shard."""
+        ...
+
+
+# --- read model ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFilter:
+    """Which runs to list: all conditions hold. `None` or empty: no condition."""
+
+    name: str | None = None
+    status: str | None = None
+    tag: str | None = None
+    workflow_id: str | None = None
+    attribute: tuple[str, str] | None = None
+    waits_for: str | None = None
+    started_from: int | None = None
+    started_before: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPage:
+    runs: Sequence[RunChanged] = field(default_factory=tuple)
+    """Newest first; without their events."""
+    cursor: str | None = None
+    """Pass it for the next page; `None`: there is none."""
+
+
+class ReadModel(Protocol):
+    """What lists and counts are read from. Written by the projector alone."""
+
+    async def apply(self, changes: Sequence[tuple[str, RunChanged | TaskChanged]]) -> None:
+        """(namespace, change) pairs. A change at or below the stored version of its run or task changes nothing."""
+        ...
+
+    async def forget(self, namespace: str, workflow_id: str, run_id: str) -> None: ...
+
+    async def list_runs(self, namespace: str, where: RunFilter, limit: int, cursor: str | None) -> RunPage: ...
+
+    async def get_run(self, namespace: str, workflow_id: str, run_id: str | None) -> RunChanged | None:
+        """The run, or with `None` the newest of the workflow id."""
+        ...
+
+    async def list_tasks(self, namespace: str, workflow_id: str, run_id: str) -> Sequence[TaskChanged]: ...
+
+    async def counts(self, namespace: str) -> dict[str, dict[str, int]]:
+        """Runs per name and status."""
+        ...
+
+
+class BlobStore(Protocol):
+    """Payloads too large for a message, by content hash."""
+
+    async def put(self, namespace: str, data: bytes) -> str:
+        """Durable on return; the same bytes give the same id."""
+        ...
+
+    async def get(self, namespace: str, blob_id: str) -> bytes | None: ...
+
+
+class Routing(Struct, frozen=True, kw_only=True):
+    """Which build new runs of a workflow get. Written by the operator or `perdure admin route`."""
+
+    current: str | None = None
+    ramping: str | None = None
+    ramping_percent: int = 0
+    """Share of new runs, by hash of the workflow id, that take `ramping`."""
+
+
+class RoutingStore(Protocol):
+    async def get(self, namespace: str, workflow: str) -> Routing: ...
+
+    async def put(self, namespace: str, workflow: str, routing: Routing) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """Everything a composition root hands to the engines."""
+
+    clock: Clock
+    broker: Broker
+    store: Store
+    tasks: TaskStore
+    timers: TimerStore
+    read_model: ReadModel
+    blobs: BlobStore
+    routing: RoutingStore
