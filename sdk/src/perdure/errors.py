@@ -1,0 +1,150 @@
+"""Errors, by whose fault they are.
+
+`WorkflowError` and what derives from it end a run `failed` when workflow code lets them out; any other
+exception there is a bug, and the run gets `stuck`. The docstring of each says what to do.
+"""
+
+from __future__ import annotations
+
+from perdure_schemas.common import Failure
+
+
+class PerdureError(Exception):
+    """Base of everything Perdure raises, but for control flow."""
+
+
+# --- raised in workflow code; uncaught they fail the run -------------------------------------------
+
+
+class WorkflowError(PerdureError):
+    """Raise it (or a subclass) in a workflow to end the run `failed`."""
+
+
+class CommandFailed(WorkflowError):
+    """A task or child did not complete. `failure` says why; `id` and `name` say which."""
+
+    def __init__(self, message: str, *, name: str = "", id: str = "", failure: Failure | None = None) -> None:
+        super().__init__(message)
+        self.name = name
+        self.id = id
+        self.failure = failure
+
+
+class TaskFailed(CommandFailed):
+    """A task failed for good: its retries are used up, or the error is not retryable."""
+
+
+class TaskTimedOut(TaskFailed):
+    """A task had no outcome within one of its time-outs."""
+
+
+class TaskCanceled(CommandFailed):
+    """A task was canceled from outside the workflow."""
+
+
+class ChildFailed(CommandFailed):
+    """A child workflow failed. `failure.cause` is what failed it."""
+
+
+class ChildCanceled(CommandFailed):
+    """A child workflow was canceled or terminated."""
+
+
+class ChildTimedOut(ChildFailed):
+    """A child workflow exceeded its run time-out."""
+
+
+# --- raised in workflow code by a mistake of its author -------------------------------------------
+
+
+class NotInWorkflow(PerdureError):
+    """A workflow-only call was made outside a workflow, or an outside-only call inside one."""
+
+
+class NonDeterminism(PerdureError):
+    """Workflow code did what would come out differently in replay: clock, randomness, I/O, threads."""
+
+
+class WorkflowChangedError(PerdureError):
+    """The code no longer issues what the history has recorded at this position."""
+
+    def __init__(self, message: str, *, position: str = "", recorded: str = "", current: str = "") -> None:
+        super().__init__(message)
+        self.position = position
+        self.recorded = recorded
+        self.current = current
+
+
+# --- raised to clients ----------------------------------------------------------------------------
+
+
+class RunFailed(PerdureError):
+    """The run whose result was asked for failed. `failure` says why; `perdure resume ID` goes on from there."""
+
+    def __init__(self, message: str, *, workflow_id: str = "", run_id: str = "", failure: Failure | None = None) -> None:
+        super().__init__(message)
+        self.workflow_id = workflow_id
+        self.run_id = run_id
+        self.failure = failure
+
+
+class RunCanceled(RunFailed):
+    """The run was canceled."""
+
+
+class RunTerminated(RunFailed):
+    """The run was terminated."""
+
+
+class RunTimedOut(RunFailed):
+    """The run exceeded its run time-out."""
+
+
+class RunNotFound(PerdureError):
+    """There is no such run, or it is past its retention."""
+
+
+class AlreadyStarted(PerdureError):
+    """A run with this workflow id is in force. Choose another id, or another conflict policy."""
+
+    def __init__(self, message: str, *, run_id: str = "") -> None:
+        super().__init__(message)
+        self.run_id = run_id
+
+
+class Refused(PerdureError):
+    """The command does not apply to the run's present state; the message says why."""
+
+
+class QueryFailed(PerdureError):
+    """The query raised, or no worker answered in time."""
+
+
+class ResultTimeout(PerdureError):
+    """The run is still open after the time given. It goes on; ask again."""
+
+
+# --- raised at the edge: bad input ------------------------------------------------------------------
+
+
+class DefinitionError(PerdureError):
+    """A task or workflow is declared in a way that cannot work. The message names the line and the remedy."""
+
+
+class SerializationError(PerdureError):
+    """A value cannot be turned into JSON and back by its type hints. The message names the parameter."""
+
+
+class PayloadTooLarge(PerdureError):
+    """A value is over the limit. Store it yourself and pass a reference."""
+
+
+# --- control flow -------------------------------------------------------------------------------------
+
+
+class Evicted(BaseException):
+    """The instance is being closed: no call of the SDK is possible any more. Never catch it."""
+
+
+class Blocked(BaseException):
+    """Workflow code ran too long without giving control back. Never catch it."""
