@@ -145,6 +145,8 @@ class ContinueAsNew(Struct, frozen=True, kw_only=True):
     name: str
     args: Payload
     build_policy: BuildPolicy = "current"
+    unreceived: list[int] = []
+    """Seqs of the signals nobody received: they move on to the next run."""
 
 
 CompletionStatus = Literal["completed", "failed", "canceled", "continued-as-new"]
@@ -157,6 +159,8 @@ class Completion(Struct, frozen=True, kw_only=True):
     result: Payload | None = None
     failure: Failure | None = None
     next_run: ContinueAsNew | None = None
+    command_id: str = ""
+    """The command whose failure workflow code let out: where a resume begins."""
 
 
 CommandKind = Literal[

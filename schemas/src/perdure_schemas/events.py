@@ -120,6 +120,8 @@ class Rewound(Struct, frozen=True, kw_only=True):
     reason: str
     actor: str
     edits: list[Edit] = []
+    position: str = ""
+    """Set by a reset: commands from this position on are done anew, even if they had completed."""
 
 
 class RunMoved(Struct, frozen=True, kw_only=True):

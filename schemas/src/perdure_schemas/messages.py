@@ -179,6 +179,8 @@ class ResumeRun(Struct, frozen=True, kw_only=True):
     actor: str = ""
     run_id: str = ""
     position: str = ""
+    command_id: str = ""
+    """From a resumed child: rewind to just before its recorded failure."""
     edits: list[Edit] = []
     only: bool = False
     """Do not rewind the parent that took this run's failure."""
