@@ -1,0 +1,294 @@
+"""The state of a run, and how each event changes it.
+
+Theory: the state is a fold of the history. `Recorded` events are chained by hash, so that an engine and a
+worker can tell with one comparison whether they mean the same past. A turn rests on a base (a seq and its
+hash); events that arrived later are *unfed* until a turn with a later base has seen them.
+
+    unborn --Started--> running --RunEnded--> ended        (failed: goes on recording, may be rewound)
+                          | ^
+              Stuck, Paused| |TurnCommitted, Unpaused
+                          v |
+                       stuck, paused
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import assert_never
+
+import msgspec
+from perdure_schemas import ids
+from perdure_schemas.common import Command, Outcome, Payload
+from perdure_schemas.events import (
+    CancelRequested,
+    CommandSettled,
+    Edit,
+    Event,
+    Paused,
+    Recorded,
+    Rewound,
+    RunEnded,
+    RunMoved,
+    RunStatus,
+    SignalReceived,
+    Started,
+    Stuck,
+    TurnCommitted,
+    Unpaused,
+    UpdateReceived,
+)
+
+from perdure_core.history import effective
+from perdure_core.workflow_engine.waits import COMPLETED, Waits
+
+SUPERVISED = frozenset({"task", "child", "timer"})
+"""Kinds of commands that have an outcome of their own later; all others are done when recorded."""
+
+
+@dataclass(slots=True)
+class CommandState:
+    """A command in force."""
+
+    command: Command
+    generation: int
+    """Number of rewinds before it was last dispatched: failures of older ones do not count."""
+    settled: Outcome | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Orphan:
+    """A command of a turn that a rewind dropped: the code may issue it again and get its old id and outcome."""
+
+    command: Command
+    settled: CommandSettled | None
+
+
+@dataclass(slots=True)
+class RunState:
+    """Everything the engine knows of a workflow id's current run. Changed by `evolve` alone."""
+
+    namespace: str
+    workflow_id: str
+    ordinal: int
+    """Which run of the workflow id this is, from 1: the start of its hash chain."""
+    run_id: str = ""
+    started: Started | None = None
+    started_at: int = 0
+    seq: int = 0
+    at: int = 0
+    hashes: list[str] = field(default_factory=list)
+    causes: dict[str, int] = field(default_factory=dict)
+    commands: dict[str, CommandState] = field(default_factory=dict)
+    waits: Waits = field(default_factory=Waits)
+    unfed: list[Recorded] = field(default_factory=list)
+    wake: bool = False
+    """An unfed event starts a turn whatever the run waits for: a start, signal, update, cancel, timer or rewind."""
+    turn: TurnCommitted | None = None
+    """The last turn in force."""
+    turn_seq: int = 0
+    rewound_seq: int = 0
+    generation: int = 0
+    edits: dict[str, Edit] = field(default_factory=dict)
+    orphans: dict[str, Orphan] = field(default_factory=dict)
+    undone: set[str] = field(default_factory=set)
+    """Commands in force whose failure the last rewind dropped: they are dispatched again."""
+    ended: RunEnded | None = None
+    ended_at: int = 0
+    stuck: Stuck | None = None
+    paused: bool = False
+    canceled: CancelRequested | None = None
+    build: str | None = None
+    senders: dict[str, int] = field(default_factory=dict)
+    updates: dict[str, str] = field(default_factory=dict)
+    """Open updates: id -> topic that awaits the answer."""
+    attributes: Payload | None = None
+
+    def __post_init__(self) -> None:
+        self.hashes.append(ids.chain_start(f"{self.namespace}\x1f{self.workflow_id}\x1f{self.ordinal}"))
+
+    @property
+    def resumable(self) -> bool:
+        """Ended, but a rewind can continue it: it goes on recording outcomes and signals."""
+        return self.ended is not None and self.ended.status == "failed"
+
+    @property
+    def closed(self) -> bool:
+        """Ended for good, unless somebody resets it."""
+        return self.ended is not None and not self.resumable
+
+    @property
+    def status(self) -> RunStatus:
+        if self.ended is not None:
+            return self.ended.status
+        if self.stuck is not None:
+            return "stuck"
+        return "paused" if self.paused else "running"
+
+    def needs_turn(self) -> bool:
+        """Whether a decision turn is owed on the events known."""
+        if self.started is None or self.ended is not None or self.paused or self.stuck is not None:
+            return False
+        return bool(self.unfed) and (self.wake or self.waits.satisfied or self.turn is None)
+
+    def open_command(self, command_id: str) -> CommandState | None:
+        state = self.commands.get(command_id)
+        return state if state is not None and state.settled is None else None
+
+
+def fold(namespace: str, workflow_id: str, ordinal: int, history: Sequence[Recorded]) -> RunState:
+    """The state after a whole history, rewinds included."""
+    state = RunState(namespace, workflow_id, ordinal)
+    for recorded in history:
+        _chain(state, recorded)
+    in_force = effective(history)
+    for recorded in in_force:
+        _apply(state, recorded)
+    if state.rewound_seq:
+        _restore(state, history)
+    return state
+
+
+def evolve(state: RunState, recorded: Recorded) -> None:
+    """Apply one new event. A `Rewound` changes what came before it: `fold` the history instead.
+
+    Raises:
+        ValueError: on a Rewound.
+    """
+    if isinstance(recorded.event, Rewound):
+        raise ValueError("a Rewound re-reads the past: fold the whole history")
+    _chain(state, recorded)
+    _apply(state, recorded)
+
+
+def _chain(state: RunState, recorded: Recorded) -> None:
+    state.seq, state.at = recorded.seq, recorded.at
+    state.causes.setdefault(recorded.cause, recorded.seq)
+    event = recorded.event
+    state.hashes.append(ids.chain_next(state.hashes[-1], type(event).__name__, recorded.cause, _digest(event)))
+
+
+def _digest(event: Event) -> bytes:
+    """Of what two events with the same cause could differ in: an outcome's value."""
+    if not isinstance(event, CommandSettled):
+        return b""
+    failure = b"" if event.failure is None else msgspec.msgpack.encode(event.failure)
+    result = b"" if event.result is None else event.result.data
+    return blake2b(event.outcome.encode() + result + failure, digest_size=8).digest()
+
+
+def _apply(state: RunState, recorded: Recorded) -> None:
+    event = recorded.event
+    match event:
+        case TurnCommitted():
+            _apply_turn(state, recorded.seq, event)
+            return
+        case Started():
+            state.run_id, state.started, state.started_at = event.run_id, event, recorded.at
+            state.build, state.attributes, state.wake = event.build, event.options.attributes, True
+        case CommandSettled():
+            _apply_settled(state, event)
+        case SignalReceived():
+            state.senders[event.sender] = max(event.number, state.senders.get(event.sender, 0))
+            state.wake = True
+        case UpdateReceived():
+            state.updates[event.update_id], state.wake = event.reply_topic, True
+        case CancelRequested():
+            state.canceled, state.wake = event, True
+        case Rewound():
+            state.generation, state.rewound_seq, state.wake = event.generation, recorded.seq, True
+            state.ended, state.stuck, state.canceled = None, None, state.canceled
+            state.edits = {edit.position: edit for edit in event.edits}
+        case Paused():
+            state.paused = True
+        case Unpaused():
+            state.paused = False
+        case Stuck():
+            state.stuck = event
+        case RunMoved():
+            state.build, state.stuck, state.wake = event.build, None, True
+        case RunEnded():
+            state.ended, state.ended_at = event, recorded.at
+        case _:
+            assert_never(event)
+    state.unfed.append(recorded)
+
+
+def _apply_turn(state: RunState, seq: int, turn: TurnCommitted) -> None:
+    state.turn, state.turn_seq, state.stuck = turn, seq, None
+    for command in turn.commands:
+        _apply_command(state, command, turn.generation)
+    state.unfed = [recorded for recorded in state.unfed if recorded.seq > turn.base]
+    late = {r.event.command_id: r.event.outcome for r in state.unfed if isinstance(r.event, CommandSettled)}
+    state.wake = any(_wakes(recorded.event) for recorded in state.unfed)
+    state.waits = state.waits.replace(turn.waits_for, late)
+
+
+def _wakes(event: Event) -> bool:
+    if isinstance(event, CommandSettled):
+        return event.outcome == "fired"
+    return isinstance(event, Started | SignalReceived | UpdateReceived | CancelRequested | Rewound | RunMoved)
+
+
+def _apply_command(state: RunState, command: Command, generation: int) -> None:
+    if command.kind in SUPERVISED:
+        state.commands[command.id] = CommandState(command, generation)
+        state.orphans.pop(command.id, None)
+    elif command.kind == "cancel":
+        target = state.commands.get(command.target)
+        if target is not None and target.settled is None:
+            target.settled = "canceled"
+    elif command.kind == "attributes":
+        state.attributes = command.args
+    elif command.kind == "update-result":
+        state.updates.pop(command.target, None)
+
+
+def _apply_settled(state: RunState, event: CommandSettled) -> None:
+    command = state.commands.get(event.command_id)
+    if command is not None and command.settled is None:
+        command.settled = event.outcome
+    state.waits.settle(event.command_id, event.outcome)
+    state.wake = state.wake or event.outcome == "fired"
+
+
+def _restore(state: RunState, history: Sequence[Recorded]) -> None:
+    """After a rewind: which commands of dropped turns may be adopted, and which failures were undone."""
+    reset_from = _reset_targets(history)
+    settled: dict[str, CommandSettled] = {}
+    failed: set[str] = set()
+    for recorded in history:
+        event = recorded.event
+        if isinstance(event, CommandSettled):
+            if event.outcome in COMPLETED:
+                settled[event.command_id] = event
+            else:
+                failed.add(event.command_id)
+    for recorded in history:
+        if isinstance(recorded.event, TurnCommitted):
+            for command in recorded.event.commands:
+                if command.kind in SUPERVISED and command.id not in state.commands and command.id not in reset_from:
+                    state.orphans[command.id] = Orphan(command, settled.get(command.id))
+    for command_id in failed:
+        open_again = state.open_command(command_id)
+        if open_again is not None:
+            open_again.generation = state.generation
+            state.undone.add(command_id)
+
+
+def _reset_targets(history: Sequence[Recorded]) -> set[str]:
+    """Ids of commands that a reset asked to do anew: those from its position on, in turns it dropped."""
+    targets: set[str] = set()
+    for recorded in history:
+        rewound = recorded.event
+        if not isinstance(rewound, Rewound) or not rewound.position:
+            continue
+        found = False
+        for earlier in history[rewound.to_seq : recorded.seq - 1]:
+            if isinstance(earlier.event, TurnCommitted):
+                for command in earlier.event.commands:
+                    found = found or command.position == rewound.position
+                    if found:
+                        targets.add(command.id)
+    return targets
