@@ -24,7 +24,7 @@ RunStatus = Literal[
 EndStatus = Literal["failed", "completed", "canceled", "terminated", "timed-out", "continued-as-new"]
 
 
-class Started(Struct, frozen=True, kw_only=True):
+class Started(Struct, frozen=True, kw_only=True, tag=True):
     run_id: str
     name: str
     args: Payload
@@ -39,7 +39,7 @@ class Started(Struct, frozen=True, kw_only=True):
     first_run_id: str = ""
 
 
-class TurnCommitted(Struct, frozen=True, kw_only=True):
+class TurnCommitted(Struct, frozen=True, kw_only=True, tag=True):
     """A worker's decision turn: the commands it issued and what the run waits for after it."""
 
     workflow_task_id: str
@@ -55,7 +55,7 @@ class TurnCommitted(Struct, frozen=True, kw_only=True):
     python: str = ""
 
 
-class CommandSettled(Struct, frozen=True, kw_only=True):
+class CommandSettled(Struct, frozen=True, kw_only=True, tag=True):
     """The first recorded outcome of a command: of a task, a child or a timer."""
 
     command_id: str
@@ -66,36 +66,36 @@ class CommandSettled(Struct, frozen=True, kw_only=True):
     attempt: int = 0
 
 
-class SignalReceived(Struct, frozen=True, kw_only=True):
+class SignalReceived(Struct, frozen=True, kw_only=True, tag=True):
     channel: str
     payload: Payload
     sender: str
     number: int
 
 
-class UpdateReceived(Struct, frozen=True, kw_only=True):
+class UpdateReceived(Struct, frozen=True, kw_only=True, tag=True):
     update_id: str
     name: str
     args: Payload
     reply_topic: str = ""
 
 
-class CancelRequested(Struct, frozen=True, kw_only=True):
+class CancelRequested(Struct, frozen=True, kw_only=True, tag=True):
     reason: str
     actor: str
 
 
-class Paused(Struct, frozen=True, kw_only=True):
+class Paused(Struct, frozen=True, kw_only=True, tag=True):
     reason: str
     actor: str
 
 
-class Unpaused(Struct, frozen=True, kw_only=True):
+class Unpaused(Struct, frozen=True, kw_only=True, tag=True):
     reason: str
     actor: str
 
 
-class Stuck(Struct, frozen=True, kw_only=True):
+class Stuck(Struct, frozen=True, kw_only=True, tag=True):
     """A turn could not be run: a bug in workflow code, changed code, a time-out, a dying worker."""
 
     workflow_task_id: str
@@ -112,7 +112,7 @@ class Edit(Struct, frozen=True, kw_only=True):
     result: Payload | None = None
 
 
-class Rewound(Struct, frozen=True, kw_only=True):
+class Rewound(Struct, frozen=True, kw_only=True, tag=True):
     """The run goes on from just after `to_seq`; what lies between is kept as ARCHITECTURE section 6 says."""
 
     to_seq: int
@@ -124,13 +124,13 @@ class Rewound(Struct, frozen=True, kw_only=True):
     """Set by a reset: commands from this position on are done anew, even if they had completed."""
 
 
-class RunMoved(Struct, frozen=True, kw_only=True):
+class RunMoved(Struct, frozen=True, kw_only=True, tag=True):
     build: str | None
     reason: str
     actor: str
 
 
-class RunEnded(Struct, frozen=True, kw_only=True):
+class RunEnded(Struct, frozen=True, kw_only=True, tag=True):
     status: EndStatus
     result: Payload | None = None
     failure: Failure | None = None

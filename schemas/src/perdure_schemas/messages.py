@@ -116,7 +116,7 @@ class ChildOutcome(Struct, frozen=True, kw_only=True):
 TimerKind = Literal["command", "run-timeout", "turn", "retention"]
 
 
-class TimerFired(Struct, frozen=True, kw_only=True):
+class TimerFired(Struct, frozen=True, kw_only=True, tag=True):
     """`command`: a timer of workflow code; `turn`: look whether a turn is owed (time-out, stuck retry)."""
 
     workflow_id: str
@@ -311,7 +311,7 @@ class WaitForTask(Struct, frozen=True, kw_only=True):
     reply_topic: str
 
 
-class TaskTimerFired(Struct, frozen=True, kw_only=True):
+class TaskTimerFired(Struct, frozen=True, kw_only=True, tag=True):
     """The one deadline of a supervised task has come; the record says which."""
 
     task_id: str

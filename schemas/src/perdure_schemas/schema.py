@@ -1,0 +1,95 @@
+"""The Avro schemas: one file per record in `avro/`, composed into one envelope per topic family."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+from perdure_schemas import messages
+
+Schema: TypeAlias = Any
+"""A schema as JSON has it: a name, a list (union) or an object."""
+
+VERSION = 1
+"""`v` of what this release writes. Schemas of one version differ at most by message types added to an envelope."""
+NAMESPACE = "perdure"
+
+Family = Literal["workflow-engine", "task-engine", "worker", "timers", "events"]
+
+BODIES: dict[Family, tuple[type[Any], ...]] = {
+    "workflow-engine": get_args(messages.WorkflowMessage),
+    "task-engine": get_args(messages.TaskMessage),
+    "worker": get_args(messages.WorkerMessage),
+    "timers": get_args(messages.TimerMessage),
+    "events": get_args(messages.EventMessage),
+}
+"""The message types of each family."""
+
+_ENVELOPES: dict[Family, str] = {
+    "workflow-engine": "WorkflowEngineEnvelope",
+    "task-engine": "TaskEngineEnvelope",
+    "worker": "WorkerEnvelope",
+    "timers": "TimersEnvelope",
+    "events": "EventsEnvelope",
+}
+_PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
+
+
+def folder() -> Path:
+    """Where the schemas lie: in the installed package, or beside `src` in a checkout."""
+    packaged = Path(__file__).with_name("avro")
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "avro"
+
+
+def compose(root: Schema) -> Schema:
+    """`root` with every record it names written out where it is first used: complete in itself."""
+    return _inline(root, set())
+
+
+def envelope_schema(family: Family) -> dict[str, Any]:
+    """The schema to register with a broker for the topics of this family."""
+    composed: dict[str, Any] = compose(_ENVELOPES[family])
+    return composed
+
+
+@cache
+def record(name: str) -> dict[str, Any]:
+    """The file of one record as it is written: other records by name."""
+    (path,) = [path for path in folder().glob(f"*/{name}.avsc")]
+    parsed: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return parsed
+
+
+def envelope_fields(family: Family) -> list[dict[str, Any]]:
+    """The fields of an envelope: the header, then one nullable member per message."""
+    fields: list[dict[str, Any]] = record(_ENVELOPES[family])["fields"]
+    return fields
+
+
+def member_type(field: dict[str, Any]) -> str | None:
+    """The record a field of an envelope (or of `Event`, or `Fires`) holds; `None` for a field of the header."""
+    match field["type"]:
+        case ["null", str(name)] if name not in _PRIMITIVES:
+            return name
+        case _:
+            return None
+
+
+def _inline(schema: Schema, seen: set[str]) -> Schema:
+    if isinstance(schema, str):
+        if schema in _PRIMITIVES:
+            return schema
+        if schema in seen:
+            return f"{NAMESPACE}.{schema}"
+        return _inline(record(schema), seen)
+    if isinstance(schema, list):
+        return [_inline(branch, seen) for branch in schema]
+    if schema["type"] == "array":
+        return {**schema, "items": _inline(schema["items"], seen)}
+    if schema["type"] != "record":
+        return schema
+    seen.add(schema["name"])
+    fields = [{**field, "type": _inline(field["type"], seen)} for field in schema["fields"]]
+    return {**schema, "fields": fields}
