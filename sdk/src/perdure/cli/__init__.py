@@ -1,0 +1,13 @@
+"""The command line. It talks to a running `perdure dev` through its socket; only `dev` and `run` make an engine.
+
+Nothing heavy is imported before a command needs it: `perdure --help` answers at once.
+"""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Entry point of the `perdure` command."""
+    from perdure.cli.application import application  # the import is most of the start-up time
+
+    application()
