@@ -1,0 +1,94 @@
+"""What people do to a run: cancel, terminate, pause, unpause, move."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from perdure_schemas.common import Failure
+from perdure_schemas.events import CancelRequested, Paused, RunEnded, RunMoved, Unpaused
+from perdure_schemas.messages import ControlRun, Message, MoveRun, ResumeRun, WaitForResult
+
+from perdure_core.workflow_engine.decisions import (
+    AwaitEnd,
+    Context,
+    Decision,
+    Discard,
+    DiscardReason,
+    Later,
+    Record,
+    Rewind,
+    Serve,
+)
+from perdure_core.workflow_engine.replies import reply, run_result
+from perdure_core.workflow_engine.state import RunState
+
+
+def _absent(state: RunState, run_id: str) -> DiscardReason | None:
+    if state.started is None:
+        return "unknown-run"
+    return "other-run" if run_id and run_id != state.run_id else None
+
+
+def decide_control(state: RunState, message: Message, body: ControlRun) -> Decision:
+    if state.started is None and body.action == "cancel":
+        if state.canceled is not None:
+            return Discard("not-applicable", reply(state, message, "ok"))
+        return Record(events=[CancelRequested(reason=body.reason, actor=body.actor)], now=True)
+    absent = _absent(state, body.run_id)
+    if absent is not None:
+        return Discard(absent, reply(state, message, "not-found"))
+    if state.ended is not None and state.ended.status == "continued-as-new":
+        return Later("the next run has not started yet")
+    if state.ended is not None and not (state.resumable and body.action == "terminate"):
+        return Discard("closed", reply(state, message, "refused", f"the run has {state.status}"))
+    match body.action:
+        case "cancel":
+            if state.canceled is not None:
+                return Discard("not-applicable", reply(state, message, "ok"))
+            return Record(events=[CancelRequested(reason=body.reason, actor=body.actor)])
+        case "terminate":
+            failure = Failure(name="Terminated", message=body.reason or "terminated")
+            return Record(events=[RunEnded(status="terminated", failure=failure)], now=True)
+        case "pause":
+            if state.paused:
+                return Discard("not-applicable", reply(state, message, "ok", "paused already"))
+            return Record(events=[Paused(reason=body.reason, actor=body.actor)], now=True)
+        case "unpause":
+            if not state.paused:
+                return Discard("not-applicable", reply(state, message, "refused", "the run is not paused"))
+            return Record(events=[Unpaused(reason=body.reason, actor=body.actor)], now=True)
+        case _:
+            assert_never(body.action)
+
+
+def decide_move(state: RunState, message: Message, body: MoveRun) -> Decision:
+    absent = _absent(state, body.run_id)
+    if absent is not None:
+        return Discard(absent, reply(state, message, "not-found"))
+    if state.ended is not None:
+        return Discard("closed", reply(state, message, "refused", f"the run has {state.status}"))
+    if state.build == body.build and state.stuck is None:
+        return Discard("not-applicable", reply(state, message, "ok", "the run is on that build"))
+    return Record(events=[RunMoved(build=body.build, reason=body.reason, actor=body.actor)], now=True)
+
+
+def decide_resume(state: RunState, message: Message, body: ResumeRun) -> Decision:
+    absent = _absent(state, body.run_id)
+    if absent is not None:
+        return Discard(absent, reply(state, message, "not-found"))
+    if state.ended is not None and state.ended.status == "continued-as-new":
+        return Discard("not-applicable", reply(state, message, "refused", "the run continued as a new one"))
+    if not body.position and not body.command_id and not state.resumable and state.stuck is None:
+        detail = f"the run is {state.status}: only failed and stuck runs resume; name a position to reset"
+        return Discard("not-applicable", reply(state, message, "refused", detail))
+    return Rewind()
+
+
+def decide_wait(state: RunState, message: Message, body: WaitForResult, context: Context) -> Decision:
+    del context
+    absent = _absent(state, body.run_id)
+    if absent is not None:
+        return Discard(absent, reply(state, message, "not-found"))
+    if state.ended is None:
+        return AwaitEnd(body.reply_topic)
+    return Serve([run_result(state, state.ended, body.reply_topic)])

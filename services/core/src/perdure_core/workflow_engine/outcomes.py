@@ -1,0 +1,44 @@
+"""How a command ended: the first recorded outcome counts."""
+
+from __future__ import annotations
+
+from perdure_schemas.events import CommandSettled
+from perdure_schemas.messages import ChildOutcome, TaskOutcome
+
+from perdure_core.workflow_engine.decisions import Attached, Context, Decision, Discard, Record
+from perdure_core.workflow_engine.state import RunState
+from perdure_core.workflow_engine.waits import COMPLETED
+
+
+def decide_outcome(state: RunState, body: TaskOutcome | ChildOutcome, context: Context) -> Decision:
+    """Of a task or child. A failure of an attempt made before a rewind is no news; a success always is."""
+    if body.run_id != state.run_id:
+        return Discard("other-run")
+    command = state.commands.get(body.command_id)
+    if command is None:
+        return Discard("unknown-command")
+    if command.settled is not None:
+        return _settled(state, body.command_id, context)
+    old = isinstance(body, TaskOutcome) and body.generation < command.generation
+    if old and body.outcome not in COMPLETED:
+        return Discard("old-generation")
+    event = CommandSettled(
+        command_id=body.command_id,
+        outcome=body.outcome,
+        result=body.result,
+        failure=body.failure,
+        generation=body.generation,
+        attempt=body.attempt if isinstance(body, TaskOutcome) else 0,
+    )
+    return Record(events=[event])
+
+
+def _settled(state: RunState, command_id: str, context: Context) -> Decision:
+    """Settled by a buffered event: hold with it. By a committed one: no news."""
+    buffered = any(
+        recorded.seq > context.committed
+        and isinstance(recorded.event, CommandSettled)
+        and recorded.event.command_id == command_id
+        for recorded in reversed(state.unfed)
+    )
+    return Attached() if buffered else Discard("settled")

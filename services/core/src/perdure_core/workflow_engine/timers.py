@@ -1,0 +1,50 @@
+"""TimerFired: the timers of workflow code, and the engine's own."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from perdure_schemas.common import Failure
+from perdure_schemas.events import CommandSettled, RunEnded
+from perdure_schemas.messages import TimerFired
+
+from perdure_core.workflow_engine.decisions import Decision, Discard, Purge, Record, RunTurn
+from perdure_core.workflow_engine.state import RunState
+
+
+def decide_timer(state: RunState, body: TimerFired) -> Decision:
+    if body.run_id != state.run_id:
+        return Discard("other-run")
+    match body.kind:
+        case "command":
+            if state.closed:
+                return Discard("closed")
+            command = state.commands.get(body.command_id)
+            if command is None:
+                return Discard("unknown-command")
+            if command.settled is not None:
+                return Discard("settled")
+            return Record(events=[CommandSettled(command_id=body.command_id, outcome="fired")])
+        case "run-timeout":
+            if state.ended is not None:
+                return Discard("ended")
+            failure = Failure(name="RunTimedOut", message="the run exceeded its run time-out")
+            return Record(events=[RunEnded(status="timed-out", failure=failure)], now=True)
+        case "turn":
+            if state.stuck is None or state.ended is not None or state.paused:
+                return Discard("not-applicable")
+            return RunTurn(body.attempt)
+        case "retention":
+            return _retention(state, body)
+        case _:
+            assert_never(body.kind)
+
+
+def _retention(state: RunState, body: TimerFired) -> Decision:
+    """Purge, unless the run was resumed since: then its next end sets another timer."""
+    started = state.started
+    if state.ended is None or started is None or body.generation != state.generation:
+        return Discard("not-applicable")
+    if body.due_at < state.ended_at + started.options.retention_ms:
+        return Discard("not-applicable")
+    return Purge(state.run_id)
