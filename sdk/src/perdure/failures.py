@@ -1,0 +1,118 @@
+"""Errors in language-neutral form, and back."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Collection
+from typing import Any
+
+import msgspec
+from perdure_schemas.common import Failure, Payload
+
+from perdure import convert
+from perdure.errors import CommandFailed, PerdureError, RunFailed
+from perdure.retry import NonRetryable, RetryLater
+
+CAUSES_MAX = 10
+"""Of one failure: a longer chain is a loop of retries wrapped in each other, and its root is at the near end of ours."""
+MESSAGE_CHARS_MAX = 10_000
+"""A message is read by people; longer ones are data that somebody formatted."""
+STACK_CHARS_MAX = 20_000
+"""About 200 frames: enough to see where; recursion repeats from there."""
+DETAILS_BYTES_MAX = 100_000
+"""A failure is kept in the history and shown in lists: its attributes are context, not payload."""
+
+
+class RemoteError(PerdureError):
+    """An error as it was raised elsewhere: in a task, a child, another language. `name` is its type's name there."""
+
+    def __init__(self, name: str, message: str, *, stack: str = "", details: Any = None) -> None:
+        super().__init__(f"{name}: {message}" if message else name)
+        self.name = name
+        self.message = message
+        self.stack = stack
+        self.details = details
+        """The attributes of the error, as far as they had a JSON form."""
+
+
+def failure_from_exception(exc: BaseException, *, non_retryable: Collection[str] = ()) -> Failure:
+    """The error, its causes, and whether a task that raised it may be tried again.
+
+    `non_retryable` are names as in RetryPolicy; a name stands for its subclasses too.
+    """
+    return _failure(exc, non_retryable, CAUSES_MAX)
+
+
+def _failure(exc: BaseException, non_retryable: Collection[str], depth: int) -> Failure:
+    retryable = not isinstance(exc, NonRetryable)
+    if retryable and non_retryable:
+        retryable = not any(cls.__name__ in non_retryable for cls in type(exc).__mro__)
+    return Failure(
+        name=exc.name if isinstance(exc, RemoteError) else type(exc).__name__,
+        message=_message(exc)[:MESSAGE_CHARS_MAX],
+        stack=_stack(exc),
+        details=_details(exc),
+        cause=_cause(exc, depth),
+        retryable=retryable,
+        next_delay_ms=exc.delay_ms if isinstance(exc, RetryLater) else None,
+    )
+
+
+def _message(exc: BaseException) -> str:
+    if isinstance(exc, RemoteError):
+        return exc.message
+    try:
+        return str(exc)
+    except Exception as error:  # a user's __str__ must not hide that there was an error
+        return f"(its message cannot be made: {error!r})"
+
+
+def _stack(exc: BaseException) -> str:
+    if exc.__traceback__ is None:
+        return exc.stack if isinstance(exc, RemoteError) else ""
+    text = "".join(traceback.format_tb(exc.__traceback__))
+    return text if len(text) <= STACK_CHARS_MAX else "...\n" + text[-STACK_CHARS_MAX:]
+
+
+def _cause(exc: BaseException, depth: int) -> Failure | None:
+    if depth == 0:
+        return None
+    if isinstance(exc, (CommandFailed, RunFailed)):
+        return exc.failure
+    cause = exc.__cause__ if exc.__suppress_context__ or exc.__cause__ is not None else exc.__context__
+    return None if cause is None or cause is exc else _failure(cause, (), depth - 1)
+
+
+def _details(exc: BaseException) -> Payload | None:
+    if isinstance(exc, (CommandFailed, RunFailed)):
+        return None
+    attributes = {k: v for k, v in vars(exc).items() if not k.startswith("_")}
+    if isinstance(exc, RetryLater) or not attributes:
+        return None
+    if isinstance(exc, RemoteError):
+        attributes = exc.details if isinstance(exc.details, dict) else {}
+    payload = _details_payload(attributes)
+    return payload if payload is not None and len(payload.data) <= DETAILS_BYTES_MAX else None
+
+
+def _details_payload(attributes: dict[str, Any]) -> Payload | None:
+    """Those of the attributes that have a JSON form."""
+    parts: dict[str, msgspec.Raw] = {}
+    for key, value in attributes.items():
+        try:
+            parts[key] = msgspec.Raw(convert.codec(Any).encode(value))
+        except Exception:
+            continue
+    return Payload("json", msgspec.json.encode(parts)) if parts else None
+
+
+def exception_from_failure(failure: Failure) -> RemoteError:
+    """The error to show as a cause, its own causes chained to it."""
+    try:
+        details = convert.decode(failure.details)
+    except PerdureError:  # another language's encoding: the error itself matters more
+        details = None
+    error = RemoteError(failure.name, failure.message, stack=failure.stack, details=details)
+    if failure.cause is not None:
+        error.__cause__ = exception_from_failure(failure.cause)
+    return error

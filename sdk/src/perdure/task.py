@@ -1,0 +1,206 @@
+"""Tasks: units of work with effects, run by workers, retried, at least once.
+
+    @task(retry=Retry(attempts=5), timeout=30)
+    async def charge(order: str, cents: int) -> str: ...
+
+In a workflow `charge("o-1", 500)` dispatches it at once and gives a `Deferred[str]`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import inspect
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, Self, TypeAlias, TypeVar, overload
+
+import msgspec
+from perdure_schemas.common import TaskOptions
+
+from perdure._duration import Duration, optional_milliseconds
+from perdure._names import is_name
+from perdure.errors import DefinitionError, NotInWorkflow
+from perdure.retry import Retry
+from perdure.signature import Signature, location
+
+if TYPE_CHECKING:
+    from perdure._replay.futures import Deferred
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+Mode: TypeAlias = Literal["async", "thread", "process"]
+Match: TypeAlias = Literal["args", "name"]
+"""What replay compares at a recorded position: name and arguments, or the name alone."""
+
+
+class Task(Generic[P, R_co]):
+    """A declared task. Call it in a workflow; outside, `task.fn(...)` runs the plain function."""
+
+    fn: Callable[P, Any]
+    """The plain function."""
+    name: str
+    signature: Signature
+    mode: Mode
+    task_options: TaskOptions
+    """As they travel."""
+    match: Match = "args"
+
+    def __init__(self, fn: Callable[P, Any], *, name: str | None, mode: Mode | None, method: bool = False) -> None:
+        """Use `@task`. With `method`, `fn` takes self first."""
+        self.name = name or fn.__name__
+        if not is_name(self.name):
+            raise DefinitionError(
+                f"{location(fn)}: {self.name!r} cannot name a task. Give one of letters, digits, '_', '-' and '.', "
+                'as in @task(name="charge").'
+            )
+        self.fn = fn
+        self.signature = Signature(fn, self.name, method=method)
+        self.mode = _checked_mode(fn, mode)
+        self.task_options = TaskOptions()
+        self.__doc__ = fn.__doc__
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Deferred[R_co]:
+        """Dispatch it; await the Deferred for its result.
+
+        Raises:
+            NotInWorkflow: there is no workflow here to record it.
+        """
+        issue = getattr(asyncio._get_running_loop(), "issue_task", None)
+        if issue is None:
+            raise NotInWorkflow(
+                f"{self.name}(...) dispatches a task from a workflow, and this is none. "
+                f"Call {self.name}.fn(...) for the plain function, or client.run({self.name}, ...) to run it as a task."
+            )
+        deferred: Deferred[R_co] = issue(self, self.signature.bind(args, kwargs))
+        return deferred
+
+    def options(
+        self,
+        *,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        queue_timeout: Duration | None = None,
+        heartbeat_timeout: Duration | None = None,
+        total_timeout: Duration | None = None,
+        tags: Sequence[str] | None = None,
+        build: str | None = None,
+        match: Match | None = None,
+    ) -> Self:
+        """The same task with these options changed: `charge.options(timeout=5)("o-1", 500)`.
+
+        Args:
+            retry: when a failed attempt is tried again.
+            timeout: of one attempt, from its dispatch.
+            queue_timeout: from dispatch until an attempt starts.
+            heartbeat_timeout: between two heartbeats of one attempt.
+            total_timeout: from the task's dispatch, retries included.
+            tags: replace those declared.
+            build: run it on workers of this build.
+            match: "name" lets replay accept other arguments than those recorded.
+        """
+        changes = {
+            "retry": None if retry is None else retry.policy(),
+            "attempt_timeout_ms": optional_milliseconds(timeout),
+            "queue_timeout_ms": optional_milliseconds(queue_timeout),
+            "heartbeat_timeout_ms": optional_milliseconds(heartbeat_timeout),
+            "total_timeout_ms": optional_milliseconds(total_timeout),
+            "tags": None if tags is None else list(tags),
+            "build": build,
+        }
+        changed = copy.copy(self)
+        given = {key: value for key, value in changes.items() if value is not None}
+        changed.task_options = msgspec.structs.replace(self.task_options, **given)
+        if match is not None:
+            changed.match = match
+        return changed
+
+    def bound_to(self, fn: Callable[..., Any], mode: Mode | None) -> Task[..., Any]:
+        """The same contract run by another function: how a service's implementation is registered."""
+        changed: Task[..., Any] = copy.copy(self)
+        changed.fn = fn
+        changed.mode = _checked_mode(fn, mode)
+        return changed
+
+    def __repr__(self) -> str:
+        return f"<task {self.signature!r}>"
+
+
+class AsyncTask(Task[P, R_co]):
+    """A task declared with `async def`."""
+
+    fn: Callable[P, Coroutine[Any, Any, R_co]]
+
+
+class SyncTask(Task[P, R_co]):
+    """A task declared with `def`: it runs in a thread, or in a process of its own with mode="process"."""
+
+    fn: Callable[P, R_co]
+
+
+def _checked_mode(fn: Callable[..., Any], mode: Mode | None) -> Mode:
+    if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
+        raise DefinitionError(f"{location(fn)}: a task cannot be a generator. Return a list, or report by heartbeats.")
+    is_async = inspect.iscoroutinefunction(inspect.unwrap(fn))
+    if mode is None:
+        return "async" if is_async else "thread"
+    if is_async != (mode == "async"):
+        kind = "async def" if is_async else "def"
+        raise DefinitionError(
+            f"{location(fn)}: a task declared with `{kind}` cannot have mode={mode!r}. "
+            + ("Leave mode out." if is_async else 'Use mode="thread" or mode="process".')
+        )
+    return mode
+
+
+class TaskDecorator(Protocol):
+    """What `task(...)` with options gives."""
+
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> SyncTask[P, R]: ...
+
+
+@overload
+def task(fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+@overload
+def task(fn: Callable[P, R], /) -> SyncTask[P, R]: ...
+@overload
+def task(
+    *,
+    name: str | None = None,
+    mode: Mode | None = None,
+    retry: Retry | None = None,
+    timeout: Duration | None = None,
+    queue_timeout: Duration | None = None,
+    heartbeat_timeout: Duration | None = None,
+    total_timeout: Duration | None = None,
+    tags: Sequence[str] | None = None,
+    match: Match | None = None,
+) -> TaskDecorator: ...
+def task(
+    fn: Callable[..., Any] | None = None, /, *, name: str | None = None, mode: Mode | None = None, **options: Any
+) -> Any:
+    """Declare a task: `@task`, or `@task(retry=..., timeout=...)`; options are those of `Task.options`.
+
+    Args:
+        name: the wire name; the function's own unless given. It must stay the same while runs are open.
+        mode: "async" for `async def`; "thread" (the default of `def`) or "process" (for work that holds the
+            interpreter lock) otherwise.
+
+    Raises:
+        DefinitionError: the function cannot be a task; the message tells the line and the remedy.
+    """
+
+    def declare(function: Callable[..., Any]) -> Task[..., Any]:
+        if isinstance(function, Task):
+            raise DefinitionError(f"{location(function.fn)}: {function.name} is declared a task twice. Keep one @task.")
+        kind = AsyncTask if inspect.iscoroutinefunction(inspect.unwrap(function)) else SyncTask
+        made: Task[..., Any] = kind(function, name=name, mode=mode)
+        return made.options(**options) if options else made
+
+    return declare if fn is None else declare(fn)
+
+

@@ -1,0 +1,335 @@
+"""Workflows: `async def` code that outlives processes, on a function or on a class.
+
+    @workflow
+    async def order(sku: str, quantity: int = 1) -> str: ...
+
+    @workflow
+    class Order:
+        approvals: Channel[str] = Channel()
+
+        async def run(self, sku: str) -> str: ...
+
+        @query
+        def status(self) -> str: ...
+
+        @update
+        async def add(self, sku: str) -> int: ...
+
+In another workflow `order("sku-1")` starts a child and gives a `Deferred[str]`; of a class take
+`workflow_of(Order)("sku-1")`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import inspect
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeVar, cast, overload
+
+import msgspec
+from perdure_schemas.common import BuildPolicy, ClosePolicy, ConflictPolicy, RunOptions
+
+from perdure import convert
+from perdure._duration import Duration, optional_milliseconds
+from perdure._names import check_workflow_id, is_name
+from perdure.errors import DefinitionError, NotInWorkflow
+from perdure.signature import Signature, location
+from perdure.task import Match
+
+if TYPE_CHECKING:
+    from perdure._replay.futures import Deferred
+
+P = ParamSpec("P")
+R = TypeVar("R")
+C = TypeVar("C")
+F = TypeVar("F", bound=Callable[..., Any])
+R_co = TypeVar("R_co", covariant=True)
+
+_WORKFLOW = "__perdure_workflow__"
+_QUERY = "__perdure_query__"
+_UPDATE = "__perdure_update__"
+
+
+class HasRun(Protocol[P, R_co]):
+    """What a workflow class has: `async def run(self, ...)`."""
+
+    def run(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]: ...
+
+
+class Handler:
+    """A query or update of a workflow class."""
+
+    __slots__ = ("fn", "name", "signature")
+
+    def __init__(self, fn: Callable[..., Any], name: str) -> None:
+        self.fn = fn
+        self.name = name
+        self.signature = Signature(fn, name, method=True)
+
+
+class Workflow(Generic[P, R_co]):
+    """A declared workflow. Call it in another workflow to start a child."""
+
+    name: str
+    signature: Signature
+    target: Callable[..., Any] | type
+    """The function or class."""
+    queries: Mapping[str, Handler]
+    updates: Mapping[str, Handler]
+    run_options: RunOptions
+    """As they travel."""
+    id: str | None = None
+    conflict: ConflictPolicy = "fail"
+    close_policy: ClosePolicy = "cancel"
+    build_policy: BuildPolicy = "current"
+    build: str | None = None
+    match: Match = "args"
+
+    def __init__(self, target: Callable[..., Any] | type, name: str | None) -> None:
+        """Use `@workflow`."""
+        self.target = target
+        self.name = name or target.__name__
+        if not is_name(self.name):
+            raise DefinitionError(
+                f"{location(target)}: {self.name!r} cannot name a workflow. Give one of letters, digits, '_', '-' and "
+                "'.', as in @workflow(name=\"order\")."
+            )
+        main = target.run if isinstance(target, type) else target  # type: ignore[attr-defined]
+        self.signature = Signature(main, self.name, method=isinstance(target, type))
+        self.queries = _handlers(target, _QUERY)
+        self.updates = _handlers(target, _UPDATE)
+        self.run_options = RunOptions()
+        self.__doc__ = target.__doc__
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Deferred[R_co]:
+        """Start it as a child; await the Deferred for its result.
+
+        Raises:
+            NotInWorkflow: there is no workflow here to record it.
+        """
+        issue = getattr(asyncio._get_running_loop(), "issue_child", None)
+        if issue is None:
+            raise NotInWorkflow(
+                f"{self.name}(...) starts a child from a workflow, and this is none. Call client.execute({self.name}, "
+                f"...) or client.start({self.name}, ...)."
+            )
+        deferred: Deferred[R_co] = issue(self, self.signature.bind(args, kwargs))
+        return deferred
+
+    def options(
+        self,
+        *,
+        id: str | None = None,
+        conflict: ConflictPolicy | None = None,
+        timeout: Duration | None = None,
+        retention: Duration | None = None,
+        tags: Sequence[str] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        memo: Any = None,
+        close_policy: ClosePolicy | None = None,
+        build_policy: BuildPolicy | None = None,
+        build: str | None = None,
+        match: Match | None = None,
+    ) -> Self:
+        """The same workflow with these options changed: `order.options(id="o-1")("sku-1")`.
+
+        Args:
+            id: the workflow id; one is made up unless given.
+            conflict: what happens if a run with this id is in force: "fail", "use-existing", "terminate-existing".
+            timeout: of the run, from start to end.
+            retention: how long the run is kept after its end; 7 days unless given.
+            tags: to find it by; replace those declared.
+            attributes: to search for, by name.
+            memo: shown with the run, not searched.
+            close_policy: of a child when its parent ends first.
+            build_policy: of a child: the current build, or its parent's ("inherit").
+            build: pin the run to this build; for client.start.
+            match: "name" lets replay accept other arguments than those recorded; for a child.
+        """
+        changed = copy.copy(self)
+        changed.run_options = _changed_run_options(
+            self.run_options, timeout=timeout, retention=retention, tags=tags, attributes=attributes, memo=memo
+        )
+        if id is not None:
+            changed.id = check_workflow_id(id)
+        given = {"conflict": conflict, "close_policy": close_policy, "build_policy": build_policy}
+        given |= {"build": build, "match": match}
+        changed.__dict__.update({key: value for key, value in given.items() if value is not None})
+        return changed
+
+    def __repr__(self) -> str:
+        return f"<workflow {self.signature!r}>"
+
+
+def _changed_run_options(
+    options: RunOptions,
+    *,
+    timeout: Duration | None,
+    retention: Duration | None,
+    tags: Sequence[str] | None,
+    attributes: Mapping[str, Any] | None,
+    memo: Any,
+) -> RunOptions:
+    changes = {
+        "run_timeout_ms": optional_milliseconds(timeout),
+        "retention_ms": optional_milliseconds(retention),
+        "tags": None if tags is None else list(tags),
+        "attributes": None if attributes is None else convert.encode(dict(attributes), what="attributes"),
+        "memo": None if memo is None else convert.encode(memo, what="memo"),
+    }
+    given = {key: value for key, value in changes.items() if value is not None}
+    return msgspec.structs.replace(options, **given) if given else options
+
+
+def _handlers(target: Callable[..., Any] | type, mark: str) -> Mapping[str, Handler]:
+    if not isinstance(target, type):
+        return {}
+    members = (inspect.getattr_static(target, name) for name in dir(target) if not name.startswith("__"))
+    marked = [m for m in members if inspect.isfunction(m) and hasattr(m, mark)]
+    handlers = [Handler(fn, getattr(fn, mark)) for fn in marked]
+    found = {handler.name: handler for handler in handlers}
+    if len(found) < len(handlers):
+        names = sorted(handler.name for handler in handlers)
+        raise DefinitionError(f"{location(target)}: two handlers of {target.__name__} have one name among {names}.")
+    return found
+
+
+# --- decorators -----------------------------------------------------------------------------------------
+
+
+class WorkflowDecorator(Protocol):
+    """What `workflow(...)` with options gives."""
+
+    @overload
+    def __call__(self, target: type[C], /) -> type[C]: ...
+    @overload
+    def __call__(self, target: Callable[P, Coroutine[Any, Any, R]], /) -> Workflow[P, R]: ...
+
+
+@overload
+def workflow(target: type[C], /) -> type[C]: ...
+@overload
+def workflow(target: Callable[P, Coroutine[Any, Any, R]], /) -> Workflow[P, R]: ...
+@overload
+def workflow(
+    *,
+    name: str | None = None,
+    timeout: Duration | None = None,
+    retention: Duration | None = None,
+    tags: Sequence[str] | None = None,
+    close_policy: ClosePolicy | None = None,
+    build_policy: BuildPolicy | None = None,
+) -> WorkflowDecorator: ...
+def workflow(target: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
+    """Declare a workflow: `@workflow` or `@workflow(name=..., ...)`, on an `async def` or on a class with `run`.
+
+    `options` are those of `Workflow.options`; `name` is the wire name and must stay while runs are open.
+
+    Raises:
+        DefinitionError: it cannot be a workflow; the message tells the line and the remedy.
+    """
+
+    def declare(code: Any) -> Any:
+        _check_target(code)
+        made: Workflow[..., Any] = Workflow(code, name)
+        if options:
+            made = made.options(**options)
+        if isinstance(code, type):
+            setattr(code, _WORKFLOW, made)
+            return code
+        return made
+
+    return declare if target is None else declare(target)
+
+
+def _check_target(code: Any) -> None:
+    if isinstance(code, Workflow):
+        raise DefinitionError(f"{location(code.target)}: {code.name} is declared a workflow twice. Keep one @workflow.")
+    main = getattr(code, "run", None) if isinstance(code, type) else code
+    if inspect.iscoroutinefunction(main):
+        return
+    if isinstance(code, type):
+        raise DefinitionError(f"{location(code)}: {code.__name__} has no `async def run(self, ...)`. Add it.")
+    raise DefinitionError(f"{location(code)}: a workflow is an `async def`, and {code.__name__} is none.")
+
+
+@overload
+def workflow_of(target: type[HasRun[P, R]]) -> Workflow[P, R]: ...
+@overload
+def workflow_of(target: Workflow[P, R]) -> Workflow[P, R]: ...
+def workflow_of(target: Any) -> Any:
+    """The Workflow of a workflow class; a Workflow itself as it is.
+
+    Raises:
+        DefinitionError: the class is not declared with `@workflow`.
+    """
+    if isinstance(target, Workflow):
+        return target
+    found = vars(target).get(_WORKFLOW) if isinstance(target, type) else None
+    if found is None:
+        name = getattr(target, "__name__", repr(target))
+        raise DefinitionError(f"{name} is no workflow. Put @workflow above its definition.")
+    return found
+
+
+@overload
+def query(fn: F, /) -> F: ...
+@overload
+def query(*, name: str) -> Callable[[F], F]: ...
+def query(fn: Any = None, /, *, name: str | None = None) -> Any:
+    """Mark a method of a workflow class that answers from the run's state, and changes nothing.
+
+    Raises:
+        DefinitionError: it is `async def`.
+    """
+
+    def mark(function: F) -> F:
+        if inspect.iscoroutinefunction(function):
+            raise DefinitionError(
+                f"{location(function)}: query {function.__name__} is `async def`; a query answers at once. Use `def`, "
+                "or @update for what waits or changes something."
+            )
+        setattr(function, _QUERY, name or function.__name__)
+        return function
+
+    return mark if fn is None else mark(fn)
+
+
+@overload
+def update(fn: F, /) -> F: ...
+@overload
+def update(*, name: str) -> Callable[[F], F]: ...
+def update(fn: Any = None, /, *, name: str | None = None) -> Any:
+    """Mark an async method of a workflow class that changes the run, and answers.
+
+    Raises:
+        DefinitionError: it is not `async def`.
+    """
+
+    def mark(function: F) -> F:
+        if not inspect.iscoroutinefunction(function):
+            raise DefinitionError(f"{location(function)}: update {function.__name__} is not `async def`. Make it so.")
+        setattr(function, _UPDATE, name or function.__name__)
+        return function
+
+    return mark if fn is None else mark(fn)
+
+
+def handler_name(target: str | Callable[..., Any]) -> str:
+    """The wire name of a query or update: its own, or that of a method marked so."""
+    if isinstance(target, str):
+        return target
+    name = getattr(target, _QUERY, None) or getattr(target, _UPDATE, None)
+    if name is None:
+        raise DefinitionError(f"{location(target)}: {target.__name__} is marked neither @query nor @update.")
+    return cast(str, name)
+
+
+def handler_signature(target: Callable[..., Any]) -> Signature:
+    """What a query or update takes and gives."""
+    found = getattr(target, "__perdure_signature__", None)
+    if found is None:
+        found = Signature(target, handler_name(target), method=True)
+        target.__perdure_signature__ = found  # type: ignore[attr-defined]
+    return cast(Signature, found)
