@@ -115,11 +115,7 @@ def _run_timeout(state: RunState, started: Started, at: int) -> list[Published]:
 def _command(state: RunState, command: Command, recorded: Recorded, index: int) -> list[Published]:
     match command.kind:
         case "task" | "child" | "timer":
-            open_command = state.open_command(command.id)
-            adopted = state.run_id and command.id in state.causes
-            if open_command is None or state.closed or adopted:
-                return []
-            return _start(state, open_command, recorded.at)
+            return _issue(state, command, recorded)
         case "cancel":
             target = state.commands.get(command.target)
             return [] if target is None else [_cancel(state, target.command, recorded.at)]
@@ -131,6 +127,28 @@ def _command(state: RunState, command: Command, recorded: Recorded, index: int) 
             return []
         case _:
             assert_never(command.kind)
+
+
+def _issue(state: RunState, command: Command, recorded: Recorded) -> list[Published]:
+    """Nothing for a command that has its outcome, that an older turn dispatched, or that a rewind dispatched anew."""
+    open_command = state.open_command(command.id)
+    turn = recorded.event
+    assert isinstance(turn, TurnCommitted)
+    if open_command is None or state.closed or open_command.generation != turn.generation:
+        return []
+    own_id = ids.command_id(
+        state.namespace, state.workflow_id, state.run_id, turn.generation, command.position
+    )
+    if command.kind == "child" and command.id != own_id:
+        return [_resume_child(state, command, recorded.at)]
+    return _start(state, open_command, recorded.at)
+
+
+def _resume_child(state: RunState, command: Command, at: int) -> Published:
+    child_id = child_workflow_id(command)
+    body = ResumeRun(workflow_id=child_id, run_id=ids.derive_id(command.id, "run"), actor="parent", only=True)
+    message = _message(state, child_id, at, body, command.id, "resume", state.generation)
+    return topics.WORKFLOW_ENGINE, message
 
 
 def _start(state: RunState, open_command: CommandState, at: int) -> list[Published]:
@@ -276,20 +294,13 @@ def _update_result(state: RunState, command: Command, at: int) -> list[Published
 def _rewound(state: RunState, event: Rewound, recorded: Recorded) -> list[Published]:
     """Commands in force whose failure was dropped are tried again; a failed child is resumed instead."""
     published: list[Published] = []
-    if event.generation != state.generation:
-        return published
     for command_id in sorted(state.undone):
         open_command = state.open_command(command_id)
-        if open_command is None:
+        if open_command is None or open_command.generation != event.generation:
             continue
         command = open_command.command
         if command.kind == "child":
-            child_id = child_workflow_id(command)
-            resume = ResumeRun(
-                workflow_id=child_id, run_id=ids.derive_id(command.id, "run"), actor="parent", only=True
-            )
-            message = _message(state, child_id, recorded.at, resume, command.id, "resume", state.generation)
-            published.append((topics.WORKFLOW_ENGINE, message))
+            published.append(_resume_child(state, command, recorded.at))
         elif command.kind == "task":
             published += dispatch_task(state, open_command, recorded.at)
     return published

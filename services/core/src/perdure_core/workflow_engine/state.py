@@ -41,10 +41,8 @@ from perdure_schemas.events import (
 )
 
 from perdure_core.history import effective
-from perdure_core.workflow_engine.waits import COMPLETED, Waits
-
-SUPERVISED = frozenset({"task", "child", "timer"})
-"""Kinds of commands that have an outcome of their own later; all others are done when recorded."""
+from perdure_core.workflow_engine.lineage import SUPERVISED, Orphan, trace
+from perdure_core.workflow_engine.waits import Waits
 
 
 @dataclass(slots=True)
@@ -55,14 +53,6 @@ class CommandState:
     generation: int
     """Number of rewinds before it was last dispatched: failures of older ones do not count."""
     settled: Outcome | None = None
-
-
-@dataclass(slots=True, frozen=True)
-class Orphan:
-    """A command of a turn that a rewind dropped: the code may issue it again and get its old id and outcome."""
-
-    command: Command
-    settled: CommandSettled | None
 
 
 @dataclass(slots=True)
@@ -146,8 +136,16 @@ def fold(namespace: str, workflow_id: str, ordinal: int, history: Sequence[Recor
     for recorded in in_force:
         _apply(state, recorded)
     if state.rewound_seq:
-        _restore(state, history)
+        _trace_commands(state, history)
     return state
+
+
+def _trace_commands(state: RunState, history: Sequence[Recorded]) -> None:
+    lineage = trace(history)
+    for command_id, command in state.commands.items():
+        command.generation = lineage.generation(command_id)
+    state.undone = lineage.undone
+    state.orphans = lineage.orphans(set(state.commands))
 
 
 def evolve(state: RunState, recorded: Recorded) -> None:
@@ -198,7 +196,7 @@ def _apply(state: RunState, recorded: Recorded) -> None:
             state.canceled, state.wake = event, True
         case Rewound():
             state.generation, state.rewound_seq, state.wake = event.generation, recorded.seq, True
-            state.ended, state.stuck, state.canceled = None, None, state.canceled
+            state.ended, state.stuck = None, None
             state.edits = {edit.position: edit for edit in event.edits}
         case Paused():
             state.paused = True
@@ -233,8 +231,9 @@ def _wakes(event: Event) -> bool:
 
 def _apply_command(state: RunState, command: Command, generation: int) -> None:
     if command.kind in SUPERVISED:
-        state.commands[command.id] = CommandState(command, generation)
-        state.orphans.pop(command.id, None)
+        adopted = state.orphans.pop(command.id, None)
+        attached = adopted is not None and not adopted.failed
+        state.commands[command.id] = CommandState(command, adopted.generation if adopted and attached else generation)
     elif command.kind == "cancel":
         target = state.commands.get(command.target)
         if target is not None and target.settled is None:
@@ -251,44 +250,3 @@ def _apply_settled(state: RunState, event: CommandSettled) -> None:
         command.settled = event.outcome
     state.waits.settle(event.command_id, event.outcome)
     state.wake = state.wake or event.outcome == "fired"
-
-
-def _restore(state: RunState, history: Sequence[Recorded]) -> None:
-    """After a rewind: which commands of dropped turns may be adopted, and which failures were undone."""
-    reset_from = _reset_targets(history)
-    settled: dict[str, CommandSettled] = {}
-    failed: set[str] = set()
-    for recorded in history:
-        event = recorded.event
-        if isinstance(event, CommandSettled):
-            if event.outcome in COMPLETED:
-                settled[event.command_id] = event
-            else:
-                failed.add(event.command_id)
-    for recorded in history:
-        if isinstance(recorded.event, TurnCommitted):
-            for command in recorded.event.commands:
-                if command.kind in SUPERVISED and command.id not in state.commands and command.id not in reset_from:
-                    state.orphans[command.id] = Orphan(command, settled.get(command.id))
-    for command_id in failed:
-        open_again = state.open_command(command_id)
-        if open_again is not None:
-            open_again.generation = state.generation
-            state.undone.add(command_id)
-
-
-def _reset_targets(history: Sequence[Recorded]) -> set[str]:
-    """Ids of commands that a reset asked to do anew: those from its position on, in turns it dropped."""
-    targets: set[str] = set()
-    for recorded in history:
-        rewound = recorded.event
-        if not isinstance(rewound, Rewound) or not rewound.position:
-            continue
-        found = False
-        for earlier in history[rewound.to_seq : recorded.seq - 1]:
-            if isinstance(earlier.event, TurnCommitted):
-                for command in earlier.event.commands:
-                    found = found or command.position == rewound.position
-                    if found:
-                        targets.add(command.id)
-    return targets

@@ -1,0 +1,117 @@
+"""What rewinds did to commands: which were dropped and may be adopted, which are tried again, since when.
+
+One pass over the whole history, dropped turns included. A command's *generation* is the number of rewinds
+before it was last dispatched; a failure reported for an older one is no news (protocol rule 31).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from perdure_schemas.common import Command
+from perdure_schemas.events import CommandSettled, Recorded, Rewound, TurnCommitted
+
+from perdure_core.workflow_engine.waits import COMPLETED
+
+SUPERVISED = frozenset({"task", "child", "timer"})
+"""Kinds of commands that have an outcome of their own later; all others are done when recorded."""
+
+
+@dataclass(slots=True, frozen=True)
+class Orphan:
+    """A command of a dropped turn: the code may issue it again and get its old id and its success, if any."""
+
+    command: Command
+    settled: CommandSettled | None
+    generation: int
+    failed: bool
+    """Its last attempt failed: adopted, it is dispatched again."""
+
+
+@dataclass(slots=True)
+class _Trace:
+    command: Command
+    turn_seq: int
+    generation: int
+    success: CommandSettled | None = None
+    failed_seq: int = 0
+
+
+@dataclass(slots=True)
+class Lineage:
+    """By command id."""
+
+    traces: dict[str, _Trace] = field(default_factory=dict)
+    undone: set[str] = field(default_factory=set)
+    """Commands still in force whose failure the last rewind dropped."""
+    reset: set[str] = field(default_factory=set)
+    """Commands that a reset asked to do anew: never adopted."""
+
+    def generation(self, command_id: str) -> int:
+        return self.traces[command_id].generation
+
+    def orphans(self, in_force: set[str]) -> dict[str, Orphan]:
+        return {
+            command_id: Orphan(trace.command, trace.success, trace.generation, trace.failed_seq > 0)
+            for command_id, trace in self.traces.items()
+            if command_id not in in_force and command_id not in self.reset
+        }
+
+
+def trace(history: Sequence[Recorded]) -> Lineage:
+    """The lineage of every supervised command of a history."""
+    lineage = Lineage()
+    for recorded in history:
+        event = recorded.event
+        if isinstance(event, TurnCommitted):
+            for command in event.commands:
+                if command.kind in SUPERVISED:
+                    _issued(lineage, command, recorded.seq, event.generation)
+        elif isinstance(event, CommandSettled):
+            _settled(lineage, event, recorded.seq)
+        elif isinstance(event, Rewound):
+            _rewound(lineage, history, event, recorded.seq)
+    return lineage
+
+
+def _issued(lineage: Lineage, command: Command, seq: int, generation: int) -> None:
+    known = lineage.traces.get(command.id)
+    if known is None:
+        lineage.traces[command.id] = _Trace(command, seq, generation)
+        return
+    known.turn_seq = seq
+    if known.failed_seq:
+        known.generation, known.failed_seq = generation, 0
+
+
+def _settled(lineage: Lineage, event: CommandSettled, seq: int) -> None:
+    known = lineage.traces.get(event.command_id)
+    if known is None:
+        return
+    if event.outcome in COMPLETED:
+        known.success = event
+    else:
+        known.failed_seq = seq
+
+
+def _rewound(lineage: Lineage, history: Sequence[Recorded], event: Rewound, seq: int) -> None:
+    lineage.undone = set()
+    for command_id, known in lineage.traces.items():
+        if known.turn_seq <= event.to_seq < known.failed_seq:
+            known.generation, known.failed_seq = event.generation, 0
+            lineage.undone.add(command_id)
+    if event.position:
+        lineage.reset |= _from_position(history[event.to_seq : seq - 1], event.position)
+
+
+def _from_position(dropped: Sequence[Recorded], position: str) -> set[str]:
+    targets: set[str] = set()
+    found = False
+    for recorded in dropped:
+        if isinstance(recorded.event, TurnCommitted):
+            for command in recorded.event.commands:
+                found = found or command.position == position
+                if found:
+                    targets.add(command.id)
+    return targets
