@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from perdure_schemas import ids, topics
-from perdure_schemas.common import Address, Command, Outcome, Parent, TaskOptions, WorkflowRef
+from perdure_schemas.common import Address, Command, Outcome, Parent, RunOptions, TaskOptions, WorkflowRef
 from perdure_schemas.events import EndStatus, Recorded, Rewound, RunEnded, Started, Stuck, TurnCommitted
 from perdure_schemas.messages import (
     Body,
@@ -215,14 +215,9 @@ def _start_child(state: RunState, command: Command, generation: int, at: int) ->
         args=command.args,
         parent=parent,
         build=state.build if command.build_policy == "inherit" else None,
+        options=command.run if command.run is not None else RunOptions(),
     )
-    if command.run is not None:
-        start = StartWorkflow(**{**_fields(start), "options": command.run})
     return topics.WORKFLOW_ENGINE, _message(state, child_id, at, start, command.id, "start")
-
-
-def _fields(start: StartWorkflow) -> dict[str, object]:
-    return {name: getattr(start, name) for name in start.__struct_fields__}
 
 
 def child_workflow_id(command: Command) -> str:

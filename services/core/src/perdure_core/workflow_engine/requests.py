@@ -39,7 +39,7 @@ def workflow_task(state: RunState, committed: int, *, attempt: int = 1, queries:
         build=state.build,
         queries=list(queries),
     )
-    identity = (task.workflow_task_id, attempt, *(query.query_id for query in queries))
+    identity: list[str | int] = [task.workflow_task_id, attempt, *(query.query_id for query in queries)]
     message = Message(
         id=ids.derive_id("workflow-task", *identity),
         namespace=state.namespace,
