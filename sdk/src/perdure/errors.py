@@ -6,7 +6,7 @@ exception there is a bug, and the run gets `stuck`. The docstring of each says w
 
 from __future__ import annotations
 
-from perdure_schemas.common import Failure
+from perdure_schemas.common import BuildPolicy, Failure, Payload
 
 
 class PerdureError(Exception):
@@ -124,6 +124,10 @@ class ResultTimeout(PerdureError):
     """The run is still open after the time given. It goes on; ask again."""
 
 
+class Unavailable(PerdureError):
+    """The engine's broker or store does not answer. Nothing is lost; try again: with the same id nothing happens twice."""
+
+
 # --- raised at the edge: bad input ------------------------------------------------------------------
 
 
@@ -148,3 +152,13 @@ class Evicted(BaseException):
 
 class Blocked(BaseException):
     """Workflow code ran too long without giving control back. Never catch it."""
+
+
+class ContinueAsNew(BaseException):
+    """Ends the run and starts the next one with new arguments. Raised by `continue_as_new()`. Never catch it."""
+
+    def __init__(self, name: str, payload: Payload, build_policy: BuildPolicy = "current") -> None:
+        super().__init__(f"{name} continues as a new run")
+        self.name = name
+        self.payload = payload
+        self.build_policy: BuildPolicy = build_policy

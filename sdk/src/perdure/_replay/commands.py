@@ -1,0 +1,279 @@
+"""What workflow code issues: each call takes a position, is matched with the record, and else becomes a command."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from perdure_schemas.common import (
+    BuildPolicy,
+    ClosePolicy,
+    Command,
+    CommandKind,
+    Failure,
+    Payload,
+    RunOptions,
+    TaskOptions,
+)
+
+from perdure._replay.code import RunContext
+from perdure._replay.futures import Branch, Deferred, Path
+from perdure._replay.history import INLINE_MARK, Record
+from perdure.errors import DefinitionError, Evicted, NotInWorkflow, WorkflowChangedError
+from perdure.failures import exception_from_failure
+
+if TYPE_CHECKING:
+    from perdure._replay.loop import ReplayLoop
+
+T = TypeVar("T")
+
+_DIGEST_BYTES = 8
+"""Tells changed arguments at one position from equal ones; not a defence against forgery."""
+
+
+def digest(kind: str, name: str, data: bytes) -> str:
+    """Of what must be equal in replay."""
+    return blake2b(f"{kind}\x1f{name}\x1f".encode() + data, digest_size=_DIGEST_BYTES).hexdigest()
+
+
+class Commands:
+    """Issues commands for the loop it belongs to."""
+
+    def __init__(self, context: RunContext, *, match_args: bool, failure: Callable[[BaseException], Failure]) -> None:
+        self.record = Record()
+        self.out: list[Command] = []
+        self.patches: list[str] = []
+        self.evicting = False
+        self.querying = False
+        self.replaying = False
+        self.guarded = True
+        self._match_args = match_args
+        self._failure = failure
+        self._ids = blake2b(
+            f"{context.namespace}\x1f{context.workflow_id}\x1f{context.run_id}\x1f{context.generation}\x1f".encode(),
+            digest_size=16,
+        )
+        self._adoptable: dict[str, Command] = {}
+        self._patched: dict[str, bool] = {}
+        self.recorded_patches: set[str] = set()
+        self._callback_path = Path("cb")
+        self._inline_path: Path | None = None
+        self.pending: dict[str, Any] = {}
+        """Deferreds and timer handles by command id."""
+
+    # --- positions and ids --------------------------------------------------------------------------
+
+    def path(self) -> Path:
+        """Where the code now running stands."""
+        if self._inline_path is not None:
+            return self._inline_path
+        task = asyncio.current_task(self)  # type: ignore[arg-type]  # a loop is what we are mixed into
+        if task is None:
+            return self._callback_path
+        if isinstance(task, Branch):
+            return task.path
+        raise NotInWorkflow(
+            "asyncio.Task(...) made directly has no place in a workflow's history: use asyncio.create_task or branch()."
+        )
+
+    def adopt(self, commands: Sequence[Command]) -> None:
+        """Commands of dropped turns: issued again at the same position with the same digest, they keep their id."""
+        for command in commands:
+            self._adoptable[command.position] = command
+
+    def _id(self, position: str, kind: CommandKind, name: str, digest: str) -> tuple[str, Command | None, bool]:
+        """The id of the command; what is known of it from before; whether it is in the history."""
+        if self.evicting:
+            raise Evicted("this run is being closed: nothing can be issued any more")
+        if self.querying:
+            raise self.noted(NotInWorkflow("a query only reads: it cannot call tasks, start timers or send signals"))
+        try:
+            recorded = self.record.take(position, kind, name, digest)
+        except WorkflowChangedError as error:
+            raise self.noted(error)
+        if recorded is not None:
+            return recorded.id, recorded, True
+        old = self._adoptable.get(position)
+        if old is not None and old.kind == kind and old.name == name and old.digest == digest:
+            del self._adoptable[position]
+            return old.id, old, False
+        state = self._ids.copy()
+        state.update(position.encode())
+        return state.hexdigest(), None, False
+
+    def noted(self, error: BaseException) -> BaseException:
+        """Overridden by the loop: the error counts, even if user code swallows it."""
+        raise NotImplementedError
+
+    # --- commands with an outcome -------------------------------------------------------------------
+
+    def issue_task(
+        self, name: str, args: Payload, options: TaskOptions, decode: Callable[[Payload | None], T]
+    ) -> Deferred[T]:
+        """Dispatch a task."""
+        position = self.path().take()
+        mark = digest("task", name, args.data if self._match_args else b"")
+        id, _, recorded = self._id(position, "task", name, mark)
+        if not recorded:
+            self.out.append(
+                Command(id=id, position=position, kind="task", name=name, digest=mark, args=args, task=options)
+            )
+        return self._deferred(id, position, "task", name=name, decode=decode)
+
+    def issue_child(
+        self,
+        name: str,
+        args: Payload,
+        decode: Callable[[Payload | None], T],
+        *,
+        child_id: str = "",
+        close_policy: ClosePolicy = "cancel",
+        build_policy: BuildPolicy = "current",
+        run: RunOptions | None = None,
+    ) -> Deferred[T]:
+        """Start a child workflow. An empty `child_id` leaves it to the engine."""
+        position = self.path().take()
+        mark = digest("child", name, args.data if self._match_args else b"")
+        id, _, recorded = self._id(position, "child", name, mark)
+        if not recorded:
+            self.out.append(
+                Command(
+                    id=id,
+                    position=position,
+                    kind="child",
+                    name=name,
+                    digest=mark,
+                    args=args,
+                    child_id=child_id,
+                    close_policy=close_policy,
+                    build_policy=build_policy,
+                    run=run,
+                )
+            )
+        return self._deferred(id, position, "child", name=name, decode=decode)
+
+    def issue_timer(self, due_ms: int) -> Deferred[None]:
+        """A timer that can be combined like any Deferred. `due_ms`: epoch milliseconds."""
+        position, id = self.timer_command(due_ms, (due_ms - self.now_ms) * 1000)
+        return self._deferred(id, position, "timer", name="", decode=None)
+
+    now_ms: int = 0
+    """Epoch milliseconds of the event being applied."""
+
+    def timer_command(self, due_ms: int, delay_us: int) -> tuple[str, str]:
+        """The position and id of a timer. Its digest covers the delay: the due time differs in no replay, but
+        by milliseconds where code is changed."""
+        position = self.path().take()
+        mark = digest("timer", "", b"%d" % delay_us)
+        id, old, recorded = self._id(position, "timer", "", mark)
+        if not recorded:
+            due_at = due_ms if old is None or old.due_at is None else old.due_at
+            self.out.append(Command(id=id, position=position, kind="timer", digest=mark, due_at=due_at))
+        return position, id
+
+    def _deferred(
+        self, id: str, position: str, kind: str, *, name: str, decode: Callable[[Payload | None], T] | None
+    ) -> Deferred[T]:
+        deferred: Deferred[T] = Deferred(_loop(self), id, position=position, kind=kind, name=name, decode=decode)
+        self.pending[id] = deferred
+        return deferred
+
+    # --- commands without one -----------------------------------------------------------------------
+
+    def issue_cancel(self, position: str, target: str, name: str) -> None:
+        """Cancel the command issued at `position`. It takes no position of its own, so it shifts none."""
+        self.pending.pop(target, None)
+        self._plain(position + "!", "cancel", name=name, target=target)
+
+    def issue_signal(self, workflow_id: str, channel: str, payload: Payload) -> None:
+        """Send a signal to another run."""
+        data = workflow_id.encode() + b"\x1f" + (payload.data if self._match_args else b"")
+        self._plain(self.path().take(), "signal", name=channel, target=workflow_id, args=payload, data=data)
+
+    def set_attributes(self, payload: Payload) -> None:
+        """Replace the run's search attributes by a JSON object."""
+        self._plain(self.path().take(), "attributes", args=payload, data=payload.data if self._match_args else b"")
+
+    def complete_update(self, update_id: str, payload: Payload | None, failure: Failure | None = None) -> None:
+        """Answer an update."""
+        self._plain(f"u.{update_id}=", "update-result", target=update_id, args=payload, failure=failure)
+
+    def _plain(
+        self,
+        position: str,
+        kind: CommandKind,
+        *,
+        name: str = "",
+        target: str = "",
+        args: Payload | None = None,
+        failure: Failure | None = None,
+        data: bytes = b"",
+    ) -> None:
+        mark = digest(kind, name, data)
+        id, _, recorded = self._id(position, kind, name, mark)
+        if not recorded:
+            self.out.append(
+                Command(
+                    id=id, position=position, kind=kind, name=name, digest=mark, target=target, args=args, failure=failure
+                )
+            )
+
+    def inline(self, fn: Callable[[], T], encode: Callable[[T], Payload], decode: Callable[[Payload], T]) -> T:
+        """Run a plain function once; in replay its recorded value is the result.
+
+        What it raises is raised as RemoteError, live and in replay alike.
+        """
+        position = self.path().take()
+        name = getattr(fn, "__name__", "")
+        mark = digest("inline", name, b"")
+        id, old, recorded = self._id(position, "inline", name, mark)
+        args, failure, error = None, None, None
+        if recorded and old is not None:
+            args, failure = old.args, old.failure
+            self.record.skip_inside(position)
+        else:
+            try:
+                args = encode(self._run_inline(fn, position))
+            except Exception as raised:
+                failure, error = self._failure(raised), raised
+        if not recorded:
+            self.out.append(
+                Command(id=id, position=position, kind="inline", name=name, digest=mark, args=args, failure=failure)
+            )
+        if failure is not None:
+            raise exception_from_failure(failure) from error
+        assert args is not None
+        return decode(args)
+
+    def _run_inline(self, fn: Callable[[], T], position: str) -> T:
+        outer, guarded = self._inline_path, self.guarded
+        self._inline_path, self.guarded = Path(position + INLINE_MARK), False
+        try:
+            value = fn()
+        finally:
+            self._inline_path, self.guarded = outer, guarded
+        if hasattr(value, "__await__"):
+            if asyncio.iscoroutine(value):
+                value.close()
+            raise self.noted(
+                DefinitionError(
+                    "inline(fn) runs a plain function at once and cannot wait for anything: "
+                    "await in the workflow, or make it a @task."
+                )
+            )
+        return value
+
+    def patched(self, id: str) -> bool:
+        """Whether this run issues what the patch brought. One answer per run; no position."""
+        answer = self._patched.get(id)
+        if answer is None:
+            answer = self._patched[id] = id in self.recorded_patches or not self.replaying
+            if answer and not self.replaying:
+                self.patches.append(id)
+        return answer
+
+
+def _loop(commands: Commands) -> ReplayLoop:
+    return commands  # type: ignore[return-value]  # the one class this is mixed into

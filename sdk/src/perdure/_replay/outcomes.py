@@ -1,0 +1,40 @@
+"""Recorded outcomes that are failures, as the errors that workflow code gets."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from perdure_schemas.events import CommandSettled
+
+from perdure.errors import (
+    ChildCanceled,
+    ChildFailed,
+    ChildTimedOut,
+    CommandFailed,
+    TaskCanceled,
+    TaskFailed,
+    TaskTimedOut,
+)
+from perdure.failures import exception_from_failure
+
+_ERRORS: Final[dict[tuple[str, str], type[CommandFailed]]] = {
+    ("task", "failed"): TaskFailed,
+    ("task", "timed-out"): TaskTimedOut,
+    ("task", "canceled"): TaskCanceled,
+    ("child", "failed"): ChildFailed,
+    ("child", "timed-out"): ChildTimedOut,
+    ("child", "canceled"): ChildCanceled,
+}
+
+
+def error_of(event: CommandSettled, kind: str, name: str) -> CommandFailed:
+    """What awaiting the command raises, with what had been raised there as its cause."""
+    failure = event.failure
+    message = f"{kind} {name} {event.outcome}"
+    if failure is not None:
+        message += f": {failure.name}: {failure.message}"
+    cls = _ERRORS.get((kind, event.outcome), CommandFailed)
+    error = cls(message, name=name, id=event.command_id, failure=failure)
+    if failure is not None:
+        error.__cause__ = exception_from_failure(failure)
+    return error
