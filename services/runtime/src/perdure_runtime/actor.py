@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from perdure_core.workflow_engine.state import RunState, evolve, fold
+from perdure_runtime.ports import Delivery, Head, RunKey
 from perdure_schemas.events import Event, Recorded
 from perdure_schemas.messages import Message, TimerFired
-
-from perdure_runtime.ports import Delivery, Head, RunKey
 
 
 @dataclass(slots=True, eq=False)

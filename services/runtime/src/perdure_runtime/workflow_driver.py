@@ -12,8 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import assert_never, get_args
+from typing import assert_never
 
 from perdure_core.workflow_engine import decisions as d
 from perdure_core.workflow_engine.decide import decide
@@ -22,61 +21,36 @@ from perdure_core.workflow_engine.replies import reply, run_result
 from perdure_core.workflow_engine.requests import run_changed, workflow_task
 from perdure_core.workflow_engine.rewind import decide_rewind, resume_parent
 from perdure_core.workflow_engine.state import fold
-from perdure_schemas import ids, topics
-from perdure_schemas.common import Failure
+from perdure_runtime.actor import Actor, actor_of
+from perdure_runtime.errors import StorageUnavailable, UnknownOutcome
+from perdure_runtime.ports import Commit, Consumer, Delivery, Ports, RunKey, Undeliverable
+from perdure_runtime.workflow_reads import history_page, reemit, route, run_purged
+from perdure_runtime.workflow_round import (
+    ACTORS_MAX,
+    AHEAD_DELAY_MS,
+    FAILURES_MAX,
+    HOLD_MAX_MS,
+    LATER_DELAY_MS,
+    LOST_DELAY_MS,
+    OUTAGE_DELAY_MS,
+    START_HOLD_MAX_MS,
+    TOMBSTONE_TTL_MS,
+    UNBORN_TTL_MS,
+    UNLOADED,
+    WORKFLOW_BODIES,
+    Round,
+)
+from perdure_schemas import topics
 from perdure_schemas.events import Recorded, RunEnded
 from perdure_schemas.messages import (
-    GetHistory,
-    HistoryPage,
-    Message,
     ResumeRun,
-    RunPurged,
     StartWorkflow,
     WorkflowMessage,
     WorkflowTaskCompleted,
     WorkflowTaskFailed,
 )
 
-from perdure_runtime.actor import Actor, actor_of
-from perdure_runtime.errors import StorageUnavailable, UnknownOutcome
-from perdure_runtime.ports import Commit, Consumer, Delivery, Head, Ports, Routing, RunKey, Undeliverable
-
 log = logging.getLogger("perdure.workflow_engine")
-
-HOLD_MAX_MS = 1_000
-"""Protocol rule 9: a held message is committed within a second; only so does a replica learn that it is stale."""
-START_HOLD_MAX_MS = 200
-"""A start is committed sooner: its caller waits for the acceptance, also when no worker is there to run a turn."""
-LOST_DELAY_MS = 20
-"""After a lost compare-and-set another replica is at work on the run: come back soon, at most 100 ms."""
-AHEAD_DELAY_MS = 300
-LATER_DELAY_MS = 50
-OUTAGE_DELAY_MS = 500
-FAILURES_MAX = 5
-"""Handling a message may fail so often (not counting outages); then it goes to the dead-letter topic."""
-UNBORN_TTL_MS = 3_600_000
-"""A signal or cancel that overtook its start waits for it so long."""
-TOMBSTONE_TTL_MS = 30 * 24 * 3_600_000
-"""Longer than any start is accepted (14 days), so a purged run never starts twice."""
-ACTORS_MAX = 20_000
-"""Idle runs kept in memory, about 10 kB each."""
-HISTORY_PAGE_EVENTS = 500
-"""A page of history stays under the message limit with events of up to 2 kB."""
-
-WORKFLOW_BODIES = get_args(WorkflowMessage)
-_UNLOADED = Head(version=-1, run_id="", seq=0, runs=0)
-
-
-@dataclass(slots=True)
-class _Round:
-    """What one round has decided so far."""
-
-    publish: list[d.Published] = field(default_factory=list)
-    acks: list[Delivery] = field(default_factory=list)
-    commits: list[tuple[Actor, Delivery | None, d.Record | None]] = field(default_factory=list)
-    refresh: list[tuple[Actor, Delivery]] = field(default_factory=list)
-    slow: list[tuple[Actor, Delivery, d.Decision]] = field(default_factory=list)
-    published_by: list[Actor] = field(default_factory=list)
 
 
 class WorkflowEngine:
@@ -142,7 +116,7 @@ class WorkflowEngine:
         """The key's actor, marked busy; a stand-in with version -1 until it is loaded."""
         actor = self._actors.get(key)
         if actor is None:
-            actor = actor_of(RunKey(self._namespace, key), _UNLOADED, ())
+            actor = actor_of(RunKey(self._namespace, key), UNLOADED, ())
             self._actors[key] = actor
         actor.busy = True
         return actor
@@ -170,7 +144,7 @@ class WorkflowEngine:
         unloaded = [actor for actor in actors if actor.head.version < 0]
         if unloaded:
             await asyncio.gather(*(self._load(actor) for actor in unloaded))
-        this = _Round()
+        this = Round()
         for actor in actors:
             await self._decide_inbox(actor, this)
         for actor, delivery in this.refresh:
@@ -253,7 +227,7 @@ class WorkflowEngine:
 
     async def _decide_again(self, actor: Actor) -> None:
         """The message at the front of the inbox, on a view that is fresh now: in the same handling."""
-        this = _Round()
+        this = Round()
         await self._decide_inbox(actor, this)
         await self._commit_all(this)
         for owner, delivery, decision in this.slow:
@@ -266,7 +240,7 @@ class WorkflowEngine:
 
     # -- deciding ----------------------------------------------------------------------------------
 
-    async def _decide_inbox(self, actor: Actor, this: _Round) -> None:
+    async def _decide_inbox(self, actor: Actor, this: Round) -> None:
         if actor.flush_due:
             if actor.buffer:
                 this.commits.append((actor, None, None))
@@ -284,7 +258,7 @@ class WorkflowEngine:
                 await self._failed(actor, delivery, error, this)
                 return
 
-    async def _decide(self, actor: Actor, delivery: Delivery, this: _Round) -> bool:
+    async def _decide(self, actor: Actor, delivery: Delivery, this: Round) -> bool:
         """Decide one message; false when the actor must not go on in this round."""
         message = delivery.message
         body = message.body
@@ -294,6 +268,10 @@ class WorkflowEngine:
         decision = decide(actor.state, message, body, context)
         if isinstance(body, WorkflowTaskCompleted | WorkflowTaskFailed) and actor.turn_hash == body.base_hash:
             actor.turn_hash = ""
+        return await self._sort(actor, delivery, decision, this)
+
+    async def _sort(self, actor: Actor, delivery: Delivery, decision: d.Decision, this: Round) -> bool:
+        """Carry out what can be at once, queue what must wait for a commit or a fresh view."""
         match decision:
             case d.Record():
                 return await self._record(actor, delivery, decision, this)
@@ -333,12 +311,12 @@ class WorkflowEngine:
                 purged = await self._ports.store.tombstone(actor.key, body.run_id)
         return d.Context(now=self._ports.clock.now(), committed=actor.committed, build=build, purged=purged)
 
-    async def _record(self, actor: Actor, delivery: Delivery, decision: d.Record, this: _Round) -> bool:
+    async def _record(self, actor: Actor, delivery: Delivery, decision: d.Record, this: Round) -> bool:
         message = delivery.message
         if actor.head.runs > (0 if decision.begins_run else 1):
             elsewhere = await self._ports.store.find_cause(actor.key, message.id)
             if elsewhere is not None:
-                this.publish += await self._reemit(actor, elsewhere[0], elsewhere[1], message.id)
+                this.publish += await reemit(self._ports.store, actor, elsewhere, message.id)
                 this.acks.append(delivery)
                 return True
         if decision.begins_run:
@@ -368,7 +346,7 @@ class WorkflowEngine:
         if not actor.busy and not self._closing and self._actors.get(actor.key.workflow_id) is actor:
             self._begin({actor.key.workflow_id: []})
 
-    def _want_turn(self, actor: Actor, this: _Round) -> None:
+    def _want_turn(self, actor: Actor, this: Round) -> None:
         state = actor.state
         if actor.turn_hash or actor.head.version < 0 or not state.needs_turn():
             return
@@ -377,7 +355,7 @@ class WorkflowEngine:
 
     # -- committing --------------------------------------------------------------------------------
 
-    async def _commit_all(self, this: _Round) -> None:
+    async def _commit_all(self, this: Round) -> None:
         if len(this.commits) == 1:
             results = [await self._commit(this.commits[0][0])]
         else:
@@ -385,7 +363,7 @@ class WorkflowEngine:
         for (actor, _, _), events in zip(this.commits, results, strict=True):
             if events is None:
                 self._drop([actor], LOST_DELAY_MS)
-                actor.head = _UNLOADED
+                actor.head = UNLOADED
             else:
                 self._committed(actor, events, this)
 
@@ -404,10 +382,12 @@ class WorkflowEngine:
             if await self._ports.store.commit(commit):
                 return actor.commit_done(head)
         except UnknownOutcome:
-            log.warning("commit outcome unknown", extra={"action": "commit_unknown", "workflow_id": actor.key.workflow_id})
+            log.warning(
+                "commit outcome unknown", extra={"action": "commit_unknown", "workflow_id": actor.key.workflow_id}
+            )
         return None
 
-    def _committed(self, actor: Actor, events: list[Recorded], this: _Round) -> None:
+    def _committed(self, actor: Actor, events: list[Recorded], this: Round) -> None:
         state = actor.state
         held = actor.release()
         if state.started is not None:
@@ -424,25 +404,27 @@ class WorkflowEngine:
 
     # -- the rest ----------------------------------------------------------------------------------
 
-    async def _carry_out(self, actor: Actor, delivery: Delivery, decision: d.Decision, this: _Round) -> None:
+    async def _carry_out(  # noqa: C901, PLR0912 - one branch per member of a closed union
+        self, actor: Actor, delivery: Delivery, decision: d.Decision, this: Round
+    ) -> None:
         """Decisions that read more, on a fresh and committed view."""
         message, state = delivery.message, actor.state
         match decision:
             case d.AlreadyRecorded(seq=seq):
-                this.publish += await self._reemit(actor, state.run_id, seq, message.id)
+                this.publish += await reemit(self._ports.store, actor, (state.run_id, seq), message.id)
                 this.publish += reply(state, message, "ok")
                 actor.turn_hash = ""
             case d.Discard():
                 elsewhere = await self._ports.store.find_cause(actor.key, message.id)
                 if elsewhere is not None:
-                    this.publish += await self._reemit(actor, elsewhere[0], elsewhere[1], message.id)
+                    this.publish += await reemit(self._ports.store, actor, elsewhere, message.id)
                 this.publish.extend(decision.publish)
             case d.RunTurn(attempt=attempt):
                 this.publish.append(workflow_task(state, actor.committed, attempt=attempt))
             case d.AskWorker(query=query):
                 this.publish.append(workflow_task(state, actor.committed, queries=[query]))
             case d.SendHistory():
-                this.publish.append(await self._history_page(actor, message))
+                this.publish.append(await history_page(self._ports.store, actor, message))
             case d.AwaitEnd(reply_topic=topic):
                 if topic not in actor.waiters:
                     actor.waiters.append(topic)
@@ -457,46 +439,7 @@ class WorkflowEngine:
                 assert_never(decision)
         this.acks.append(delivery)
 
-    async def _reemit(self, actor: Actor, run_id: str, seq: int, cause: str) -> list[d.Published]:
-        """The effects of the events this message caused, from the store and the run's present state."""
-        store, key = self._ports.store, actor.key
-        state, version = actor.state, actor.head.version
-        if run_id != state.run_id:
-            history = await store.history(key, run_id, 0, 0, 0)
-            if not history:
-                return []
-            state, version = fold(key.namespace, key.workflow_id, 1, history), 0
-        events = await store.history(key, run_id, seq - 1, 0, 0)
-        caused = [recorded for recorded in events if recorded.cause == cause]
-        if state.started is None:
-            return []
-        changed = [run_changed(state, version, caused)] if version else []
-        return [*effects(state, caused), *changed]
-
-    async def _history_page(self, actor: Actor, message: Message) -> d.Published:
-        body = message.body
-        assert isinstance(body, GetHistory)
-        up_to = body.up_to or actor.committed
-        run_id = body.run_id or actor.state.run_id
-        events = await self._ports.store.history(actor.key, run_id, body.after_seq, up_to, HISTORY_PAGE_EVENTS)
-        page = HistoryPage(
-            workflow_id=body.workflow_id,
-            run_id=run_id,
-            events=list(events),
-            after_seq=body.after_seq,
-            last_seq=up_to,
-        )
-        answer = Message(
-            id=ids.derive_id(message.id, "page"),
-            namespace=message.namespace,
-            key="",
-            at=message.at,
-            body=page,
-            causation_id=message.id,
-        )
-        return body.reply_topic, answer
-
-    async def _rewind(self, actor: Actor, delivery: Delivery, this: _Round) -> bool:
+    async def _rewind(self, actor: Actor, delivery: Delivery, this: Round) -> bool:
         body = delivery.message.body
         assert isinstance(body, ResumeRun)
         _, history = await self._ports.store.load(actor.key)
@@ -517,40 +460,32 @@ class WorkflowEngine:
         events = await self._commit(actor)
         if events is None:
             self._drop([actor], LOST_DELAY_MS)
-            actor.head = _UNLOADED
+            actor.head = UNLOADED
             return False
         this.publish += resume_parent(actor.state, delivery.message, body, ended)
         self._committed(actor, events, this)
         return False
 
-    async def _purge(self, actor: Actor, run_id: str, this: _Round) -> None:
+    async def _purge(self, actor: Actor, run_id: str, this: Round) -> None:
         name = actor.state.started.name if actor.state.started is not None else ""
         if not await self._ports.store.purge(actor.key, run_id, actor.head.version, TOMBSTONE_TTL_MS):
             raise StorageUnavailable("the run changed while it was being purged")
-        purged = RunPurged(workflow_id=actor.key.workflow_id, run_id=run_id, name=name)
-        message = Message(
-            id=ids.derive_id(run_id, "purged"),
-            namespace=self._namespace,
-            key=actor.key.workflow_id,
-            at=self._ports.clock.now(),
-            body=purged,
-        )
-        this.publish.append((topics.WORKFLOW_EVENTS, message))
-        actor.head = _UNLOADED
+        this.publish.append(run_purged(actor, run_id, name, self._ports.clock.now()))
+        actor.head = UNLOADED
 
     # -- poison ------------------------------------------------------------------------------------
 
-    async def _failed(self, actor: Actor, delivery: Delivery, error: Exception, this: _Round) -> None:
+    async def _failed(self, actor: Actor, delivery: Delivery, error: Exception, this: Round) -> None:
         """Count the failure; a message that always fails leaves its key free."""
         message = delivery.message
         count = self._failures.get(message.id, 0) + 1
         self._failures[message.id] = count
         extra = {"action": "message_failed", "workflow_id": message.key, "message_id": message.id, "count": count}
-        log.error("message failed: %s", Failure(name=type(error).__name__, message=str(error)), extra=extra, exc_info=error)
+        log.error("message failed", extra=extra, exc_info=error)
         if count < FAILURES_MAX:
             actor.inbox.insert(0, delivery)
             self._drop([actor], LOST_DELAY_MS)
-            actor.head = _UNLOADED
+            actor.head = UNLOADED
             return
         this.publish.append((topics.dead_letters(delivery.topic), message))
         this.acks.append(delivery)
@@ -560,12 +495,3 @@ class WorkflowEngine:
         dead = topics.dead_letters(delivery.topic)
         await self._publisher.publish_raw(dead, self._namespace, delivery.data, delivery.error)
         await self._consumer.ack([delivery])
-
-
-def route(routing: Routing, workflow_id: str) -> str | None:
-    """The build of a new run: the ramping one for its share of workflow ids."""
-    if routing.ramping is not None and routing.ramping_percent > 0:
-        share = int(ids.derive_id("ramp", workflow_id)[:8], 16) % 100
-        if share < routing.ramping_percent:
-            return routing.ramping
-    return routing.current

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from perdure_schemas.common import Failure
-from perdure_schemas.events import CancelRequested, Paused, RunEnded, RunMoved, Unpaused
-from perdure_schemas.messages import ControlRun, Message, MoveRun, ResumeRun, WaitForResult
-
 from perdure_core.workflow_engine.decisions import (
     AwaitEnd,
     Context,
@@ -21,6 +17,9 @@ from perdure_core.workflow_engine.decisions import (
 )
 from perdure_core.workflow_engine.replies import reply, run_result
 from perdure_core.workflow_engine.state import RunState
+from perdure_schemas.common import Failure
+from perdure_schemas.events import CancelRequested, Paused, RunEnded, RunMoved, Unpaused
+from perdure_schemas.messages import ControlRun, Message, MoveRun, ResumeRun, WaitForResult
 
 
 def _absent(state: RunState, run_id: str) -> DiscardReason | None:
@@ -31,9 +30,7 @@ def _absent(state: RunState, run_id: str) -> DiscardReason | None:
 
 def decide_control(state: RunState, message: Message, body: ControlRun) -> Decision:
     if state.started is None and body.action == "cancel":
-        if state.canceled is not None:
-            return Discard("not-applicable", reply(state, message, "ok"))
-        return Record(events=[CancelRequested(reason=body.reason, actor=body.actor)], now=True)
+        return _cancel(state, message, body, now=True)
     absent = _absent(state, body.run_id)
     if absent is not None:
         return Discard(absent, reply(state, message, "not-found"))
@@ -43,22 +40,31 @@ def decide_control(state: RunState, message: Message, body: ControlRun) -> Decis
         return Discard("closed", reply(state, message, "refused", f"the run has {state.status}"))
     match body.action:
         case "cancel":
-            if state.canceled is not None:
-                return Discard("not-applicable", reply(state, message, "ok"))
-            return Record(events=[CancelRequested(reason=body.reason, actor=body.actor)])
+            return _cancel(state, message, body, now=False)
         case "terminate":
             failure = Failure(name="Terminated", message=body.reason or "terminated")
             return Record(events=[RunEnded(status="terminated", failure=failure)], now=True)
-        case "pause":
-            if state.paused:
-                return Discard("not-applicable", reply(state, message, "ok", "paused already"))
-            return Record(events=[Paused(reason=body.reason, actor=body.actor)], now=True)
-        case "unpause":
-            if not state.paused:
-                return Discard("not-applicable", reply(state, message, "refused", "the run is not paused"))
-            return Record(events=[Unpaused(reason=body.reason, actor=body.actor)], now=True)
+        case "pause" | "unpause":
+            return _pause(state, message, body)
         case _:
             assert_never(body.action)
+
+
+def _cancel(state: RunState, message: Message, body: ControlRun, *, now: bool) -> Decision:
+    """Of a run not started yet too: the cancel waits for its start in an unborn row."""
+    if state.canceled is not None:
+        return Discard("not-applicable", reply(state, message, "ok"))
+    return Record(events=[CancelRequested(reason=body.reason, actor=body.actor)], now=now)
+
+
+def _pause(state: RunState, message: Message, body: ControlRun) -> Decision:
+    pausing = body.action == "pause"
+    if state.paused == pausing:
+        detail = "the run is paused already" if pausing else "the run is not paused"
+        return Discard("not-applicable", reply(state, message, "refused", detail))
+    if pausing:
+        return Record(events=[Paused(reason=body.reason, actor=body.actor)], now=True)
+    return Record(events=[Unpaused(reason=body.reason, actor=body.actor)], now=True)
 
 
 def decide_move(state: RunState, message: Message, body: MoveRun) -> Decision:

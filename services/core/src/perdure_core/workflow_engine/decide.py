@@ -8,6 +8,21 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from perdure_core.workflow_engine.control import decide_control, decide_move, decide_resume, decide_wait
+from perdure_core.workflow_engine.decisions import (
+    AlreadyRecorded,
+    Attached,
+    Context,
+    Decision,
+    Discard,
+    SendHistory,
+)
+from perdure_core.workflow_engine.outcomes import decide_outcome
+from perdure_core.workflow_engine.signals import decide_query, decide_signal, decide_update
+from perdure_core.workflow_engine.start import decide_start
+from perdure_core.workflow_engine.state import RunState
+from perdure_core.workflow_engine.timers import decide_timer
+from perdure_core.workflow_engine.turns import decide_completed, decide_failed
 from perdure_schemas.messages import (
     ChildOutcome,
     ControlRun,
@@ -27,24 +42,10 @@ from perdure_schemas.messages import (
     WorkflowTaskFailed,
 )
 
-from perdure_core.workflow_engine.control import decide_control, decide_move, decide_resume, decide_wait
-from perdure_core.workflow_engine.decisions import (
-    AlreadyRecorded,
-    Attached,
-    Context,
-    Decision,
-    Discard,
-    SendHistory,
-)
-from perdure_core.workflow_engine.outcomes import decide_outcome
-from perdure_core.workflow_engine.signals import decide_query, decide_signal, decide_update
-from perdure_core.workflow_engine.start import decide_start
-from perdure_core.workflow_engine.state import RunState
-from perdure_core.workflow_engine.timers import decide_timer
-from perdure_core.workflow_engine.turns import decide_completed, decide_failed
 
-
-def decide(state: RunState, message: Message, body: WorkflowMessage, context: Context) -> Decision:
+def decide(  # noqa: C901, PLR0912 - one branch per member of a closed union
+    state: RunState, message: Message, body: WorkflowMessage, context: Context
+) -> Decision:
     """What `message` does to the run. Total and pure: any message in any state has an answer.
 
     `body` is `message.body`, known to be of this engine's family.

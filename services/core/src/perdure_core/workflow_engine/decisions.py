@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 from msgspec import Struct
+
 from perdure_schemas.common import Query
 from perdure_schemas.events import Event
 from perdure_schemas.messages import Message

@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import assert_never
 
+from perdure_core.workflow_engine.decisions import Published
+from perdure_core.workflow_engine.replies import run_result
+from perdure_core.workflow_engine.state import CommandState, RunState
 from perdure_schemas import ids, topics
 from perdure_schemas.common import Address, Command, Outcome, Parent, RunOptions, TaskOptions, WorkflowRef
 from perdure_schemas.events import EndStatus, Recorded, Rewound, RunEnded, Started, Stuck, TurnCommitted
@@ -31,10 +34,6 @@ from perdure_schemas.messages import (
     TimerKind,
     UpdateResult,
 )
-
-from perdure_core.workflow_engine.decisions import Published
-from perdure_core.workflow_engine.replies import run_result
-from perdure_core.workflow_engine.state import CommandState, RunState
 
 TURN_RETRY_INITIAL_MS = 1_000
 TURN_RETRY_MAX_MS = 300_000
@@ -136,9 +135,7 @@ def _issue(state: RunState, command: Command, recorded: Recorded) -> list[Publis
     assert isinstance(turn, TurnCommitted)
     if open_command is None or state.closed or open_command.generation != turn.generation:
         return []
-    own_id = ids.command_id(
-        state.namespace, state.workflow_id, state.run_id, turn.generation, command.position
-    )
+    own_id = ids.command_id(state.namespace, state.workflow_id, state.run_id, turn.generation, command.position)
     if command.kind == "child" and command.id != own_id:
         return [_resume_child(state, command, recorded.at)]
     return _start(state, open_command, recorded.at)
@@ -333,7 +330,8 @@ def _tell_parent(state: RunState, parent: Parent, event: RunEnded) -> Published:
 
 def _continue(state: RunState, started: Started, event: RunEnded) -> Published:
     completion = event.completion
-    assert completion is not None and completion.next_run is not None
+    assert completion is not None
+    assert completion.next_run is not None
     following = completion.next_run
     unreceived = set(following.unreceived)
     start = StartWorkflow(

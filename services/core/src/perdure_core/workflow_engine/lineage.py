@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from perdure_core.workflow_engine.waits import COMPLETED
 from perdure_schemas.common import Command
 from perdure_schemas.events import CommandSettled, Recorded, Rewound, TurnCommitted
-
-from perdure_core.workflow_engine.waits import COMPLETED
 
 SUPERVISED = frozenset({"task", "child", "timer"})
 """Kinds of commands that have an outcome of their own later; all others are done when recorded."""

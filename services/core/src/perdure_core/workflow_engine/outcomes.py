@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from perdure_schemas.events import CommandSettled
-from perdure_schemas.messages import ChildOutcome, TaskOutcome
-
 from perdure_core.workflow_engine.decisions import Attached, Context, Decision, Discard, Record
 from perdure_core.workflow_engine.state import RunState
 from perdure_core.workflow_engine.waits import COMPLETED
+from perdure_schemas.events import CommandSettled
+from perdure_schemas.messages import ChildOutcome, TaskOutcome
 
 
 def decide_outcome(state: RunState, body: TaskOutcome | ChildOutcome, context: Context) -> Decision:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from perdure_core.workflow_engine.decisions import Published
+from perdure_core.workflow_engine.state import RunState
 from perdure_schemas import ids
 from perdure_schemas.events import RunEnded
 from perdure_schemas.messages import (
@@ -22,9 +24,6 @@ from perdure_schemas.messages import (
     UpdateRun,
     WaitForResult,
 )
-
-from perdure_core.workflow_engine.decisions import Published
-from perdure_core.workflow_engine.state import RunState
 
 
 def reply(state: RunState, message: Message, status: ReplyStatus, detail: str = "") -> list[Published]:
@@ -85,5 +84,3 @@ def run_result(state: RunState, ended: RunEnded, reply_topic: str) -> Published:
         body=body,
     )
     return reply_topic, message
-
-

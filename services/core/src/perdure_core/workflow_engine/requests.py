@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from perdure_core.workflow_engine.decisions import Published
+from perdure_core.workflow_engine.state import RunState
 from perdure_schemas import ids, topics
 from perdure_schemas.common import Query
 from perdure_schemas.events import Recorded
 from perdure_schemas.messages import Message, RunChanged, RunWorkflowTask
-
-from perdure_core.workflow_engine.decisions import Published
-from perdure_core.workflow_engine.state import RunState
 
 
 def workflow_task(state: RunState, committed: int, *, attempt: int = 1, queries: Sequence[Query] = ()) -> Published:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from perdure_schemas import ids, topics
-from perdure_schemas.events import CommandSettled, Event, Recorded, Rewound, RunEnded, TurnCommitted
-from perdure_schemas.messages import Message, ResumeRun
-
 from perdure_core.history import effective
 from perdure_core.workflow_engine.decisions import Decision, Discard, Published, Record
 from perdure_core.workflow_engine.replies import reply
 from perdure_core.workflow_engine.state import RunState
 from perdure_core.workflow_engine.waits import COMPLETED
+from perdure_schemas import ids, topics
+from perdure_schemas.events import CommandSettled, Event, Recorded, Rewound, RunEnded, TurnCommitted
+from perdure_schemas.messages import Message, ResumeRun
 
 
-def decide_rewind(
-    state: RunState, message: Message, body: ResumeRun, history: Sequence[Recorded]
-) -> Decision:
+def decide_rewind(state: RunState, message: Message, body: ResumeRun, history: Sequence[Recorded]) -> Decision:
     """`history` is the run's whole history, all of it committed and applied to `state`."""
     in_force = effective(history)
     to_seq = _target(state, body, in_force)
@@ -55,9 +52,9 @@ def _target(state: RunState, body: ResumeRun, in_force: Sequence[Recorded]) -> i
 
 def _before_position(in_force: Sequence[Recorded], position: str) -> int | None:
     for recorded in in_force:
-        if isinstance(recorded.event, TurnCommitted):
-            if any(command.position == position for command in recorded.event.commands):
-                return recorded.seq - 1
+        turn = recorded.event
+        if isinstance(turn, TurnCommitted) and any(command.position == position for command in turn.commands):
+            return recorded.seq - 1
     return None
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from perdure_schemas.events import SignalReceived, UpdateReceived
-from perdure_schemas.messages import Message, QueryRun, SendSignal, UpdateRun
-
 from perdure_core.workflow_engine.decisions import AskWorker, Context, Decision, Discard, Later, Record
 from perdure_core.workflow_engine.replies import reply
 from perdure_core.workflow_engine.state import RunState
+from perdure_schemas.events import SignalReceived, UpdateReceived
+from perdure_schemas.messages import Message, QueryRun, SendSignal, UpdateRun
 
 
 def decide_signal(state: RunState, message: Message, body: SendSignal, context: Context) -> Decision:

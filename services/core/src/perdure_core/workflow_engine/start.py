@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from perdure_core.workflow_engine.decisions import Context, Decision, Discard, Published, Record
+from perdure_core.workflow_engine.replies import reply
+from perdure_core.workflow_engine.state import RunState
 from perdure_schemas import ids, topics
 from perdure_schemas.common import Failure
 from perdure_schemas.events import Event, RunEnded, Started
 from perdure_schemas.messages import ChildOutcome, Message, StartWorkflow
-
-from perdure_core.workflow_engine.decisions import Context, Decision, Discard, Published, Record
-from perdure_core.workflow_engine.replies import reply
-from perdure_core.workflow_engine.state import RunState
 
 START_AGE_MAX_MS = 14 * 24 * 3_600_000
 """A start older than this is refused: tombstones are kept longer (30 days), so no purged run starts twice."""

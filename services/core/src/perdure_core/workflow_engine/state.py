@@ -19,6 +19,10 @@ from hashlib import blake2b
 from typing import assert_never
 
 import msgspec
+
+from perdure_core.history import effective
+from perdure_core.workflow_engine.lineage import SUPERVISED, Orphan, trace
+from perdure_core.workflow_engine.waits import Waits
 from perdure_schemas import ids
 from perdure_schemas.common import Command, Outcome, Payload
 from perdure_schemas.events import (
@@ -39,10 +43,6 @@ from perdure_schemas.events import (
     Unpaused,
     UpdateReceived,
 )
-
-from perdure_core.history import effective
-from perdure_core.workflow_engine.lineage import SUPERVISED, Orphan, trace
-from perdure_core.workflow_engine.waits import Waits
 
 
 @dataclass(slots=True)
@@ -176,7 +176,7 @@ def _digest(event: Event) -> bytes:
     return blake2b(event.outcome.encode() + result + failure, digest_size=8).digest()
 
 
-def _apply(state: RunState, recorded: Recorded) -> None:
+def _apply(state: RunState, recorded: Recorded) -> None:  # noqa: C901, PLR0912 - one branch per event of a closed union
     event = recorded.event
     match event:
         case TurnCommitted():

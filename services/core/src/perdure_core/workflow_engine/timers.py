@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from perdure_core.workflow_engine.decisions import Decision, Discard, Purge, Record, RunTurn
+from perdure_core.workflow_engine.state import RunState
 from perdure_schemas.common import Failure
 from perdure_schemas.events import CommandSettled, RunEnded
 from perdure_schemas.messages import TimerFired
-
-from perdure_core.workflow_engine.decisions import Decision, Discard, Purge, Record, RunTurn
-from perdure_core.workflow_engine.state import RunState
 
 
 def decide_timer(state: RunState, body: TimerFired) -> Decision:
@@ -17,14 +16,7 @@ def decide_timer(state: RunState, body: TimerFired) -> Decision:
         return Discard("other-run")
     match body.kind:
         case "command":
-            if state.closed:
-                return Discard("closed")
-            command = state.commands.get(body.command_id)
-            if command is None:
-                return Discard("unknown-command")
-            if command.settled is not None:
-                return Discard("settled")
-            return Record(events=[CommandSettled(command_id=body.command_id, outcome="fired")])
+            return _command_timer(state, body.command_id)
         case "run-timeout":
             if state.ended is not None:
                 return Discard("ended")
@@ -38,6 +30,17 @@ def decide_timer(state: RunState, body: TimerFired) -> Decision:
             return _retention(state, body)
         case _:
             assert_never(body.kind)
+
+
+def _command_timer(state: RunState, command_id: str) -> Decision:
+    if state.closed:
+        return Discard("closed")
+    command = state.commands.get(command_id)
+    if command is None:
+        return Discard("unknown-command")
+    if command.settled is not None:
+        return Discard("settled")
+    return Record(events=[CommandSettled(command_id=command_id, outcome="fired")])
 
 
 def _retention(state: RunState, body: TimerFired) -> Decision:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from perdure_core.workflow_engine.decisions import Ahead, Context, Decision, Discard, Record, Refuse, Serve
+from perdure_core.workflow_engine.effects import turn_retry_timer
+from perdure_core.workflow_engine.state import RunState
 from perdure_schemas import ids
 from perdure_schemas.common import Command
 from perdure_schemas.events import (
@@ -15,10 +18,6 @@ from perdure_schemas.events import (
     UpdateReceived,
 )
 from perdure_schemas.messages import Message, WorkflowTaskCompleted, WorkflowTaskFailed
-
-from perdure_core.workflow_engine.decisions import Ahead, Context, Decision, Discard, Record, Refuse, Serve
-from perdure_core.workflow_engine.effects import turn_retry_timer
-from perdure_core.workflow_engine.state import RunState
 
 AHEAD_AGE_MAX_MS = 3_600_000
 """A turn's result whose run is unknown for an hour belongs to a purged run: it would circle for ever."""

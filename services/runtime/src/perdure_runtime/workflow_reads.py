@@ -1,0 +1,78 @@
+"""What the workflow engine answers from the store, beside its decisions."""
+
+from __future__ import annotations
+
+from perdure_core.workflow_engine.decisions import Published
+from perdure_core.workflow_engine.effects import effects
+from perdure_core.workflow_engine.requests import run_changed
+from perdure_core.workflow_engine.state import fold
+from perdure_runtime.actor import Actor
+from perdure_runtime.ports import Routing, Store
+from perdure_schemas import ids, topics
+from perdure_schemas.messages import GetHistory, HistoryPage, Message, RunPurged
+
+HISTORY_PAGE_EVENTS = 500
+"""A page of history stays under the message limit with events of up to 2 kB."""
+TO_THE_END = 2**62
+EVENTS_MAX = 2**31 - 1
+"""No limit: one commit's events are few, and a run to be folded again must be whole."""
+
+
+async def reemit(store: Store, actor: Actor, recorded_at: tuple[str, int], cause: str) -> list[Published]:
+    """The effects of the events that message `cause` recorded from (run id, seq) on, given the present state."""
+    key, (run_id, seq) = actor.key, recorded_at
+    state, version = actor.state, actor.head.version
+    if run_id != state.run_id:
+        history = await store.history(key, run_id, 0, TO_THE_END, EVENTS_MAX)
+        if not history:
+            return []
+        state, version = fold(key.namespace, key.workflow_id, 1, history), 0
+    if state.started is None:
+        return []
+    events = await store.history(key, run_id, seq - 1, TO_THE_END, EVENTS_MAX)
+    caused = [recorded for recorded in events if recorded.cause == cause]
+    changed = [run_changed(state, version, caused)] if version else []
+    return [*effects(state, caused), *changed]
+
+
+async def history_page(store: Store, actor: Actor, message: Message) -> Published:
+    """One page after the seq asked for; the asker goes on from its end."""
+    body = message.body
+    assert isinstance(body, GetHistory)
+    up_to = body.up_to or actor.committed
+    run_id = body.run_id or actor.state.run_id
+    events = await store.history(actor.key, run_id, body.after_seq, up_to, HISTORY_PAGE_EVENTS)
+    page = HistoryPage(
+        workflow_id=body.workflow_id, run_id=run_id, events=list(events), after_seq=body.after_seq, last_seq=up_to
+    )
+    answer = Message(
+        id=ids.derive_id(message.id, "page"),
+        namespace=message.namespace,
+        key="",
+        at=message.at,
+        body=page,
+        causation_id=message.id,
+    )
+    return body.reply_topic, answer
+
+
+def run_purged(actor: Actor, run_id: str, name: str, now: int) -> Published:
+    """Tells the read models to forget the run."""
+    body = RunPurged(workflow_id=actor.key.workflow_id, run_id=run_id, name=name)
+    message = Message(
+        id=ids.derive_id(run_id, "purged"),
+        namespace=actor.key.namespace,
+        key=actor.key.workflow_id,
+        at=now,
+        body=body,
+    )
+    return topics.WORKFLOW_EVENTS, message
+
+
+def route(routing: Routing, workflow_id: str) -> str | None:
+    """The build of a new run: the ramping one for its share of workflow ids."""
+    if routing.ramping is not None and routing.ramping_percent > 0:
+        share = int(ids.derive_id("ramp", workflow_id)[:8], 16) % 100
+        if share < routing.ramping_percent:
+            return routing.ramping
+    return routing.current

@@ -1,0 +1,44 @@
+"""What one round of the workflow engine gathers, and the limits it keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import get_args
+
+from perdure_core.workflow_engine import decisions as d
+from perdure_runtime.actor import Actor
+from perdure_runtime.ports import Delivery, Head
+from perdure_schemas.messages import WorkflowMessage
+
+HOLD_MAX_MS = 1_000
+"""Protocol rule 9: a held message is committed within a second; only so does a replica learn that it is stale."""
+START_HOLD_MAX_MS = 200
+"""A start is committed sooner: its caller waits for the acceptance, also when no worker is there to run a turn."""
+LOST_DELAY_MS = 20
+"""After a lost compare-and-set another replica is at work on the run: come back soon, at most 100 ms."""
+AHEAD_DELAY_MS = 300
+LATER_DELAY_MS = 50
+OUTAGE_DELAY_MS = 500
+FAILURES_MAX = 5
+"""Handling a message may fail so often (not counting outages); then it goes to the dead-letter topic."""
+UNBORN_TTL_MS = 3_600_000
+"""A signal or cancel that overtook its start waits for it so long."""
+TOMBSTONE_TTL_MS = 30 * 24 * 3_600_000
+"""Longer than any start is accepted (14 days), so a purged run never starts twice."""
+ACTORS_MAX = 20_000
+"""Idle runs kept in memory, about 10 kB each."""
+
+WORKFLOW_BODIES = get_args(WorkflowMessage)
+UNLOADED = Head(version=-1, run_id="", seq=0, runs=0)
+
+
+@dataclass(slots=True)
+class Round:
+    """What one round has decided so far."""
+
+    publish: list[d.Published] = field(default_factory=list)
+    acks: list[Delivery] = field(default_factory=list)
+    commits: list[tuple[Actor, Delivery | None, d.Record | None]] = field(default_factory=list)
+    refresh: list[tuple[Actor, Delivery]] = field(default_factory=list)
+    slow: list[tuple[Actor, Delivery, d.Decision]] = field(default_factory=list)
+    published_by: list[Actor] = field(default_factory=list)
