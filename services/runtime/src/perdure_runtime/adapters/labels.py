@@ -1,0 +1,39 @@
+"""What read models compare: search attributes as text, and a filter on one run."""
+
+from __future__ import annotations
+
+import msgspec
+from perdure_schemas.messages import RunChanged
+
+from perdure_runtime.ports import RunFilter
+
+
+def attributes(run: RunChanged) -> dict[str, str]:
+    """Search attributes, each value as a user types it in a filter: text as it is, all else as JSON."""
+    if run.attributes is None or run.attributes.encoding != "json":
+        return {}
+    try:
+        values = msgspec.json.decode(run.attributes.data)
+    except msgspec.DecodeError:
+        return {}
+    if not isinstance(values, dict):
+        return {}
+    return {
+        str(name): value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        for name, value in values.items()
+    }
+
+
+def matches(run: RunChanged, where: RunFilter) -> bool:
+    """Whether all conditions hold. `waits_for` is compared with the beginning: `task charge` finds `task charge (3)`."""
+    if where.attribute is not None and attributes(run).get(where.attribute[0]) != where.attribute[1]:
+        return False
+    return (
+        where.name in (None, "", run.name)
+        and where.status in (None, "", run.status)
+        and where.workflow_id in (None, "", run.workflow_id)
+        and (not where.tag or where.tag in run.tags)
+        and run.waits_for.startswith(where.waits_for or "")
+        and (where.started_from is None or run.started_at >= where.started_from)
+        and (where.started_before is None or run.started_at < where.started_before)
+    )

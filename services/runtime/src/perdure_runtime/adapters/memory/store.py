@@ -1,0 +1,93 @@
+"""Heads and histories in dictionaries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from perdure_schemas.events import Recorded
+
+from perdure_runtime.ports import NO_HEAD, Clock, Commit, Head, RunKey
+
+
+class _Row:
+    """Everything of one workflow id."""
+
+    __slots__ = ("causes", "expires_at", "head", "runs")
+
+    def __init__(self) -> None:
+        self.head = NO_HEAD
+        self.expires_at: int | None = None
+        self.runs: dict[str, list[Recorded]] = {}
+        self.causes: dict[str, tuple[Recorded, list[Recorded]]] = {}
+        """By message id: the first event it caused, and the run that holds it."""
+
+
+class MemoryStore:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._rows: dict[RunKey, _Row] = {}
+        self._tombstones: dict[tuple[RunKey, str], int] = {}
+
+    async def load(self, key: RunKey) -> tuple[Head, Sequence[Recorded]]:
+        row = self._row(key)
+        return (NO_HEAD, ()) if row is None else (row.head, tuple(row.runs[row.head.run_id]))
+
+    async def version(self, key: RunKey) -> int:
+        row = self._row(key)
+        return 0 if row is None else row.head.version
+
+    async def commit(self, commit: Commit) -> bool:
+        row = self._row(commit.key)
+        if (0 if row is None else row.head.version) != commit.expected_version:
+            return False
+        if row is None:
+            row = self._rows[commit.key] = _Row()
+        before, after = row.head, commit.head
+        if before.version and not before.run_id and after.run_id:
+            row.runs[after.run_id] = row.runs.pop("")  # what an unborn run recorded is the beginning of its history
+        row.head = after
+        row.expires_at = None if commit.unborn_ttl_ms is None else self._clock.now() + commit.unborn_ttl_ms
+        run = row.runs.setdefault(after.run_id, [])
+        for event in commit.events:
+            run.append(event)
+            row.causes.setdefault(event.cause, (event, run))
+        return True
+
+    async def history(self, key: RunKey, run_id: str, after_seq: int, up_to: int, limit: int) -> Sequence[Recorded]:
+        row = self._row(key)
+        run = [] if row is None else row.runs.get(run_id, [])
+        return tuple(run[after_seq : min(up_to, after_seq + limit)])  # seqs count from 1 without a gap
+
+    async def find_cause(self, key: RunKey, cause: str) -> tuple[str, int] | None:
+        row = self._row(key)
+        found = None if row is None else row.causes.get(cause)
+        if row is None or found is None:
+            return None
+        event, events = found
+        run_id = next(run_id for run_id, run in row.runs.items() if run is events)
+        return run_id, event.seq
+
+    async def purge(self, key: RunKey, run_id: str, expected_version: int, tombstone_ttl_ms: int) -> bool:
+        row = self._row(key)
+        if (0 if row is None else row.head.version) != expected_version:
+            return False
+        self._tombstones[key, run_id] = self._clock.now() + tombstone_ttl_ms
+        if row is None:
+            return True
+        events = row.runs.pop(run_id, None)
+        row.causes = {cause: found for cause, found in row.causes.items() if found[1] is not events}
+        if row.head.run_id == run_id:
+            row.head = NO_HEAD
+        if not row.runs:
+            del self._rows[key]
+        return True
+
+    async def tombstone(self, key: RunKey, run_id: str) -> bool:
+        return self._tombstones.get((key, run_id), 0) > self._clock.now()
+
+    def _row(self, key: RunKey) -> _Row | None:
+        row = self._rows.get(key)
+        if row is not None and row.expires_at is not None and row.expires_at <= self._clock.now():
+            del self._rows[key]
+            return None
+        return row
