@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from perdure import Retry, all_of, branch, task, task_info, workflow
+from perdure import Retry, all_of, branch, current_task, task, workflow
 
 PATIENT = Retry(attempts=5, initial=0.2)
 """For what talks to a server: up to five attempts, 0.2 s, 0.4 s, … apart."""
@@ -73,8 +73,8 @@ def save(url: str) -> None:
     with (studio() / "ledger.txt").open("a+") as ledger:
         fcntl.flock(ledger, fcntl.LOCK_EX)
         ledger.seek(0)
-        if not any(line.startswith(task_info().id) for line in ledger):
-            ledger.write(f"{task_info().id} {url}\n")
+        if not any(line.startswith(current_task().id) for line in ledger):
+            ledger.write(f"{current_task().id} {url}\n")
 
 
 @workflow
