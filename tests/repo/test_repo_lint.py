@@ -42,7 +42,7 @@ def test_ruff_catches(rule: str, source: str, tmp_path: Path) -> None:
 def test_a_method_has_four_positional_parameters_beside_self(tmp_path: Path) -> None:
     sample = tmp_path / "sample.py"
     sample.write_text(
-        "class C:\n    def f(self, a: int, b: int, c: int, d: int, *, e: int) -> int:\n        return a + b + c + d + e\n",
+        "class C:\n    def f(self, a: int, b: int, c: int, d: int, *, e: int) -> int:\n        return a + b + c + d\n",
         encoding="utf-8",
     )
     commands.check(["ruff", "check", "--no-cache", "--config", tree.ROOT / "pyproject.toml", sample])
@@ -81,6 +81,4 @@ def test_import_linter_catches(module: str, source: str, contract: str, tmp_path
     (tmp_path / module).write_text(source, encoding="utf-8")
     code, output = commands.run(arguments, tmp_path, PYTHONPATH=str(tmp_path))
     assert code == 1
-    assert f"{contract} BROKEN" in " ".join(output.split()) or any(
-        contract in line and "BROKEN" in line for line in output.splitlines()
-    )
+    assert any(contract in line and "BROKEN" in line for line in output.splitlines()), output
