@@ -1,0 +1,45 @@
+"""What the numbers were measured on, and the processor time and memory of processes (Linux: /proc)."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+def description() -> str:
+    models = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    model = models[0] if models else platform.processor() or platform.machine()
+    return (
+        f"{os.cpu_count()} x {model}, {platform.system()} {platform.release()}, "
+        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
+    )
+
+
+def load() -> list[float]:
+    """Load averages over 1, 5 and 15 minutes: what else ran here."""
+    return [round(value, 2) for value in os.getloadavg()]
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """User and system time of these processes, all threads, so far."""
+    return sum(sum(map(int, _after_name(pid)[11:13])) for pid in pids) / TICKS_PER_SECOND
+
+
+def rss_mb(pids: Iterable[int]) -> float:
+    """Resident memory. Pages that processes share are counted once for each."""
+    page_mb = os.sysconf("SC_PAGE_SIZE") / 1e6
+    return sum(int(_after_name(pid)[21]) for pid in pids) * page_mb
+
+
+def _after_name(pid: int) -> list[str]:
+    """Fields of /proc/PID/stat from the third on: the name before them may hold anything."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).exists() else []

@@ -1,0 +1,137 @@
+"""From a command to the engine and back: the connection, and which exit code an error becomes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import typer
+
+from perdure.cli.locations import DATABASE, socket_path
+from perdure.cli.output import ExitCode, Format, Problem, exit_with
+from perdure.client import Client
+from perdure.errors import (
+    AlreadyStarted,
+    DefinitionError,
+    NotInWorkflow,
+    PayloadTooLarge,
+    PerdureError,
+    Refused,
+    ResultTimeout,
+    RunFailed,
+    RunNotFound,
+    SerializationError,
+    Unavailable,
+)
+from perdure_runtime.errors import AlreadyInUse, PerdureRuntimeError
+
+T = TypeVar("T")
+
+Database = Annotated[
+    Path, typer.Option("--db", envvar="PERDURE_DB", help="Database of the `perdure dev` to talk to.", metavar="FILE")
+]
+Namespace = Annotated[str, typer.Option("--namespace", "-n", envvar="PERDURE_NAMESPACE", help="Namespace.")]
+Output = Annotated[
+    Format | None, typer.Option("--output", "-o", help="Default: table on a terminal, else json.", show_default=False)
+]
+RunId = Annotated[str, typer.Option("--run", help="Run id; default: the current run.", show_default=False)]
+Reason = Annotated[str, typer.Option("--reason", help="Kept in the history.", show_default=False)]
+
+DEFAULT_DATABASE = DATABASE
+DEFAULT_NAMESPACE = "default"
+
+
+def with_client(database: Path, namespace: str, work: Callable[[Client], Awaitable[T]]) -> T:
+    """Runs `work` with a client of the `perdure dev` that holds this database; errors end the program."""
+    path = socket_path(database)
+
+    async def connected() -> T:
+        if not path.exists():
+            raise _not_running(database)
+        try:
+            client = Client.connect(path, namespace=namespace)
+            await client.__aenter__()
+        except (OSError, Unavailable) as error:
+            raise _not_running(database) from error
+        try:
+            return await work(client)
+        finally:
+            await client.__aexit__(None, None, None)
+
+    return run(connected)
+
+
+def run(work: Callable[[], Awaitable[T]]) -> T:
+    """`asyncio.run`, with errors as messages and exit codes."""
+
+    async def awaited() -> T:
+        return await work()
+
+    try:
+        return asyncio.run(awaited())
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except (PerdureError, PerdureRuntimeError, Problem) as error:
+        exit_with(problem_of(error))
+
+
+def problem_of(error: Exception) -> Problem:
+    """What to tell of an error, and its exit code."""
+    match error:
+        case Problem():
+            return error
+        case RunNotFound():
+            return Problem(str(error), hint="perdure list", code=ExitCode.not_found)
+        case AlreadyStarted():
+            return Problem(str(error), hint="another --id, or --conflict use-existing", code=ExitCode.conflict)
+        case AlreadyInUse():
+            return Problem(str(error), hint="stop the other one, or --db another.sqlite", code=ExitCode.conflict)
+        case Refused():
+            return Problem(str(error), hint="perdure show ID  tells the run's state", code=ExitCode.conflict)
+        case Unavailable():
+            return Problem(str(error), hint="is `perdure dev APP` running?", code=ExitCode.unavailable)
+        case SerializationError() | PayloadTooLarge() | DefinitionError() | NotInWorkflow():
+            return Problem(str(error), code=ExitCode.usage)
+        case ResultTimeout():
+            return Problem(str(error), hint="perdure result ID --wait", code=ExitCode.failed)
+        case RunFailed(workflow_id=id) if id:
+            return Problem(str(error), hint=f"perdure show {id}   then   perdure resume {id}")
+        case _:
+            return Problem(str(error) or repr(error))
+
+
+def _not_running(database: Path) -> Problem:
+    return Problem(
+        f"no `perdure dev` runs on {database}",
+        hint=f"perdure dev app.py --db {database}",
+        code=ExitCode.unavailable,
+    )
+
+
+def parse_json(text: str, what: str) -> Any:
+    """An argument that must be JSON.
+
+    Raises:
+        Problem: it is none. A bare word is the usual mistake, so the message shows it quoted.
+    """
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        quoted = msgspec.json.encode(text).decode()
+        raise Problem(f"{what} is not JSON: {text!r} ({error})", hint=f"'{quoted}'", code=ExitCode.usage) from error
+
+
+def parse_assignments(assignments: list[str], option: str) -> dict[str, Any]:
+    """`POSITION=JSON` as a mapping."""
+    parsed = {}
+    for text in assignments:
+        position, equals, value = text.partition("=")
+        if not equals or not position:
+            raise Problem(
+                f"{option} takes POSITION=JSON, not {text!r}", hint=f"{option} 2='[\"corrected\"]'", code=ExitCode.usage
+            )
+        parsed[position] = parse_json(value, f"{option} {position}")
+    return parsed
