@@ -1,0 +1,80 @@
+"""Runs the blocks of a Markdown page, in order, in one empty folder, each in a process of its own.
+
+- A `python` block is written to a file and run as a script. Its first line may name the file: `# app.py`.
+- A `console` block holds commands (`$ …`), each followed by the output it must have; `...` stands for any text.
+- An `output` block is what the block before it must have printed; `...` as above.
+- Any other block is text. `sh` is for commands that cannot be run here, as those that install something.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.repo import commands
+
+_FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r"# ([\w/]+\.py)$")
+
+
+@dataclass(frozen=True)
+class Block:
+    language: str
+    text: str
+    line: int
+
+
+def blocks(page: str) -> list[Block]:
+    return [
+        Block(match.group(1), match.group(2), page.count("\n", 0, match.start()) + 1) for match in _FENCE.finditer(page)
+    ]
+
+
+def has_runnable(page: str) -> bool:
+    return any(block.language in {"python", "console"} for block in blocks(page))
+
+
+def problems(page: str, folder: Path, python: Path = commands.BIN / "python") -> Iterator[str]:
+    """What does not do as the page says. Nothing, if the page is true."""
+    printed = ""
+    for block in blocks(page):
+        match block.language:
+            case "python":
+                code, printed = commands.run([python, _write(block, folder)], folder)
+                if code != 0:
+                    yield f"line {block.line}: ended with {code}:\n{printed}"
+            case "console":
+                for command, expected in _commands(block.text):
+                    code, printed = commands.run(["sh", "-c", command], folder, COLUMNS="120")
+                    if code != 0 or not matches(expected, printed):
+                        yield f"line {block.line}: $ {command}\nended with {code}:\n{printed}\nexpected:\n{expected}"
+            case "output":
+                if not matches(block.text, printed):
+                    yield f"line {block.line}: printed\n{printed}\nexpected:\n{block.text}"
+            case _:
+                pass
+
+
+def matches(expected: str, printed: str) -> bool:
+    pattern = ".*".join(re.escape(part) for part in _trimmed(expected).split("..."))
+    return re.fullmatch(pattern, _trimmed(printed), re.DOTALL) is not None
+
+
+def _trimmed(text: str) -> str:
+    return "\n".join(line.rstrip() for line in text.strip().splitlines())
+
+
+def _write(block: Block, folder: Path) -> Path:
+    named = _FILE.match(block.text.partition("\n")[0])
+    path = folder / (named.group(1) if named else f"block_{block.line}.py")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(block.text, encoding="utf-8")
+    return path
+
+
+def _commands(text: str) -> Sequence[tuple[str, str]]:
+    return [
+        (command, expected) for command, _, expected in (part.partition("\n") for part in f"\n{text}".split("\n$ ")[1:])
+    ]

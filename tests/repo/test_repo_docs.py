@@ -1,0 +1,91 @@
+"""The documentation is true: its blocks run, its links lead somewhere, its make targets exist."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.repo import doc_blocks, tree
+
+PAGES = [path for path in tree.markdown_files() if "/data/" not in tree.name_of(path)]
+RUNNABLE = [path for path in PAGES if doc_blocks.has_runnable(path.read_text(encoding="utf-8"))]
+_LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+_FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+
+
+def titles(page: str) -> list[str]:
+    return re.findall(r"^# .+$", _FENCED.sub("", page), re.MULTILINE)
+
+
+def broken_links(page: str, folder: Path) -> Iterator[str]:
+    for target in _LINK.findall(_FENCED.sub("", page)):
+        if "://" not in target and not (folder / target).exists():
+            yield target
+
+
+@pytest.mark.parametrize("path", PAGES, ids=tree.name_of)
+def test_a_page_has_one_title(path: Path) -> None:
+    page = path.read_text(encoding="utf-8")
+    assert len(titles(page)) == 1
+    assert page.startswith("# ")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=tree.name_of)
+def test_links_lead_somewhere(path: Path) -> None:
+    assert list(broken_links(path.read_text(encoding="utf-8"), path.parent)) == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=tree.name_of)
+def test_make_targets_exist(path: Path) -> None:
+    named = set(re.findall(r"(?:`|^)make ([a-z]+)", path.read_text(encoding="utf-8"), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z]+):", (tree.ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert named <= targets
+
+
+@pytest.mark.parametrize("path", RUNNABLE, ids=tree.name_of)
+def test_blocks_run_as_the_page_says(path: Path, tmp_path: Path) -> None:
+    found = list(doc_blocks.problems(path.read_text(encoding="utf-8"), tmp_path))
+    assert not found, "\n".join(found)
+
+
+def test_the_readme_and_the_documentation_have_blocks_that_run() -> None:
+    names = {tree.name_of(path) for path in RUNNABLE}
+    assert "README.md" in names
+    assert any(name.startswith("docs/") for name in names)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "```python\nraise ValueError('no')\n```\n",
+        "```python\nprint(1)\n```\n\n```output\n2\n```\n",
+        "```console\n$ echo one\ntwo\n```\n",
+        "```console\n$ echo one\none\n$ false\n```\n",
+        "```python\n# app.py\nprint(1)\n```\n\n```console\n$ python app.py\n2\n```\n",
+    ],
+)
+def test_a_page_that_is_not_true_is_found(page: str, tmp_path: Path) -> None:
+    assert len(list(doc_blocks.problems(page, tmp_path))) == 1
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "```python\nprint('a b c')\n```\n\n```output\na ... c\n```\n",
+        "```console\n$ echo one; echo two\none\n...\n$ echo 1\n1\n```\n",
+        "```python\n# app.py\nprint(1)\n```\n\n```console\n$ python app.py\n1\n```\n",
+        "```sh\nfalse\n```\n",
+    ],
+)
+def test_a_page_that_is_true_passes(page: str, tmp_path: Path) -> None:
+    assert not list(doc_blocks.problems(page, tmp_path))
+
+
+def test_titles_and_links_are_checked(tmp_path: Path) -> None:
+    assert len(titles("# One\n\n```sh\n# no title\n```\n\n## Two\n\n# Three\n")) == 2
+    (tmp_path / "there.md").touch()
+    page = "[a](there.md#part) [b](missing.md) [c](https://example.org/x)"
+    assert list(broken_links(page, tmp_path)) == ["missing.md"]
