@@ -1,0 +1,83 @@
+"""What is measured: an engine in this process, workers as processes of their own; and a whole `perdure dev`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from perdure import Client
+from perdure.cli.dev import engine, worker_command
+
+WORKLOADS = Path(__file__).with_name("workloads.py")
+NAMESPACE = "default"
+
+
+@dataclass
+class Bench:
+    """A running engine, a client in its process, and the process ids of its workers."""
+
+    client: Client
+    database: Path
+    workers: list[int] = field(default_factory=list)
+    _children: list[asyncio.subprocess.Process] = field(default_factory=list)
+
+    async def start_worker(self) -> None:
+        """Returns when it takes tasks."""
+        ready_read, ready_write = os.pipe()
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *worker_command(str(WORKLOADS), self.database, NAMESPACE),
+            "--ready-fd",
+            str(ready_write),
+            stdin=asyncio.subprocess.PIPE,
+            pass_fds=[ready_write],
+            env={**os.environ, "PYTHONHASHSEED": "0"},
+        )
+        os.close(ready_write)
+        await asyncio.to_thread(os.read, ready_read, 1)
+        os.close(ready_read)
+        self.workers.append(child.pid)
+        self._children.append(child)
+
+    async def stop_workers(self) -> None:
+        for child in self._children:
+            if child.returncode is None:
+                child.terminate()
+            await child.wait()
+
+
+@asynccontextmanager
+async def running(database: Path) -> AsyncIterator[Bench]:
+    """An engine with one worker."""
+    async with engine(database, NAMESPACE) as (_, ports), Client.on_ports(ports, NAMESPACE) as client:
+        bench = Bench(client, database)
+        try:
+            await bench.start_worker()
+            yield bench
+        finally:
+            await bench.stop_workers()
+
+
+@asynccontextmanager
+async def ready_dev(database: Path) -> AsyncIterator[None]:
+    """`perdure dev`, from its start until its engine answers; its worker may still be starting."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "perdure.cli", "dev", str(WORKLOADS), "--db", str(database)),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+    )
+    assert child.stdout is not None
+    try:
+        while json.loads(await child.stdout.readline())["event"] != "ready":
+            pass
+        yield
+    finally:
+        child.terminate()
+        await child.communicate()

@@ -1,0 +1,129 @@
+"""`perdure dev`: the engine on SQLite in this process, the worker as a child that is restarted and reloaded."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from perdure.cli import session as cli
+from perdure.cli.locations import DATABASE, socket_path
+from perdure.cli.output import Format, print_json, stdout
+from perdure.cli.supervisor import Notice, Supervisor
+from perdure_runtime.adapters.socket import SocketServer
+from perdure_runtime.adapters.sqlite import open_ports
+from perdure_runtime.embedded import Embedded
+from perdure_runtime.ports import Ports
+
+EXIT_INTERRUPTED = 130
+
+
+@asynccontextmanager
+async def engine(database: Path, namespace: str) -> AsyncIterator[tuple[Embedded, Ports]]:
+    """The engines on this file, reachable through its socket.
+
+    Raises:
+        AlreadyInUse: another process holds the file.
+    """
+    database.parent.mkdir(parents=True, exist_ok=True)
+    async with open_ports(database) as ports:
+        async with SocketServer(ports, socket_path(database)), Embedded(ports, namespace) as embedded:
+            yield embedded, ports
+
+
+def worker_command(app: str, database: Path, namespace: str) -> list[str]:
+    """Arguments after `python` of a worker of this app on this engine."""
+    where = ["--socket", str(socket_path(database)), "--namespace", namespace]
+    return ["-m", "perdure.cli.worker_process", app, *where]
+
+
+class Announcer:
+    """Tells what happens: sentences on a terminal, else one JSON object a line."""
+
+    def __init__(self, app: str, database: Path, started: float) -> None:
+        self._app = app
+        self._database = database
+        self._started = started
+        self._plain = sys.stdout.isatty()
+
+    def ready(self) -> None:
+        seconds = time.perf_counter() - self._started
+        self._tell(
+            f"[bold]perdure dev[/] {escape(self._app)}: ready in {seconds:.2f} s on {escape(str(self._database))}; "
+            "Ctrl-C ends it, twice at once.   [dim]perdure list[/]",
+            event="ready",
+            pid=os.getpid(),
+            database=str(self._database),
+            socket=str(socket_path(self._database)),
+            seconds=round(seconds, 3),
+        )
+
+    def worker(self, notice: Notice) -> None:
+        code = f" (exit code {notice.code})" if notice.event == "exited" else ""
+        colour = {"ready": "green", "exited": "red"}.get(notice.event, "dim")
+        self._tell(
+            f"[{colour}]worker {notice.event}[/] [dim]process {notice.pid}{code}[/]",
+            event=f"worker-{notice.event}",
+            pid=notice.pid,
+            code=notice.code,
+        )
+
+    def _tell(self, sentence: str, **facts: Any) -> None:
+        if self._plain:
+            stdout().print(sentence)
+        else:
+            print_json({key: value for key, value in facts.items() if value is not None}, Format.jsonl)
+
+
+def dev(
+    app: Annotated[str, typer.Argument(metavar="APP", help="app.py, or package.module")],
+    *,
+    database: Annotated[
+        Path, typer.Option("--db", envvar="PERDURE_DB", help="Created if it does not exist.", metavar="FILE")
+    ] = DATABASE,
+    namespace: cli.Namespace = cli.DEFAULT_NAMESPACE,
+) -> None:
+    """Run an engine and a worker for APP here. Runs survive restarts; the worker reloads when a file changes."""
+    announcer = Announcer(app, database, time.perf_counter())
+
+    async def serve() -> None:
+        async with engine(database, namespace) as (embedded, _):
+            supervisor = Supervisor(worker_command(app, database, namespace), announcer.worker)
+            await _until_stopped(embedded, supervisor, announcer)
+
+    cli.run(serve)
+
+
+async def _until_stopped(embedded: Embedded, supervisor: Supervisor, announcer: Announcer) -> None:
+    """Until a first Ctrl-C or SIGTERM, which drains, or until an engine fails; a second one ends everything at once."""
+    stopped = asyncio.Event()
+
+    def stop() -> None:
+        if stopped.is_set():
+            supervisor.kill()
+            os._exit(EXIT_INTERRUPTED)
+        stopped.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    announcer.ready()
+    supervised = asyncio.create_task(supervisor.run(), name="supervisor")
+    failed = asyncio.create_task(embedded.failed(), name="engines")
+    waiting = asyncio.create_task(stopped.wait(), name="stop signal")
+    await asyncio.wait({supervised, failed, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (waiting, supervised):
+        task.cancel()
+    await asyncio.wait({waiting, supervised})
+    if failed.done():
+        failed.result()
+    failed.cancel()

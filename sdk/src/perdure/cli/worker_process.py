@@ -1,0 +1,97 @@
+"""The worker child of `perdure dev`: `python -m perdure.cli.worker_process APP --socket S --ready-fd N`.
+
+It ends when its parent does (their pipe closes), drains on SIGTERM, and ends with EXIT_RELOAD when a source file
+changed. An app that cannot be imported is shown with its traceback, and tried again once a file changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from types import ModuleType
+
+from perdure.cli import apps
+from perdure.cli.output import Problem
+from perdure.cli.supervisor import EXIT_RELOAD
+from perdure.worker import Worker
+from perdure_runtime.adapters.socket import SocketBroker
+
+POLL_SECONDS = 0.3
+"""Between two looks at the source files: a person does not notice, and 1,000 files cost 1 % of a core."""
+
+
+def _end_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+def _changed_at(files: list[Path]) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in files if path.exists()}
+
+
+def _wait_for_change(files: list[Path]) -> None:
+    before = _changed_at(files)
+    while _changed_at(files) == before:
+        time.sleep(POLL_SECONDS)
+
+
+def _load(app: str) -> ModuleType:
+    """The app; if it cannot be imported this process ends once a file changes."""
+    try:
+        return apps.load(app)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, Problem):
+            print(f"error: {error}", file=sys.stderr)
+        else:
+            traceback.print_exc()
+        print("the worker waits for a change of the source", file=sys.stderr)
+        path = Path(app)
+        _wait_for_change([*apps.source_files(), *([path] if path.suffix == ".py" else [])])
+        raise SystemExit(EXIT_RELOAD) from error
+
+
+async def _serve(module: ModuleType, socket: Path, namespace: str, ready_fd: int) -> int:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    exit_code = 0
+
+    def reload() -> None:
+        nonlocal exit_code
+        exit_code = EXIT_RELOAD
+        stop.set()
+
+    def watch() -> None:
+        _wait_for_change(apps.source_files())
+        loop.call_soon_threadsafe(reload)
+
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    threading.Thread(target=watch, daemon=True, name="source watch").start()
+    async with SocketBroker(socket) as broker, Worker(module, broker=broker, namespace=namespace):
+        os.write(ready_fd, b"1")
+        os.close(ready_fd)
+        await stop.wait()
+    return exit_code
+
+
+def main() -> None:
+    """Entry point of the child."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("app")
+    parser.add_argument("--socket", type=Path, required=True)
+    parser.add_argument("--namespace", required=True)
+    parser.add_argument("--ready-fd", type=int, required=True)
+    options = parser.parse_args()
+    threading.Thread(target=_end_with_parent, daemon=True, name="parent watch").start()
+    module = _load(options.app)
+    sys.exit(asyncio.run(_serve(module, options.socket, options.namespace, options.ready_fd)))
+
+
+if __name__ == "__main__":
+    main()

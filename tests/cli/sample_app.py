@@ -1,0 +1,62 @@
+"""What the command line is tried on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+from perdure import Channel, query, task, workflow
+
+
+@task
+async def add(left: int, right: int = 1) -> int:
+    return left + right
+
+
+@task
+async def parse(text: str) -> int:
+    return int(text)
+
+
+@task
+async def hang(marker: str) -> int:
+    """Its first execution hangs, the next one answers."""
+    path = Path(marker)
+    if not path.exists():
+        path.write_text(str(os.getpid()))
+        await asyncio.sleep(3600)
+    return os.getpid()
+
+
+@workflow
+async def plus(left: int, right: int = 1) -> int:
+    return await add(left, right)
+
+
+@workflow
+async def parsed(text: str) -> int:
+    await add(1)
+    return await parse(text)
+
+
+@workflow
+async def interrupted(marker: str) -> int:
+    return await hang(marker)
+
+
+@workflow
+class Votes:
+    names: Channel[str] = Channel()
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    async def run(self, count: int) -> list[str]:
+        while len(self.seen) < count:
+            self.seen.append(await self.names.receive())
+        return self.seen
+
+    @query
+    def so_far(self) -> list[str]:
+        return self.seen

@@ -1,0 +1,145 @@
+"""The commands against a running `perdure dev`: output, exit codes, `try:` lines."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.dev_process import ENVIRONMENT, Dev, perdure, running_dev
+
+APP = Path(__file__).with_name("sample_app.py")
+
+
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
+    with running_dev(APP, tmp_path_factory.mktemp("dev") / "dev.sqlite") as running:
+        yield running
+
+
+def test_start_wait_prints_the_result(dev: Dev) -> None:
+    assert dev.perdure("start", "plus", "41", "1", "--wait") == 42
+
+
+def test_start_then_result(dev: Dev) -> None:
+    started = dev.perdure("start", "plus", "1", "2", "--id", "sum-1")
+    assert started["id"] == "sum-1"
+    assert dev.perdure("result", "sum-1", "--wait") == 3
+
+
+def test_an_id_in_use_is_a_conflict(dev: Dev) -> None:
+    dev.perdure("start", "Votes", "1", "--id", "votes-conflict")
+    told = dev.perdure("start", "Votes", "1", "--id", "votes-conflict", code=4)
+    assert "try:" in told
+    assert "--conflict use-existing" in told
+    again = dev.perdure("start", "Votes", "1", "--id", "votes-conflict", "--conflict", "use-existing")
+    assert again["id"] == "votes-conflict"
+
+
+def test_list_and_show(dev: Dev) -> None:
+    dev.perdure("start", "plus", "1", "1", "--id", "listed", "--tag", "blue", "--wait")
+    (run,) = dev.perdure("list", "--tag", "blue")
+    assert (run["id"], run["workflow"], run["status"]) == ("listed", "plus", "completed")
+    shown = dev.perdure("show", "listed")
+    assert [row["event"] for row in shown["history"]] == ["started", "task dispatched", "task completed", "completed"]
+    assert shown["history"][1]["detail"] == "add(1,1)"
+
+
+def test_a_table_when_asked_for(dev: Dev) -> None:
+    dev.perdure("start", "plus", "1", "1", "--id", "tabled", "--wait")
+    command = [sys.executable, "-m", "perdure.cli", "show", "tabled", "-o", "table", "--db", str(dev.database)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, env=ENVIRONMENT, timeout=60).stdout
+    assert "task dispatched" in told
+    assert "\x1b" not in told
+
+
+def test_signal_and_query(dev: Dev) -> None:
+    dev.perdure("start", "Votes", "2", "--id", "votes")
+    dev.perdure("signal", "votes", "names", '"Ada"')
+    assert dev.perdure("query", "votes", "so_far") == ["Ada"]
+    assert "still open" in dev.perdure("result", "votes", code=1)
+    dev.perdure("signal", "votes", "names", '"Grace"')
+    assert dev.perdure("result", "votes", "--wait") == ["Ada", "Grace"]
+
+
+def test_resume_with_edited_input_goes_on_from_the_failure(dev: Dev) -> None:
+    told = dev.perdure("start", "parsed", '"seven"', "--id", "edited", "--wait", code=1)
+    assert "perdure resume edited" in told
+    shown = dev.perdure("show", "edited")
+    assert shown["status"] == "failed"
+    assert "invalid literal for int()" in shown["traceback"]
+    position = next(row["position"] for row in shown["history"] if row["detail"].startswith("parse"))
+    dev.perdure("resume", "edited", "--edit", f'{position}=["7"]')
+    assert dev.perdure("result", "edited", "--wait") == 7
+    history = dev.perdure("show", "edited")["history"]
+    assert sum(row["event"] == "task completed" and row["detail"].startswith("add") for row in history) == 1
+
+
+def test_resume_with_a_skipped_task(dev: Dev) -> None:
+    dev.perdure("start", "parsed", '"eight"', "--id", "skipped", "--wait", code=1)
+    history = dev.perdure("show", "skipped")["history"]
+    position = next(row["position"] for row in history if row["detail"].startswith("parse"))
+    dev.perdure("resume", "skipped", "--skip", f"{position}=8")
+    assert dev.perdure("result", "skipped", "--wait") == 8
+
+
+def test_reset_runs_an_ended_run_again_from_a_position(dev: Dev) -> None:
+    assert dev.perdure("start", "plus", "1", "1", "--id", "again", "--wait") == 2
+    position = dev.perdure("show", "again")["history"][1]["position"]
+    dev.perdure("reset", "again", "--to", position)
+    assert dev.perdure("result", "again", "--wait") == 2
+    assert dev.perdure("show", "again")["generation"] == 1
+
+
+def test_cancel_and_terminate(dev: Dev) -> None:
+    for verb, status in (("cancel", "canceled"), ("terminate", "terminated")):
+        dev.perdure("start", "Votes", "1", "--id", f"to-{verb}")
+        dev.perdure(verb, f"to-{verb}", "--reason", "no longer needed")
+        assert "no longer needed" in str(dev.perdure("show", f"to-{verb}")["history"])
+        dev.perdure("result", f"to-{verb}", "--wait", code=1)
+        assert dev.perdure("show", f"to-{verb}")["status"] == status
+
+
+def test_a_paused_run_goes_on_when_unpaused(dev: Dev) -> None:
+    dev.perdure("start", "Votes", "1", "--id", "paused")
+    dev.perdure("pause", "paused")
+    dev.perdure("signal", "paused", "names", '"Ada"')
+    assert dev.perdure("show", "paused")["status"] == "paused"
+    dev.perdure("unpause", "paused")
+    assert dev.perdure("result", "paused", "--wait") == ["Ada"]
+
+
+def test_an_unknown_run_is_not_found(dev: Dev) -> None:
+    for command in (["show", "nobody"], ["result", "nobody"], ["resume", "nobody"], ["signal", "nobody", "x", "1"]):
+        told = dev.perdure(*command, code=3)
+        assert "try: perdure list" in " ".join(told.split())
+
+
+def test_an_argument_that_is_no_json_is_quoted_in_the_hint(dev: Dev) -> None:
+    told = dev.perdure("start", "parsed", "seven", code=2)
+    assert """'"seven"'""" in told
+
+
+def test_without_a_dev_commands_say_how_to_start_one(tmp_path: Path) -> None:
+    told = perdure("list", "--db", str(tmp_path / "none.sqlite"), code=5)
+    assert "perdure dev app.py" in told
+
+
+def test_run_in_one_process() -> None:
+    assert perdure("run", str(APP), "plus", "1", "2") == 3
+    assert "one of: " in perdure("run", str(APP), "minus", "1", code=3)
+    assert "no application" in perdure("run", "nowhere.py", "plus", code=2)
+
+
+def test_help_is_fast() -> None:
+    """Half of a second is what a person takes for at once; a loaded machine gets four times that."""
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "perdure.cli", "--help"], check=True, capture_output=True, timeout=30)
+        times.append(time.perf_counter() - started)
+    assert min(times) < 2.0

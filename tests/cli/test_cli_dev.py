@@ -1,0 +1,112 @@
+"""`perdure dev`: ready soon, its worker restarted and reloaded, one per file, gone on Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+from tests.cli.dev_process import Dev, perdure, running_dev
+
+APP = Path(__file__).with_name("sample_app.py")
+
+
+def test_ready_within_two_seconds(tmp_path: Path) -> None:
+    dev = Dev(APP, tmp_path / "dev.sqlite")
+    try:
+        assert dev.wait_for("ready")["seconds"] < 2
+    finally:
+        dev.stop()
+
+
+def test_a_killed_worker_is_started_again_and_its_task_done(tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    with running_dev(APP, tmp_path / "dev.sqlite") as dev:
+        dev.perdure("start", "interrupted", f'"{marker}"', "--id", "hit")
+        while not marker.exists() or not marker.read_text():
+            assert dev.process.poll() is None
+        victim = int(marker.read_text())
+        os.kill(victim, signal.SIGKILL)
+        assert dev.wait_for("worker-exited")["pid"] == victim
+        assert dev.perdure("result", "hit", "--wait") != victim
+
+
+def test_the_worker_reloads_when_a_file_changes(tmp_path: Path) -> None:
+    app = Path(shutil.copy(APP, tmp_path / "reloaded_app.py"))
+    with running_dev(app, tmp_path / "dev.sqlite") as dev:
+        assert dev.perdure("start", "plus", "1", "1", "--wait") == 2
+        app.write_text(app.read_text().replace("return left + right", "return left - right"))
+        dev.wait_for("worker-reloading")
+        dev.wait_for("worker-ready")
+        assert dev.perdure("start", "plus", "1", "1", "--wait") == 0
+
+
+def test_an_app_that_cannot_be_imported_is_shown_and_tried_again_when_mended(tmp_path: Path) -> None:
+    app = tmp_path / "broken_app.py"
+    app.write_text("import perdure\nthis is no python\n")
+    dev = Dev(app, tmp_path / "dev.sqlite")
+    try:
+        dev.wait_for("worker-started")
+        while "waits for a change" not in dev.errors:
+            assert dev.process.poll() is None
+        assert "SyntaxError" in dev.errors
+        app.write_text(APP.read_text())
+        dev.wait_for("worker-ready")
+        assert dev.perdure("start", "plus", "1", "1", "--wait") == 2
+    finally:
+        dev.stop()
+
+
+def test_two_on_one_file(tmp_path: Path) -> None:
+    with running_dev(APP, tmp_path / "dev.sqlite") as dev:
+        told = perdure("dev", str(APP), "--db", str(dev.database), code=4)
+        assert "Another process holds" in told or "in use" in told
+        assert "--db" in told
+        assert dev.perdure("start", "plus", "1", "1", "--wait") == 2
+
+
+def test_runs_survive_a_kill_of_the_engine(tmp_path: Path) -> None:
+    database = tmp_path / "dev.sqlite"
+    with running_dev(APP, database) as dev:
+        dev.perdure("start", "Votes", "2", "--id", "votes")
+        dev.perdure("signal", "votes", "names", '"Ada"')
+        dev.process.kill()
+    with running_dev(APP, database) as dev:
+        dev.perdure("signal", "votes", "names", '"Grace"')
+        assert dev.perdure("result", "votes", "--wait") == ["Ada", "Grace"]
+
+
+def test_control_c_ends_it_and_its_worker(tmp_path: Path) -> None:
+    dev = Dev(APP, tmp_path / "dev.sqlite")
+    try:
+        worker = dev.wait_for("worker-ready")["pid"]
+        dev.process.send_signal(signal.SIGINT)
+        assert dev.process.wait(timeout=15) == 0
+        assert not _runs(worker)
+    finally:
+        dev.stop()
+
+
+def test_a_second_control_c_ends_it_at_once_though_a_task_runs(tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    dev = Dev(APP, tmp_path / "dev.sqlite")
+    try:
+        dev.wait_for("worker-ready")
+        dev.perdure("start", "interrupted", f'"{marker}"')
+        while not marker.exists():
+            assert dev.process.poll() is None
+        dev.process.send_signal(signal.SIGINT)
+        while dev.process.poll() is None:
+            dev.process.send_signal(signal.SIGINT)
+        assert dev.process.returncode == 130
+    finally:
+        dev.stop()
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
