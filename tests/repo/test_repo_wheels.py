@@ -56,7 +56,8 @@ def test_a_wheel_holds_the_whole_package(package: str, dist: Path) -> None:
     assert any(name.endswith("/LICENSE") for name in names)
     assert not any(name.startswith("test") for name in names)
     if package == "perdure_schemas":
-        schemas = {f"perdure_schemas/avro/{path.name}" for path in (tree.ROOT / "schemas/avro").glob("*.avsc")}
+        avro = tree.ROOT / "schemas/avro"
+        schemas = {f"perdure_schemas/avro/{path.relative_to(avro).as_posix()}" for path in avro.rglob("*.avsc")}
         assert schemas
         assert schemas <= names
 
