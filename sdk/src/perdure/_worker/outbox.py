@@ -1,0 +1,148 @@
+"""Answers: published, confirmed, and only then the messages they answer are acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from perdure_runtime.errors import MessageTooLarge, StorageUnavailable
+from perdure_runtime.ports import Consumer, Delivery, Publisher, Undeliverable
+from perdure_schemas.messages import Message
+
+log = logging.getLogger("perdure.worker")
+
+RETRY_SECONDS_FIRST = 0.05
+RETRY_SECONDS_MAX = 5.0
+"""An outage may last; what waits is small, unacknowledged at the broker, and safe."""
+
+Step = tuple[str, Message]
+
+
+class Acks:
+    """Acknowledges deliveries of one consumer; what comes while one is under way goes together in the next."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self.consumer = consumer
+        self._waiting: list[Delivery | Undeliverable] = []
+        self._wake = asyncio.Event()
+        self.busy = False
+
+    def add(self, deliveries: Sequence[Delivery | Undeliverable]) -> None:
+        self._waiting += deliveries
+        self._wake.set()
+
+    @property
+    def idle(self) -> bool:
+        return not self.busy and not self._waiting
+
+    async def run(self) -> None:
+        pause = RETRY_SECONDS_FIRST
+        while True:
+            if not self._waiting:
+                self._wake.clear()
+                await self._wake.wait()
+            batch, self._waiting = self._waiting, []
+            self.busy = True
+            try:
+                await self.consumer.ack(batch)
+                pause = RETRY_SECONDS_FIRST
+            except StorageUnavailable:
+                self._waiting = batch + self._waiting
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, RETRY_SECONDS_MAX)
+            finally:
+                self.busy = False
+
+
+class Answer:
+    """Messages to publish one after the other, each confirmed before the next, then deliveries to acknowledge."""
+
+    __slots__ = ("acks", "deliveries", "instead", "next", "steps", "then")
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        deliveries: Sequence[Delivery | Undeliverable] = (),
+        acks: Acks | None = None,
+        *,
+        then: Callable[[], None] | None = None,
+        instead: Callable[[str], Sequence[Step]] | None = None,
+    ) -> None:
+        """`then` is called when all is confirmed. `instead` makes the steps to take when one is too large."""
+        self.steps = steps
+        self.deliveries = deliveries
+        self.acks = acks
+        self.then = then
+        self.instead = instead
+        self.next = 0
+
+
+class Outbox:
+    """Publishes answers in rounds: each round takes the next step of every answer that is there, in one batch."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+        self._open: list[Answer] = []
+        self._wake = asyncio.Event()
+
+    def add(self, answer: Answer) -> None:
+        self._open.append(answer)
+        self._wake.set()
+
+    @property
+    def idle(self) -> bool:
+        return not self._open
+
+    async def run(self) -> None:
+        while True:
+            if not self._open:
+                self._wake.clear()
+                await self._wake.wait()
+            current = list(self._open)
+            steps = [answer.steps[answer.next] for answer in current if answer.next < len(answer.steps)]
+            try:
+                await self._publish(steps)
+            except MessageTooLarge:
+                await self._publish_singly(current)
+            else:
+                for answer in current:
+                    answer.next += 1
+            arrived = self._open[len(current) :]
+            self._open = [answer for answer in current if not self._finish(answer)] + arrived
+
+    def _finish(self, answer: Answer) -> bool:
+        if answer.next < len(answer.steps):
+            return False
+        if answer.acks is not None:
+            answer.acks.add(answer.deliveries)
+        if answer.then is not None:
+            answer.then()
+        return True
+
+    async def _publish(self, steps: Sequence[Step]) -> None:
+        """Publish until confirmed: the messages keep their ids, so a repetition changes nothing."""
+        pause = RETRY_SECONDS_FIRST
+        while steps:
+            try:
+                await self._publisher.publish(steps)
+                return
+            except StorageUnavailable as error:
+                log.warning("publish_retried", extra={"action": "publish_retried", "error": str(error)})
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, RETRY_SECONDS_MAX)
+
+    async def _publish_singly(self, answers: Sequence[Answer]) -> None:
+        """One is too large, and nothing was published: find it, and send what is to be sent instead of it."""
+        for answer in answers:
+            if answer.next >= len(answer.steps):
+                continue
+            try:
+                await self._publish([answer.steps[answer.next]])
+            except MessageTooLarge as error:
+                log.error("message_too_large", extra={"action": "message_too_large", "error": str(error)})
+                answer.steps = answer.instead(str(error)) if answer.instead is not None else ()
+                answer.instead = None
+                answer.next = 0
+            else:
+                answer.next += 1

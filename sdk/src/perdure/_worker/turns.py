@@ -1,0 +1,205 @@
+"""Decision turns, as they are done on the workflow thread."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from perdure._replay.code import RunContext, WorkflowCode
+from perdure._replay.instance import Instance
+from perdure._worker.live import LiveInstances
+from perdure.failures import failure_from_exception
+from perdure_core.history import effective
+from perdure_runtime.ports import Delivery
+from perdure_schemas.common import Failure, Query
+from perdure_schemas.events import Recorded, Started, StuckKind
+from perdure_schemas.messages import QueryResult, RunWorkflowTask, WorkflowTaskCompleted, WorkflowTaskFailed
+
+PYTHON = platform.python_version()
+
+
+@dataclass(slots=True, eq=False)
+class TurnJob:
+    """One delivery of a turn. `records` is the committed history, once it was asked for."""
+
+    task: RunWorkflowTask
+    delivery: Delivery
+    records: Sequence[Recorded] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class TurnAnswer:
+    """What a turn gave. Neither `completed` nor `failed`: only queries were asked."""
+
+    nonce: str = ""
+    completed: WorkflowTaskCompleted | None = None
+    failed: WorkflowTaskFailed | None = None
+    queries: list[tuple[Query, QueryResult]] = field(default_factory=list)
+
+
+class NeedsHistory:
+    """The run is not in the cache: its committed history must be fetched, and the job given again."""
+
+
+NEEDS_HISTORY = NeedsHistory()
+TurnResult = TurnAnswer | NeedsHistory
+
+
+class TurnDesk:
+    """Takes jobs and does their turns, on live instances where it can. Everything runs on one thread."""
+
+    def __init__(
+        self,
+        workflows: Mapping[str, WorkflowCode],
+        cache: LiveInstances,
+        *,
+        namespace: str,
+        build: str,
+        ids: Callable[[], str],
+    ) -> None:
+        self._workflows = workflows
+        self._cache = cache
+        self._namespace = namespace
+        self._build = build
+        self._ids = ids
+
+    def run(self, jobs: Sequence[TurnJob]) -> list[TurnResult]:
+        """Never raises for what one job does to itself: each job gets its answer."""
+        return [self._run_safely(job) for job in jobs]
+
+    def close(self) -> None:
+        """Evict everything: no finalizer of workflow code may run at another time, on another thread."""
+        self._cache.clear()
+
+    def _run_safely(self, job: TurnJob) -> TurnResult:
+        try:
+            return self._run(job)
+        except BaseException as error:  # our own bug, or an interrupt that came late: the run must hear of it
+            self._cache.discard(job.task.workflow_id, job.task.run_id)
+            return TurnAnswer(failed=self.failure(job.task, "bug", failure_from_exception(error)))
+
+    def _run(self, job: TurnJob) -> TurnResult:
+        task = job.task
+        code = self._workflows.get(task.name)
+        if code is None:
+            return self._unknown(task)
+        instance = self._cache.get(task.workflow_id, task.run_id)
+        if instance is not None and not self._holds(instance, task):
+            instance = None
+        if instance is None:
+            if _first_turn(task):
+                instance = Instance(code, self._context(task, task.events[0]))
+            elif job.records is None:
+                return NEEDS_HISTORY
+            else:
+                instance = self._rebuild(code, task, job.records)
+            self._cache.put(task.workflow_id, task.run_id, instance)
+        if task.queries:
+            return self._answer_queries(instance, task)
+        return self._turn(instance, task)
+
+    def _holds(self, instance: Instance, task: RunWorkflowTask) -> bool:
+        """Whether this live instance is where the turn begins, or has just done this very turn."""
+        if instance.context.generation != task.generation:
+            return False
+        if instance.base_hash == task.previous_hash and instance.nonce == task.previous_nonce:
+            return instance.nonce != ""
+        return not task.queries and instance.base_hash == task.base_hash and instance.completed is not None
+
+    def _rebuild(self, code: WorkflowCode, task: RunWorkflowTask, records: Sequence[Recorded]) -> Instance:
+        known = [record for record in records if record.seq <= task.committed]
+        carried = [record for record in task.events if record.seq > task.committed]
+        instance = Instance(code, self._context(task, (known or carried)[0]))
+        instance.base_hash = task.previous_hash
+        instance.nonce = task.previous_nonce
+        instance.replay(effective(known))
+        return instance
+
+    def _context(self, task: RunWorkflowTask, first: Recorded) -> RunContext:
+        started = first.event
+        if not isinstance(started, Started):
+            raise TypeError(f"the history of {task.workflow_id} begins with {type(started).__name__}, not Started")
+        return RunContext(
+            namespace=self._namespace,
+            workflow_id=task.workflow_id,
+            run_id=task.run_id,
+            name=task.name,
+            started_at=first.at,
+            tags=tuple(started.options.tags),
+            generation=task.generation,
+            parent=started.parent,
+            build=started.build,
+        )
+
+    def _turn(self, instance: Instance, task: RunWorkflowTask) -> TurnAnswer:
+        if instance.base_hash == task.base_hash and instance.completed is not None:
+            return TurnAnswer(instance.nonce, instance.completed)
+        turn = instance.turn(task.events, base=task.base, generation=task.generation, adoptable=task.adoptable)
+        if turn.stoppage is not None:
+            self._cache.discard(task.workflow_id, task.run_id)
+            return TurnAnswer(failed=self.failure(task, turn.stoppage.kind, turn.stoppage.failure))
+        completed = WorkflowTaskCompleted(
+            workflow_id=task.workflow_id,
+            run_id=task.run_id,
+            workflow_task_id=task.workflow_task_id,
+            generation=task.generation,
+            committed=task.committed,
+            base=task.base,
+            base_hash=task.base_hash,
+            hashes=task.hashes,
+            commands=turn.commands,
+            waits_for=turn.waits_for,
+            completion=turn.completion,
+            patches=turn.patches,
+            build=self._build,
+            python=PYTHON,
+        )
+        nonce = self._ids()
+        instance.remember(task.base_hash, nonce, completed)
+        self._cache.put(task.workflow_id, task.run_id, instance)
+        return TurnAnswer(nonce, completed)
+
+    def _answer_queries(self, instance: Instance, task: RunWorkflowTask) -> TurnAnswer:
+        return TurnAnswer(queries=[(query, self._query(instance, query)) for query in task.queries])
+
+    def _query(self, instance: Instance, query: Query) -> QueryResult:
+        if instance.stoppage is not None:
+            return QueryResult(query_id=query.query_id, status="refused", failure=instance.stoppage.failure)
+        try:
+            result = instance.query(query.name, query.args)
+        except BaseException as error:  # user code: a query must not end the thread, whatever it raises
+            return QueryResult(query_id=query.query_id, status="refused", failure=failure_from_exception(error))
+        return QueryResult(query_id=query.query_id, status="ok", result=result)
+
+    def _unknown(self, task: RunWorkflowTask) -> TurnAnswer:
+        registered = ", ".join(sorted(self._workflows)) or "none"
+        failure = Failure(
+            name="UnknownWorkflow",
+            message=f"this worker has no workflow {task.name!r}; it has: {registered}",
+            retryable=False,
+        )
+        refused = [(q, QueryResult(query_id=q.query_id, status="refused", failure=failure)) for q in task.queries]
+        if refused:
+            return TurnAnswer(queries=refused)
+        return TurnAnswer(failed=self.failure(task, "bug", failure))
+
+    def failure(self, task: RunWorkflowTask, kind: StuckKind, failure: Failure) -> WorkflowTaskFailed:
+        """The answer to a turn that could not be done."""
+        return WorkflowTaskFailed(
+            workflow_id=task.workflow_id,
+            run_id=task.run_id,
+            workflow_task_id=task.workflow_task_id,
+            base=task.base,
+            base_hash=task.base_hash,
+            generation=task.generation,
+            attempt=task.attempt,
+            kind=kind,
+            failure=failure,
+            build=self._build,
+        )
+
+
+def _first_turn(task: RunWorkflowTask) -> bool:
+    """Whether the message itself carries the whole history."""
+    return not task.previous_nonce and not task.generation and bool(task.events) and task.events[0].seq == 1

@@ -1,0 +1,128 @@
+"""A worker: runs the workflows and tasks of an app.
+
+worker = Worker(broker, [my_app])
+await worker.run()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Iterable
+
+from perdure._ids import IdSource
+from perdure._worker.live import CACHE_BYTES
+from perdure._worker.messaging import Session, Setup
+from perdure.registry import Registry
+from perdure_runtime.clock import SystemClock
+from perdure_runtime.ports import Broker, Clock
+
+SLOTS = 100
+"""Attempts at a time. Async tasks mostly wait; whoever computes sets fewer."""
+GRACE_SECONDS = 30.0
+"""Kubernetes gives a pod as much between SIGTERM and SIGKILL."""
+
+
+class Worker:
+    """Runs turns of workflows and attempts of tasks until it is drained."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        objects: Registry | Iterable[object] = (),
+        *,
+        services: Iterable[object] = (),
+        namespace: str = "default",
+        build: str = "dev",
+        slots: int = SLOTS,
+        clock: Clock | None = None,
+        worker_id: str | None = None,
+        ids: Callable[[], str] | None = None,
+        inline_turns: bool = False,
+        cache_bytes: int = CACHE_BYTES,
+        grace_seconds: float = GRACE_SECONDS,
+    ) -> None:
+        """Nothing happens before `run`.
+
+        Args:
+            broker: where work comes from.
+            objects: a Registry, or modules, tasks and workflows as it takes them.
+            services: implementations of services.
+            build: what this worker's code is called; runs pinned to it come here.
+            slots: attempts of tasks at a time.
+            worker_id: names this worker among all; made up unless given.
+            ids: makes message ids; for simulations.
+            inline_turns: run all user code on the calling loop, without threads: for simulations.
+            cache_bytes: what live runs may weigh together.
+            grace_seconds: what `drain` gives to work in progress.
+
+        Raises:
+            DefinitionError: two definitions have one name, or an object is neither task nor workflow.
+        """
+        if slots < 1:
+            raise ValueError(f"slots must be at least 1, not {slots}")
+        registry = objects if isinstance(objects, Registry) else Registry(objects)
+        for implementation in services:
+            registry.add_service(implementation)
+        ids = ids or IdSource()
+        self.id = worker_id or f"{socket.gethostname()}-{os.getpid()}-{ids()[-8:]}"
+        self._grace_seconds = grace_seconds
+        self._setup = Setup(
+            broker=broker,
+            registry=registry,
+            clock=clock or SystemClock(),
+            ids=ids,
+            namespace=namespace,
+            build=build,
+            worker=self.id,
+            slots=slots,
+            inline_turns=inline_turns,
+            cache_bytes=cache_bytes,
+        )
+        self._draining: asyncio.Event | None = None
+        self._ended = asyncio.Event()
+        self.ready = asyncio.Event()
+        """Set once the worker has subscribed: what is sent from then on reaches it."""
+
+    async def run(self) -> None:
+        """Work until `drain`. When canceled it stops at once, and its work goes to other workers.
+
+        Raises:
+            Exception: a defect of the worker's own; it has then stopped.
+        """
+        session = Session(self._setup)
+        self._draining = asyncio.Event()
+        self._ended.clear()
+        try:
+            await session.open()
+            self.ready.set()
+            await self._until_drained(session, self._draining)
+        finally:
+            self.ready.clear()
+            await session.close()
+            self._draining = None
+            self._ended.set()
+
+    async def _until_drained(self, session: Session, draining: asyncio.Event) -> None:
+        drained = asyncio.ensure_future(draining.wait())
+        broken = asyncio.ensure_future(session.failed())
+        try:
+            await asyncio.wait([drained, broken], return_when=asyncio.FIRST_COMPLETED)
+            if broken.done():
+                await broken
+            broken.cancel()
+            await session.stop_receiving()
+            await session.finish(self._grace_seconds)
+        finally:
+            drained.cancel()
+            broken.cancel()
+
+    async def drain(self) -> None:
+        """Take no more work, finish what is in progress within the grace period, hand back the rest.
+
+        Returns when that is done; `run` returns then, too. Does nothing where `run` is not under way.
+        """
+        if self._draining is not None:
+            self._draining.set()
+            await self._ended.wait()

@@ -1,0 +1,168 @@
+"""Turns of workflows on a worker."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from perdure.task import task
+from perdure.workflow import query, workflow
+from perdure_schemas import topics
+from perdure_schemas.common import Address, Query
+from perdure_schemas.messages import GetHistory, HistoryPage, QueryResult, WorkflowTaskCompleted, WorkflowTaskFailed
+from tests.sdk.worker.engine import Run, json, value, working
+
+pytestmark = pytest.mark.asyncio
+
+
+@task
+async def greet(name: str) -> str:
+    return f"Hello, {name}!"
+
+
+@workflow
+async def hello(name: str) -> str:
+    first = await greet(name)
+    return first + await greet("again")
+
+
+@workflow
+class Counter:
+    def __init__(self) -> None:
+        self.seen = 0
+
+    async def run(self) -> int:
+        for _ in range(3):
+            await greet("x")
+            self.seen += 1
+        return self.seen
+
+    @query
+    def count(self) -> int:
+        return self.seen
+
+
+@workflow
+async def broken() -> None:
+    raise KeyError("a bug of its author")
+
+
+INLINE = pytest.mark.parametrize("inline", [False, True])
+
+
+@INLINE
+async def test_turns_continue_the_live_run_to_its_end(inline: bool) -> None:
+    async with working(hello, greet, inline_turns=inline) as (engine, _):
+        run = Run(engine, "hello", "Ann")
+        first = await run.turn()
+        assert [c.name for c in first.commands] == ["greet"]
+        run.settle(first.commands[0].id, "A")
+        second = await run.turn()
+        run.settle(second.commands[0].id, "B")
+        last = await run.turn()
+        assert last.completion is not None
+        assert value(last.completion.result) == "AB"
+        assert not engine.has(GetHistory)
+
+
+async def test_the_same_turn_asked_again_gives_the_same_nonce() -> None:
+    async with working(hello, greet) as (engine, _):
+        run = Run(engine, "hello", "Ann")
+        await run.ask()
+        await run.ask()
+        one, _ = await engine.next_message(WorkflowTaskCompleted)
+        two, _ = await engine.next_message(WorkflowTaskCompleted)
+        assert (one.id, one.body) == (two.id, two.body)
+
+
+async def test_a_run_not_in_the_cache_is_rebuilt_from_pages_of_its_history() -> None:
+    async with working(hello, greet) as (engine, _):
+        run = Run(engine, "hello", "Ann")
+        first = await run.turn()
+        run.settle(first.commands[0].id, "A")
+    async with working(hello, greet) as (engine, worker):
+        run.engine = engine
+        other = Run(engine, "hello", "Bob")
+        await run.ask()
+        question = await engine.next(GetHistory)
+        assert (question.after_seq, question.up_to) == (0, run.committed)
+        assert await other.turn()  # others go on meanwhile
+        page = [r for r in run.records if r.seq <= run.committed]
+        for records in (page[:1], page[1:]):
+            await engine.send(
+                topics.inbox(worker.id),
+                HistoryPage(
+                    workflow_id=run.id,
+                    run_id=run.run_id,
+                    events=records,
+                    after_seq=records[0].seq - 1,
+                    last_seq=run.committed,
+                ),
+            )
+        done = await engine.next(WorkflowTaskCompleted, lambda m: m.workflow_id == run.id)
+        assert [value(c.args) for c in done.commands] == [["again"]]
+
+
+async def test_a_lost_question_for_history_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure._worker.histories.ASK_SECONDS_FIRST", 0.05)
+    async with working(hello, greet) as (engine, _):
+        run = Run(engine, "hello", "Ann")
+        await run.ask(generation=1)
+        first, _ = await engine.next_message(GetHistory)
+        again, _ = await engine.next_message(GetHistory)
+        assert first.id != again.id
+
+
+async def test_queries_are_answered_and_change_nothing() -> None:
+    async with working(Counter, greet) as (engine, _):
+        run = Run(engine, "Counter")
+        first = await run.turn()
+        run.settle(first.commands[0].id, "x")
+        await run.turn()
+        asked = Query(query_id="q-1", name="count", args=json(), reply_to=Address(topics.inbox("client"), "client"))
+        wrong = Query(query_id="q-2", name="nope", args=json(), reply_to=Address(topics.inbox("client"), "client"))
+        assert run.last is not None
+        base = run.last.base
+        await run.ask(queries=[asked, wrong], events=[], base=base, base_hash=run.hashes[base])
+        answer = await engine.next(QueryResult)
+        assert (answer.query_id, answer.status, value(answer.result)) == ("q-1", "ok", 1)
+        refused = await engine.next(QueryResult)
+        assert refused.status == "refused"
+        assert refused.failure is not None
+        assert "count" in refused.failure.message
+        assert not engine.has(WorkflowTaskCompleted)
+
+
+async def test_a_bug_makes_the_turn_fail_with_its_traceback() -> None:
+    async with working(broken) as (engine, _):
+        await Run(engine, "broken").ask()
+        failed = await engine.next(WorkflowTaskFailed)
+        assert failed.kind == "bug"
+        assert failed.failure.name == "KeyError"
+        assert "test_worker_turns.py" in failed.failure.stack
+
+
+async def test_an_unknown_workflow_is_told_what_there_is() -> None:
+    async with working(hello, greet) as (engine, _):
+        run = Run(engine, "gone")
+        await engine.send(topics.workflow_run("hello"), run.task(), key=run.id)
+        failed = await engine.next(WorkflowTaskFailed)
+        assert "'gone'" in failed.failure.message
+        assert "hello" in failed.failure.message
+
+
+async def test_a_turn_that_took_three_workers_along_is_not_run() -> None:
+    async with working(hello, greet) as (engine, worker):
+        await worker.drain()
+        consumer = await engine.broker.subscribe("default", [topics.workflow_run("hello")], "workers", "key-shared")
+        run = Run(engine, "hello", "Ann")
+        await run.ask()
+        for _ in range(3):
+            await consumer.nack(await consumer.receive(), 0)
+        await consumer.close()
+        running = asyncio.create_task(worker.run())
+        failed = await engine.next(WorkflowTaskFailed)
+        assert failed.kind == "worker-died"
+        await worker.drain()
+        await running
