@@ -9,7 +9,8 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -102,3 +103,11 @@ def perdure(*arguments: str, code: int = 0) -> Any:
     if code:
         return done.stderr
     return json.loads(done.stdout) if done.stdout.strip() else None
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Waits until it holds; fails when it does not within WAIT_SECONDS."""
+    give_up_at = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < give_up_at, "it never came to be"
+        time.sleep(0.01)

@@ -7,7 +7,7 @@ import shutil
 import signal
 from pathlib import Path
 
-from tests.cli.dev_process import Dev, perdure, running_dev
+from tests.cli.dev_process import Dev, perdure, running_dev, until
 
 APP = Path(__file__).with_name("sample_app.py")
 
@@ -24,8 +24,7 @@ def test_a_killed_worker_is_started_again_and_its_task_done(tmp_path: Path) -> N
     marker = tmp_path / "marker"
     with running_dev(APP, tmp_path / "dev.sqlite") as dev:
         dev.perdure("start", "interrupted", f'"{marker}"', "--id", "hit")
-        while not marker.exists() or not marker.read_text():
-            assert dev.process.poll() is None
+        until(lambda: marker.exists() and marker.read_text())
         victim = int(marker.read_text())
         os.kill(victim, signal.SIGKILL)
         assert dev.wait_for("worker-exited")["pid"] == victim
@@ -48,8 +47,7 @@ def test_an_app_that_cannot_be_imported_is_shown_and_tried_again_when_mended(tmp
     dev = Dev(app, tmp_path / "dev.sqlite")
     try:
         dev.wait_for("worker-started")
-        while "waits for a change" not in dev.errors:
-            assert dev.process.poll() is None
+        until(lambda: "waits for a change" in dev.errors)
         assert "SyntaxError" in dev.errors
         app.write_text(APP.read_text())
         dev.wait_for("worker-ready")
@@ -94,12 +92,10 @@ def test_a_second_control_c_ends_it_at_once_though_a_task_runs(tmp_path: Path) -
     try:
         dev.wait_for("worker-ready")
         dev.perdure("start", "interrupted", f'"{marker}"')
-        while not marker.exists():
-            assert dev.process.poll() is None
+        until(marker.exists)
         dev.process.send_signal(signal.SIGINT)
-        while dev.process.poll() is None:
-            dev.process.send_signal(signal.SIGINT)
-        assert dev.process.returncode == 130
+        dev.process.send_signal(signal.SIGINT)
+        assert dev.process.wait(timeout=5) == 130
     finally:
         dev.stop()
 

@@ -25,6 +25,8 @@ from perdure_runtime.adapters.socket import SocketBroker
 
 POLL_SECONDS = 0.3
 """Between two looks at the source files: a person does not notice, and 1,000 files cost 1 % of a core."""
+GRACE_SECONDS = 5.0
+"""For the attempts under way at a reload or Ctrl-C: a person waits for it. Longer ones are delivered again."""
 
 
 def _end_with_parent() -> None:
@@ -59,24 +61,28 @@ def _load(app: str) -> ModuleType:
 
 async def _serve(module: ModuleType, socket: Path, namespace: str, ready_fd: int) -> int:
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
     exit_code = 0
+    async with SocketBroker(socket) as broker:
+        worker = Worker(broker, [module], namespace=namespace, grace_seconds=GRACE_SECONDS)
 
-    def reload() -> None:
-        nonlocal exit_code
-        exit_code = EXIT_RELOAD
-        stop.set()
+        def reload() -> None:
+            nonlocal exit_code
+            exit_code = EXIT_RELOAD
+            worker.drain()
 
-    def watch() -> None:
-        _wait_for_change(apps.source_files())
-        loop.call_soon_threadsafe(reload)
+        def watch() -> None:
+            _wait_for_change(apps.source_files())
+            loop.call_soon_threadsafe(reload)
 
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
-    threading.Thread(target=watch, daemon=True, name="source watch").start()
-    async with SocketBroker(socket) as broker, Worker(module, broker=broker, namespace=namespace):
-        os.write(ready_fd, b"1")
-        os.close(ready_fd)
-        await stop.wait()
+        loop.add_signal_handler(signal.SIGTERM, worker.drain)
+        running = asyncio.create_task(worker.run(), name="worker")
+        ready = asyncio.create_task(worker.ready.wait(), name="ready")
+        await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if ready.done():
+            os.write(ready_fd, b"1")
+            threading.Thread(target=watch, daemon=True, name="source watch").start()
+        ready.cancel()
+        await running
     return exit_code
 
 
