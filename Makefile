@@ -74,7 +74,7 @@ simulate: setup  ## Simulate SEEDS=2000 schedules from seed FIRST=0 on: crashes,
 
 .PHONY: bench
 bench: setup  ## Measure the embedded engine; writes build/bench/embedded.json
-	@PYTHONHASHSEED=0 $(BIN)/python -m tests.bench
+	@PYTHONHASHSEED=0 $(BIN)/python bench/embedded.py
 
 ##@ Release
 
