@@ -138,7 +138,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="perdure-scale-") as folder:
         figures = asyncio.run(measure(Path(folder)))
     RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text(json.dumps({**figures, "machine": machine.description(), "load": machine.load()}, indent=2) + "\n")
+    RESULT.write_text(
+        json.dumps({**figures, "machine": machine.description(), "load": machine.load()}, indent=2) + "\n"
+    )
     table = Table("measure", "value", "limit", title="what must not grow", title_justify="left")
     broken = [key for key, limit in LIMITS.items() if figures[key] > limit]
     for key, value in figures.items():

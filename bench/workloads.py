@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
+import time
 from pathlib import Path
 
 from perdure import Channel, all_of, sleep, task, workflow
@@ -32,8 +32,8 @@ async def fan(width: int) -> int:
     return sum(await all_of(*[plus_one(number) for number in range(width)]))
 
 
-@task(name="interrupted")
-async def interrupted(marker: str) -> int:
+@task
+def interrupted(marker: str) -> int:
     """Its first execution tells its process id and hangs; the next answers with its own."""
     path = Path(marker)
     if path.exists():
@@ -41,7 +41,7 @@ async def interrupted(marker: str) -> int:
     partial = path.with_suffix(".part")
     partial.write_text(str(os.getpid()))
     partial.replace(path)
-    await asyncio.sleep(3600)
+    time.sleep(3600)
     return 0
 
 

@@ -19,7 +19,11 @@ class Show:
     def __init__(self, console: Console, total: int, done: Callable[[], int]) -> None:
         self._done = done
         self._progress = Progress(
-            TextColumn("pictures"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console,
+            TextColumn("pictures"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
             disable=not console.is_terminal,
         )
         self._bar = self._progress.add_task("pictures", total=total)

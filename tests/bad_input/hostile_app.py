@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
@@ -59,7 +60,7 @@ async def huge_result(megabytes: int) -> int:
 
 @task
 async def block(seconds: float) -> str:
-    time.sleep(seconds)  # not asyncio.sleep: that is the mistake
+    time.sleep(seconds)  # noqa: ASYNC251 - the mistake itself
     return "done"
 
 
@@ -93,8 +94,6 @@ async def escaped(by_thread: bool) -> str:
 
 @task(timeout=0.5)
 async def never(seconds: float) -> None:
-    import asyncio
-
     await asyncio.sleep(seconds)
 
 
@@ -114,7 +113,7 @@ async def timed_out(by_thread: bool) -> str:
 
 @task
 async def die(log: str) -> None:
-    with Path(log).open("a") as file:
+    with Path(log).open("a") as file:  # noqa: ASYNC230 - it is about to die
         file.write(f"{os.getpid()}\n")
     os._exit(9)
 

@@ -18,9 +18,7 @@ EXPECTED = {
         "after resume: parcel-o-2\n"
         "charge o-1 900\nrefund receipt-o-1\ncharge o-2 500\nreserve o-2 lamp\nship o-2\n"
     ),
-    "approval.py": (
-        "votes so far: ['Ada']\nbudget: approved by Ada and Grace\nparty: expired with 0 of 2 votes\n"
-    ),
+    "approval.py": ("votes so far: ['Ada']\nbudget: approved by Ada and Grace\nparty: expired with 0 of 2 votes\n"),
     "children.py": "{'Rhine': '5.15 m', 'Lethe': 'unknown', 'Loire': '5.15 m'}\n",
 }
 

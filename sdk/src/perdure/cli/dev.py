@@ -35,9 +35,12 @@ async def engine(database: Path, namespace: str) -> AsyncIterator[tuple[Embedded
         AlreadyInUse: another process holds the file.
     """
     database.parent.mkdir(parents=True, exist_ok=True)
-    async with open_ports(database) as ports:
-        async with SocketServer(ports, socket_path(database)), Embedded(ports, namespace) as embedded:
-            yield embedded, ports
+    async with (
+        open_ports(database) as ports,
+        SocketServer(ports, socket_path(database)),
+        Embedded(ports, namespace) as embedded,
+    ):
+        yield embedded, ports
 
 
 def worker_command(app: str, database: Path, namespace: str) -> list[str]:

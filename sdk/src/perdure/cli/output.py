@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from enum import Enum
+from enum import IntEnum, StrEnum
 from typing import Any, NoReturn
 
 import msgspec
@@ -31,13 +31,13 @@ STYLES = {
 """One colour per state, everywhere."""
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     table = "table"
     json = "json"
     jsonl = "jsonl"
 
 
-class ExitCode(int, Enum):
+class ExitCode(IntEnum):
     """Part of the contract with scripts."""
 
     failed = 1
@@ -82,6 +82,14 @@ def print_json(value: object, format: Format = Format.json) -> None:
     sys.stdout.flush()
 
 
+def print_value(value: object, format: Format | None) -> None:
+    """A user's value, as JSON; text as it is on a terminal."""
+    if (format := chosen(format)) is Format.table and isinstance(value, str):
+        stdout().print(value, markup=False)
+    else:
+        print_json(value, Format.json if format is Format.table else format)
+
+
 def print_one(value: Mapping[str, Any], format: Format | None, table: Callable[[], RenderableType]) -> None:
     """One object: as JSON, or as what `table` makes of it."""
     if (format := chosen(format)) is Format.table:
@@ -90,9 +98,7 @@ def print_one(value: Mapping[str, Any], format: Format | None, table: Callable[[
         print_json(value, format)
 
 
-def print_rows(
-    rows: Sequence[Mapping[str, Any]], format: Format | None, table: Callable[[], RenderableType]
-) -> None:
+def print_rows(rows: Sequence[Mapping[str, Any]], format: Format | None, table: Callable[[], RenderableType]) -> None:
     """A list: `json` is one array, `jsonl` one object a line."""
     match chosen(format):
         case Format.table:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from perdure.cli import apps, timeline
 from perdure.cli import session as cli
-from perdure.cli.output import ExitCode, Format, Problem, plain_table, print_json, print_one, print_rows, status_markup
+from perdure.cli.output import ExitCode, Problem, plain_table, print_one, print_rows, print_value, status_markup
 from perdure.errors import RunNotFound
 from perdure_runtime.ports import RunFilter
 from perdure_schemas.common import ConflictPolicy
@@ -54,7 +54,7 @@ def run(
         async with Client.embedded(module) as client:
             return await client.execute(definition, *values)
 
-    print_json(cli.run(work), output or Format.json)
+    print_value(cli.run(work), output)
 
 
 def start(
@@ -80,7 +80,7 @@ def start(
 
     started, run_id, result = cli.with_client(database, namespace, work)
     if wait:
-        print_json(result, output or Format.json)
+        print_value(result, output)
     else:
         shown = {"id": started, "run_id": run_id}
         print_one(shown, output, lambda: f"started {escape(started)}   [dim]perdure show {escape(started)}[/]")
@@ -111,7 +111,7 @@ def result(
         value: object = await client.handle(id, run_id=run_id).result(timeout=seconds)
         return value
 
-    print_json(cli.with_client(database, namespace, work), output or Format.json)
+    print_value(cli.with_client(database, namespace, work), output)
 
 
 def list_runs(

@@ -132,18 +132,30 @@ def _told(event: Event, commands: Mapping[str, Command]) -> tuple[str, str]:
             return "signal received", f"{event.channel}: {brief(event.payload)}"
         case UpdateReceived():
             return "update received", f"{event.name}{_call(event.args)}"
-        case Rewound():
-            return "rewound", f"to event {event.to_seq}, generation {event.generation} {_by(event.actor, event.reason)}"
-        case RunMoved():
-            return "moved", f"to build {event.build or 'any'} {_by(event.actor, event.reason)}"
-        case CancelRequested():
-            return "cancel requested", _by(event.actor, event.reason)
-        case Paused():
-            return "paused", _by(event.actor, event.reason)
-        case Unpaused():
-            return "unpaused", _by(event.actor, event.reason)
         case TurnCommitted():
             return "turn", f"{len(event.commands)} commands"
+        case _:
+            return _asked(event)
+
+
+def _asked(event: CancelRequested | Paused | Unpaused | Rewound | RunMoved) -> tuple[str, str]:
+    """What a person did to the run."""
+    by = " ".join(
+        part
+        for part in (f"by {event.actor}" if event.actor else "", f"({event.reason})" if event.reason else "")
+        if part
+    )
+    match event:
+        case Rewound():
+            return "rewound", f"to event {event.to_seq}, generation {event.generation} {by}".rstrip()
+        case RunMoved():
+            return "moved", f"to build {event.build or 'any'} {by}".rstrip()
+        case CancelRequested():
+            return "cancel requested", by
+        case Paused():
+            return "paused", by
+        case Unpaused():
+            return "unpaused", by
         case _:
             assert_never(event)
 
@@ -155,7 +167,3 @@ def _settled(event: CommandSettled, command: Command | None) -> tuple[str, str]:
     arrow = f" → {what}" if what else ""
     kind = command.kind if command else "command"
     return f"{kind} {event.outcome}", f"{name}{attempts}{arrow}"
-
-
-def _by(actor: str, reason: str) -> str:
-    return " ".join(part for part in (f"by {actor}" if actor else "", f"({reason})" if reason else "") if part)

@@ -50,10 +50,10 @@ def _load(app: str) -> ModuleType:
         return apps.load(app)
     except (Exception, SystemExit) as error:
         if isinstance(error, Problem):
-            print(f"error: {error}", file=sys.stderr)
+            sys.stderr.write(f"error: {error}\n")
         else:
             traceback.print_exc()
-        print("the worker waits for a change of the source", file=sys.stderr)
+        sys.stderr.write("the worker waits for a change of the source\n")
         path = Path(app)
         _wait_for_change([*apps.source_files(), *([path] if path.suffix == ".py" else [])])
         raise SystemExit(EXIT_RELOAD) from error
