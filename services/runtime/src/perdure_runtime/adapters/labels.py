@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import msgspec
-from perdure_schemas.messages import RunChanged
 
 from perdure_runtime.ports import RunFilter
+from perdure_schemas.messages import RunChanged
 
 
 def attributes(run: RunChanged) -> dict[str, str]:
@@ -25,7 +25,7 @@ def attributes(run: RunChanged) -> dict[str, str]:
 
 
 def matches(run: RunChanged, where: RunFilter) -> bool:
-    """Whether all conditions hold. `waits_for` is compared with the beginning: `task charge` finds `task charge (3)`."""
+    """Whether all conditions hold. `waits_for` is a beginning: `task charge` finds `task charge (3)`."""
     if where.attribute is not None and attributes(run).get(where.attribute[0]) != where.attribute[1]:
         return False
     return (

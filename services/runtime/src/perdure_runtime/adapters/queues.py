@@ -13,11 +13,10 @@ from itertools import count
 from typing import Protocol
 from zlib import crc32
 
-from perdure_schemas.codec import CodecError, decode, encode
-from perdure_schemas.messages import Message
-
 from perdure_runtime.errors import AlreadyInUse, StorageUnavailable
 from perdure_runtime.ports import Delivery, SubscriptionType, Undeliverable
+from perdure_schemas.codec import CodecError, decode, encode
+from perdure_schemas.messages import Message
 
 MESSAGE_MAX_BYTES = 1024 * 1024
 """A larger value goes to the blob store by reference: brokers and their replicas copy every message whole."""
@@ -232,9 +231,7 @@ class Queues:
         if found is None:
             if topic.startswith(INBOX_PREFIX):
                 return ()
-            found = self._topics[namespace, topic] = [
-                self._journal.subscription(namespace, topic, BACKLOG, "shared")
-            ]
+            found = self._topics[namespace, topic] = [self._journal.subscription(namespace, topic, BACKLOG, "shared")]
         return found
 
     def subscription(self, namespace: str, topic: str, name: str, type: SubscriptionType) -> Subscription:

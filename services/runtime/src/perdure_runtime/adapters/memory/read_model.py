@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
-from perdure_schemas.messages import RunChanged, TaskChanged
 
 from perdure_runtime.adapters.labels import matches
 from perdure_runtime.ports import RunFilter, RunPage
+from perdure_schemas.messages import RunChanged, TaskChanged
 
 
 class MemoryReadModel:

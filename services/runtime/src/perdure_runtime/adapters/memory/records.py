@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import sha256
 
-from perdure_schemas.messages import ScheduleTimer
-
 from perdure_runtime.ports import Clock, Routing
+from perdure_schemas.messages import ScheduleTimer
 
 _NO_ROUTING = Routing()
 
@@ -27,7 +26,7 @@ class MemoryTasks:
             return 0, None
         return version, record
 
-    async def save(
+    async def save(  # noqa: PLR0917 the port's
         self, namespace: str, task_id: str, expected_version: int, record: bytes, ttl_ms: int | None
     ) -> bool:
         version, _ = await self.load(namespace, task_id)

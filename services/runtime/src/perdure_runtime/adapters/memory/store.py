@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from perdure_schemas.events import Recorded
-
 from perdure_runtime.ports import NO_HEAD, Clock, Commit, Head, RunKey
+from perdure_schemas.events import Recorded
 
 
 class _Row:
@@ -30,7 +29,7 @@ class MemoryStore:
 
     async def load(self, key: RunKey) -> tuple[Head, Sequence[Recorded]]:
         row = self._row(key)
-        return (NO_HEAD, ()) if row is None else (row.head, tuple(row.runs[row.head.run_id]))
+        return (NO_HEAD, ()) if row is None else (row.head, tuple(row.runs.get(row.head.run_id, ())))
 
     async def version(self, key: RunKey) -> int:
         row = self._row(key)
@@ -44,7 +43,7 @@ class MemoryStore:
             row = self._rows[commit.key] = _Row()
         before, after = row.head, commit.head
         if before.version and not before.run_id and after.run_id:
-            row.runs[after.run_id] = row.runs.pop("")  # what an unborn run recorded is the beginning of its history
+            self._adopt_unborn(row, commit)
         row.head = after
         row.expires_at = None if commit.unborn_ttl_ms is None else self._clock.now() + commit.unborn_ttl_ms
         run = row.runs.setdefault(after.run_id, [])
@@ -53,7 +52,16 @@ class MemoryStore:
             row.causes.setdefault(event.cause, (event, run))
         return True
 
-    async def history(self, key: RunKey, run_id: str, after_seq: int, up_to: int, limit: int) -> Sequence[Recorded]:
+    @staticmethod
+    def _adopt_unborn(row: _Row, commit: Commit) -> None:
+        """The run records anew what its unborn row held; the causes found there stay findable."""
+        run = row.runs[commit.head.run_id] = row.runs.pop("")
+        if commit.events[0].seq == 1:
+            run.clear()
+
+    async def history(  # noqa: PLR0917 the port's
+        self, key: RunKey, run_id: str, after_seq: int, up_to: int, limit: int
+    ) -> Sequence[Recorded]:
         row = self._row(key)
         run = [] if row is None else row.runs.get(run_id, [])
         return tuple(run[after_seq : min(up_to, after_seq + limit)])  # seqs count from 1 without a gap

@@ -1,0 +1,60 @@
+"""All ports in one SQLite file, which one process owns: messages and state, for laptops and single servers.
+
+What is confirmed survives `kill -9` of the process. It survives a loss of power only with synchronous="FULL",
+which costs a sync of the disk per group of writes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from perdure_runtime.adapters.queues import QueueBroker, Queues
+from perdure_runtime.adapters.sqlite.database import Database, Synchronous
+from perdure_runtime.adapters.sqlite.journal import SqliteJournal
+from perdure_runtime.adapters.sqlite.read_model import SqliteReadModel
+from perdure_runtime.adapters.sqlite.records import SqliteBlobs, SqliteRouting, SqliteTasks, SqliteTimers
+from perdure_runtime.adapters.sqlite.store import SqliteStore
+from perdure_runtime.ports import Clock, Ports
+
+__all__ = ["SqlitePorts", "Synchronous", "open_sqlite"]
+
+
+class SqlitePorts:
+    """An open database. Close it after its consumers."""
+
+    def __init__(self, database: Database, ports: Ports) -> None:
+        self._database = database
+        self.ports = ports
+
+    async def close(self) -> None:
+        """Write what is open, and let another process have the file."""
+        self._database.close()
+
+
+async def open_sqlite(path: str | Path, clock: Clock, synchronous: Synchronous = "NORMAL") -> SqlitePorts:
+    """Open or make the file; what was unacknowledged in it will be delivered again.
+
+    Raises:
+        AlreadyInUse: another process has it, or this one has it already.
+        NewerDatabase: a later release of Perdure wrote it.
+        StorageUnavailable: it cannot be opened, or is no such database.
+    """
+    database = Database(Path(path), clock, synchronous)
+    try:
+        journal = SqliteJournal(database)
+        queues = Queues(journal)
+        journal.restore(queues)
+    except BaseException:
+        database.close()
+        raise
+    ports = Ports(
+        clock=clock,
+        broker=QueueBroker(queues, journal),
+        store=SqliteStore(database),
+        tasks=SqliteTasks(database),
+        timers=SqliteTimers(database),
+        read_model=SqliteReadModel(database),
+        blobs=SqliteBlobs(database),
+        routing=SqliteRouting(database),
+    )
+    return SqlitePorts(database, ports)

@@ -1,0 +1,213 @@
+"""The one connection, and group commit: what one turn of the event loop writes is one transaction.
+
+Statements run at once, on the loop's thread; who wrote waits until the COMMIT of its group. When anything of a
+group fails, the whole group is rolled back and everybody in it is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from perdure_runtime.adapters.sqlite.checkpoints import Checkpoints
+from perdure_runtime.adapters.sqlite.migrations import migrate
+from perdure_runtime.errors import AlreadyInUse, StorageUnavailable
+from perdure_runtime.ports import Clock
+
+Synchronous = Literal["NORMAL", "FULL"]
+
+_SWEEP_INTERVAL_MS = 60_000
+"""Expired rows are invisible at once; this is how soon they are looked for to be removed."""
+_SWEEP_ROWS = 500
+"""Per table and sweep: about a millisecond of work."""
+_CACHE_KIB = 16 * 1024
+"""Pages in memory: the inner nodes of every index of a busy day."""
+_STATEMENTS = 256
+"""More prepared statements than this package has."""
+
+Row = tuple[Any, ...]
+
+
+class Group:
+    """The writes of one transaction, and who waits for it."""
+
+    __slots__ = ("after", "before", "failed", "waiters")
+
+    def __init__(self) -> None:
+        self.waiters: list[asyncio.Future[None]] = []
+        self.before: list[Callable[[], None]] = []
+        """Called just before the COMMIT: statements saved up to be run in bulk."""
+        self.after: list[Callable[[], None]] = []
+        """Called after the COMMIT, before those who wait go on."""
+        self.failed: list[Callable[[], None]] = []
+        """Called after a roll-back."""
+
+
+class Database:
+    """Raises as `open_sqlite`."""
+
+    def __init__(self, path: Path, clock: Clock, synchronous: Synchronous) -> None:
+        self.clock = clock
+        self._path = path
+        self._group: Group | None = None
+        self._sweep_at = clock.now() + _SWEEP_INTERVAL_MS
+        self._lock = _lock(path)
+        try:
+            self._connection = self._connect(synchronous)
+            self._checkpoints = Checkpoints(path)
+        except sqlite3.Error as error:
+            os.close(self._lock)
+            raise StorageUnavailable(f"{path} cannot be opened: {error}") from error
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def _connect(self, synchronous: Synchronous) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None, cached_statements=_STATEMENTS)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute(f"PRAGMA synchronous={synchronous}")
+            connection.execute("PRAGMA wal_autocheckpoint=0")  # in the background instead, see `Checkpoints`
+            connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
+            connection.execute("PRAGMA temp_store=MEMORY")
+            migrate(connection, str(self._path))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        """What stands in the open transaction. Before telling anybody, wait for `settled`."""
+        try:
+            return self._connection.execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise StorageUnavailable(f"{self._path} cannot be read: {error}") from error
+
+    def write(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Run a statement in the open group; returns the number of rows it changed."""
+        self.group()
+        try:
+            return self._connection.execute(sql, parameters).rowcount
+        except sqlite3.Error as error:
+            self._fail(error)
+
+    def write_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        self.group()
+        try:
+            self._connection.executemany(sql, rows)
+        except sqlite3.Error as error:
+            self._fail(error)
+
+    def group(self) -> Group:
+        """The open group; a new one begins a transaction that ends with this turn of the loop."""
+        if self._group is None:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.Error as error:
+                raise StorageUnavailable(f"{self._path} cannot be written: {error}") from error
+            group = self._group = Group()
+            asyncio.get_running_loop().call_soon(self._flush, group)
+        return self._group
+
+    async def settled(self) -> None:
+        """Wait until all that was written or read so far is durable.
+
+        Raises:
+            StorageUnavailable: it was rolled back.
+        """
+        if self._group is not None:
+            waiter = asyncio.get_running_loop().create_future()
+            self._group.waiters.append(waiter)
+            await waiter
+
+    def flush(self) -> None:
+        """End the open group now. Its failure is told to those who wait for it alone."""
+        if self._group is not None:
+            self._flush(self._group)
+
+    def close(self) -> None:
+        self.flush()
+        self._checkpoints.close()
+        self._connection.close()
+        os.close(self._lock)
+
+    def _flush(self, group: Group) -> None:
+        if group is not self._group:
+            return  # it failed, or was flushed before its time
+        try:
+            for call in group.before:
+                call()
+            self._sweep()
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back(error)
+            return
+        except StorageUnavailable:
+            return  # rolled back by the statement that failed
+        self._group = None
+        for call in group.after:
+            call()
+        for waiter in group.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._checkpoints.note_commit()
+
+    def _fail(self, error: sqlite3.Error) -> NoReturn:
+        self._roll_back(error)
+        raise StorageUnavailable(self._reason(error)) from error
+
+    def _roll_back(self, error: sqlite3.Error) -> None:
+        group, self._group = self._group, None
+        if self._connection.in_transaction:
+            self._connection.rollback()
+        assert group is not None
+        for call in group.failed:
+            call()
+        for waiter in group.waiters:
+            if not waiter.done():
+                waiter.set_exception(StorageUnavailable(self._reason(error)))
+
+    def _reason(self, error: sqlite3.Error) -> str:
+        return f"{self._path} could not be written, nothing was changed: {error}"
+
+    def _sweep(self) -> None:
+        now = self.clock.now()
+        if now < self._sweep_at:
+            return
+        self._sweep_at = now + _SWEEP_INTERVAL_MS
+        unborn = [row[0] for row in self.read(_EXPIRED.format("heads"), (now, _SWEEP_ROWS))]
+        for number in unborn:
+            self.forget_head(number)
+        for table in ("tombstones", "tasks"):
+            self.write(f"DELETE FROM {table} WHERE number IN ({_EXPIRED.format(table)})", (now, _SWEEP_ROWS))
+
+    def forget_head(self, number: int) -> None:
+        """Delete a head with all its runs."""
+        self.write("DELETE FROM events WHERE run IN (SELECT run FROM runs WHERE head = ?)", (number,))
+        for statement in ("causes WHERE head", "runs WHERE head", "heads WHERE number"):
+            self.write(f"DELETE FROM {statement} = ?", (number,))
+
+
+_EXPIRED = "SELECT number FROM {} WHERE expires_at <= ? LIMIT ?"
+
+
+def _lock(path: Path) -> int:
+    """Own the file as long as this process lives; the kernel lets go of the lock when it dies, however it dies."""
+    side = f"{path}.lock"
+    try:
+        descriptor = os.open(side, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StorageUnavailable(f"{path} cannot be opened: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise AlreadyInUse(
+            f"{path} is in use by another process. Stop it, connect to it, or give this one another file with --db."
+        ) from None
+    return descriptor

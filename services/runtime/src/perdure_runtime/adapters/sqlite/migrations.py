@@ -1,0 +1,101 @@
+"""The tables, and how an older file becomes one of today's. A released migration never changes."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from perdure_runtime.errors import StorageUnavailable
+
+_MIGRATIONS: tuple[str, ...] = (
+    # 1
+    """
+    CREATE TABLE IF NOT EXISTS subscriptions (
+        number INTEGER PRIMARY KEY, namespace TEXT NOT NULL, topic TEXT NOT NULL, name TEXT NOT NULL, type TEXT NOT NULL
+    );
+    CREATE TABLE IF NOT EXISTS messages (
+        id INTEGER PRIMARY KEY, subscription INTEGER NOT NULL, key TEXT NOT NULL, data BLOB NOT NULL, reason TEXT
+    );
+    CREATE TABLE IF NOT EXISTS heads (
+        number INTEGER PRIMARY KEY, namespace TEXT NOT NULL, workflow_id TEXT NOT NULL, version INTEGER NOT NULL,
+        run_id TEXT NOT NULL, seq INTEGER NOT NULL, runs INTEGER NOT NULL, run INTEGER NOT NULL, expires_at INTEGER,
+        commit_id TEXT NOT NULL, UNIQUE (namespace, workflow_id)
+    );
+    CREATE INDEX IF NOT EXISTS heads_expiry ON heads (expires_at) WHERE expires_at IS NOT NULL;
+    CREATE TABLE IF NOT EXISTS runs (
+        run INTEGER PRIMARY KEY, head INTEGER NOT NULL, run_id TEXT NOT NULL, UNIQUE (head, run_id)
+    );
+    CREATE TABLE IF NOT EXISTS events (
+        run INTEGER NOT NULL, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL, data BLOB NOT NULL,
+        PRIMARY KEY (run, first_seq)
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS causes (
+        head INTEGER NOT NULL, cause TEXT NOT NULL, run INTEGER NOT NULL, seq INTEGER NOT NULL,
+        PRIMARY KEY (head, cause)
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS tombstones (
+        number INTEGER PRIMARY KEY, namespace TEXT NOT NULL, workflow_id TEXT NOT NULL, run_id TEXT NOT NULL,
+        expires_at INTEGER NOT NULL, UNIQUE (namespace, workflow_id, run_id)
+    );
+    CREATE INDEX IF NOT EXISTS tombstones_expiry ON tombstones (expires_at);
+    CREATE TABLE IF NOT EXISTS tasks (
+        number INTEGER PRIMARY KEY, namespace TEXT NOT NULL, task_id TEXT NOT NULL, version INTEGER NOT NULL,
+        record BLOB NOT NULL, expires_at INTEGER, UNIQUE (namespace, task_id)
+    );
+    CREATE INDEX IF NOT EXISTS tasks_expiry ON tasks (expires_at) WHERE expires_at IS NOT NULL;
+    CREATE TABLE IF NOT EXISTS timers (
+        namespace TEXT NOT NULL, shard INTEGER NOT NULL, timer_id TEXT NOT NULL, due_at INTEGER NOT NULL,
+        data BLOB NOT NULL, PRIMARY KEY (namespace, shard, timer_id)
+    );
+    CREATE INDEX IF NOT EXISTS timers_due ON timers (namespace, shard, due_at);
+    CREATE TABLE IF NOT EXISTS listed_runs (
+        number INTEGER PRIMARY KEY, namespace TEXT NOT NULL, workflow_id TEXT NOT NULL, run_id TEXT NOT NULL,
+        version INTEGER NOT NULL, name TEXT NOT NULL, status TEXT NOT NULL, started_at INTEGER NOT NULL,
+        waits_for TEXT NOT NULL, tags TEXT NOT NULL, attributes TEXT NOT NULL, data BLOB NOT NULL,
+        UNIQUE (namespace, workflow_id, run_id)
+    );
+    CREATE INDEX IF NOT EXISTS listed_runs_started ON listed_runs (namespace, started_at, number);
+    CREATE INDEX IF NOT EXISTS listed_runs_name ON listed_runs (namespace, name, started_at, number);
+    CREATE INDEX IF NOT EXISTS listed_runs_status ON listed_runs (namespace, status, started_at, number);
+    CREATE TABLE IF NOT EXISTS run_counts (
+        namespace TEXT NOT NULL, name TEXT NOT NULL, status TEXT NOT NULL, runs INTEGER NOT NULL,
+        PRIMARY KEY (namespace, name, status)
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS listed_tasks (
+        number INTEGER PRIMARY KEY, namespace TEXT NOT NULL, task_id TEXT NOT NULL, version INTEGER NOT NULL,
+        workflow_id TEXT NOT NULL, run_id TEXT NOT NULL, data BLOB NOT NULL, UNIQUE (namespace, task_id)
+    );
+    CREATE INDEX IF NOT EXISTS listed_tasks_run ON listed_tasks (namespace, workflow_id, run_id);
+    CREATE TABLE IF NOT EXISTS blobs (
+        namespace TEXT NOT NULL, blob_id TEXT NOT NULL, data BLOB NOT NULL, PRIMARY KEY (namespace, blob_id)
+    );
+    CREATE TABLE IF NOT EXISTS routing (
+        namespace TEXT NOT NULL, workflow TEXT NOT NULL, current TEXT, ramping TEXT, ramping_percent INTEGER NOT NULL,
+        PRIMARY KEY (namespace, workflow)
+    ) WITHOUT ROWID;
+    """,
+)
+
+LATEST = len(_MIGRATIONS)
+
+
+class NewerDatabase(StorageUnavailable):
+    """A later release of Perdure wrote this file. Use that release, or another file with --db."""
+
+
+def migrate(connection: sqlite3.Connection, name: str) -> None:
+    """Bring the tables up to date, each step in a transaction of its own.
+
+    Raises:
+        NewerDatabase: the file is ahead of this release.
+    """
+    connection.execute("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)")
+    row = connection.execute("SELECT max(version) FROM schema_version").fetchone()
+    version: int = row[0] or 0
+    if version > LATEST:
+        raise NewerDatabase(
+            f"{name} has schema version {version}; this release of Perdure knows up to {LATEST}. "
+            "Use the newer release, or another file with --db."
+        )
+    for number in range(version + 1, LATEST + 1):
+        script = f"BEGIN IMMEDIATE; {_MIGRATIONS[number - 1]}; INSERT INTO schema_version VALUES ({number}); COMMIT;"
+        connection.executescript(script)

@@ -1,0 +1,158 @@
+"""Runs and tasks as lists show them; counts change in the transaction of the run they count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from perdure_runtime.adapters.labels import attributes
+from perdure_runtime.adapters.sqlite.database import Database
+from perdure_runtime.ports import RunFilter, RunPage
+from perdure_schemas.codec import decode_change, encode_change
+from perdure_schemas.messages import RunChanged, TaskChanged
+
+_MARK = "\x1f"
+"""Before and after each tag and attribute, so that one is found whole in the text of all."""
+_EQUALS = "\x1e"
+
+_KNOWN_RUN = """
+    SELECT number, version, name, status FROM listed_runs WHERE namespace = ? AND workflow_id = ? AND run_id = ?
+"""
+_UPSERT_RUN = """
+    INSERT INTO listed_runs (namespace, workflow_id, run_id, version, name, status, started_at, waits_for, tags,
+        attributes, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (namespace, workflow_id, run_id) DO UPDATE SET version = excluded.version, name = excluded.name,
+        status = excluded.status, started_at = excluded.started_at, waits_for = excluded.waits_for,
+        tags = excluded.tags, attributes = excluded.attributes, data = excluded.data
+"""
+_COUNT = """
+    INSERT INTO run_counts (namespace, name, status, runs) VALUES (?, ?, ?, ?)
+    ON CONFLICT (namespace, name, status) DO UPDATE SET runs = runs + excluded.runs
+"""
+_UPSERT_TASK = """
+    INSERT INTO listed_tasks (namespace, task_id, version, workflow_id, run_id, data) VALUES (?, ?, ?, ?, ?, ?)
+    ON CONFLICT (namespace, task_id) DO UPDATE SET version = excluded.version, workflow_id = excluded.workflow_id,
+        run_id = excluded.run_id, data = excluded.data WHERE excluded.version > version
+"""
+
+
+class SqliteReadModel:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def apply(self, changes: Sequence[tuple[str, RunChanged | TaskChanged]]) -> None:
+        for namespace, change in changes:
+            if isinstance(change, RunChanged):
+                self._apply_run(namespace, change)
+            else:
+                workflow_id, run_id = ("", "")
+                if change.workflow is not None:
+                    workflow_id, run_id = change.workflow.workflow_id, change.workflow.run_id
+                row = (namespace, change.task_id, change.version, workflow_id, run_id, encode_change(change))
+                self._database.write(_UPSERT_TASK, row)
+        await self._database.settled()
+
+    def _apply_run(self, namespace: str, run: RunChanged) -> None:
+        database = self._database
+        known = database.read(_KNOWN_RUN, (namespace, run.workflow_id, run.run_id))
+        if known and known[0][1] >= run.version:
+            return
+        data = encode_change(msgspec.structs.replace(run, events=[]))
+        labels = [f"{name}{_EQUALS}{value}" for name, value in attributes(run).items()]
+        texts = (run.waits_for, _marked(run.tags), _marked(labels))
+        key = (namespace, run.workflow_id, run.run_id)
+        database.write(_UPSERT_RUN, (*key, run.version, run.name, run.status, run.started_at, *texts, data))
+        if known and known[0][2:] == (run.name, run.status):
+            return
+        if known:
+            self._uncount(namespace, *known[0][2:])
+        database.write(_COUNT, (namespace, run.name, run.status, 1))
+
+    def _uncount(self, namespace: str, name: str, status: str) -> None:
+        self._database.write(_COUNT, (namespace, name, status, -1))
+        self._database.write(
+            "DELETE FROM run_counts WHERE namespace = ? AND name = ? AND status = ? AND runs = 0",
+            (namespace, name, status),
+        )
+
+    async def forget(self, namespace: str, workflow_id: str, run_id: str) -> None:
+        key = (namespace, workflow_id, run_id)
+        known = self._database.read(_KNOWN_RUN, key)
+        if known:
+            self._database.write("DELETE FROM listed_runs WHERE number = ?", (known[0][0],))
+            self._uncount(namespace, *known[0][2:])
+        self._database.write("DELETE FROM listed_tasks WHERE namespace = ? AND workflow_id = ? AND run_id = ?", key)
+        await self._database.settled()
+
+    async def list_runs(self, namespace: str, where: RunFilter, limit: int, cursor: str | None) -> RunPage:
+        conditions, values = _conditions(where)
+        if cursor is not None:
+            started_at, _, number = cursor.partition(".")
+            conditions.append("(started_at, number) < (?, ?)")
+            values += [int(started_at), int(number)]
+        rows = self._database.read(
+            f"SELECT started_at, number, data FROM listed_runs WHERE {' AND '.join(['namespace = ?', *conditions])} "
+            "ORDER BY started_at DESC, number DESC LIMIT ?",
+            (namespace, *values, limit + 1),
+        )
+        await self._database.settled()
+        page = rows[:limit]
+        more = len(rows) > limit
+        return RunPage(
+            runs=[_run(data) for _, _, data in page], cursor=f"{page[-1][0]}.{page[-1][1]}" if more else None
+        )
+
+    async def get_run(self, namespace: str, workflow_id: str, run_id: str | None) -> RunChanged | None:
+        rows = self._database.read(
+            "SELECT data FROM listed_runs WHERE namespace = ? AND workflow_id = ? AND run_id = coalesce(?, run_id) "
+            "ORDER BY started_at DESC, number DESC LIMIT 1",
+            (namespace, workflow_id, run_id),
+        )
+        await self._database.settled()
+        return _run(rows[0][0]) if rows else None
+
+    async def list_tasks(self, namespace: str, workflow_id: str, run_id: str) -> Sequence[TaskChanged]:
+        rows = self._database.read(
+            "SELECT data FROM listed_tasks WHERE namespace = ? AND workflow_id = ? AND run_id = ? ORDER BY number",
+            (namespace, workflow_id, run_id),
+        )
+        await self._database.settled()
+        tasks = [decode_change(data) for (data,) in rows]
+        return [task for task in tasks if isinstance(task, TaskChanged)]
+
+    async def counts(self, namespace: str) -> dict[str, dict[str, int]]:
+        rows = self._database.read("SELECT name, status, runs FROM run_counts WHERE namespace = ?", (namespace,))
+        await self._database.settled()
+        totals: dict[str, dict[str, int]] = {}
+        for name, status, runs in rows:
+            totals.setdefault(name, {})[status] = runs
+        return totals
+
+
+def _conditions(where: RunFilter) -> tuple[list[str], list[Any]]:
+    label = "" if where.attribute is None else _marked([f"{where.attribute[0]}{_EQUALS}{where.attribute[1]}"])
+    tag = _marked([where.tag]) if where.tag else ""
+    wanted: list[tuple[str, Any]] = [
+        ("name = ?", where.name),
+        ("status = ?", where.status),
+        ("workflow_id = ?", where.workflow_id),
+        ("instr(tags, ?) > 0", tag),
+        ("instr(attributes, ?) > 0", label),
+        ("instr(waits_for, ?) = 1", where.waits_for),
+        ("started_at >= ?", where.started_from),
+        ("started_at < ?", where.started_before),
+    ]
+    held = [(condition, value) for condition, value in wanted if value not in (None, "")]
+    return [condition for condition, _ in held], [value for _, value in held]
+
+
+def _marked(texts: Sequence[str]) -> str:
+    return f"{_MARK}{_MARK.join(texts)}{_MARK}" if texts else ""
+
+
+def _run(data: bytes) -> RunChanged:
+    change = decode_change(data)
+    assert isinstance(change, RunChanged)
+    return change

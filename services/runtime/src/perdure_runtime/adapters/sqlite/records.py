@@ -1,0 +1,120 @@
+"""Task records, timers, blobs and routing as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+
+from perdure_runtime.adapters.sqlite.database import Database
+from perdure_runtime.ports import Routing
+from perdure_schemas.codec import decode_timer, encode_timer
+from perdure_schemas.messages import ScheduleTimer
+
+
+class SqliteTasks:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def load(self, namespace: str, task_id: str) -> tuple[int, bytes | None]:
+        found = self._row(namespace, task_id)
+        await self._database.settled()
+        return found
+
+    async def save(  # noqa: PLR0917 the port's
+        self, namespace: str, task_id: str, expected_version: int, record: bytes, ttl_ms: int | None
+    ) -> bool:
+        version, _ = self._row(namespace, task_id)
+        won = version == expected_version
+        if won:
+            expires_at = None if ttl_ms is None else self._database.clock.now() + ttl_ms
+            self._database.write(
+                "INSERT INTO tasks (namespace, task_id, version, record, expires_at) VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (namespace, task_id) DO UPDATE SET "
+                "version = excluded.version, record = excluded.record, expires_at = excluded.expires_at",
+                (namespace, task_id, version + 1, record, expires_at),
+            )
+        await self._database.settled()
+        return won
+
+    def _row(self, namespace: str, task_id: str) -> tuple[int, bytes | None]:
+        found = self._database.read(
+            "SELECT version, record FROM tasks WHERE namespace = ? AND task_id = ? "
+            "AND (expires_at IS NULL OR expires_at > ?)",
+            (namespace, task_id, self._database.clock.now()),
+        )
+        return (found[0][0], found[0][1]) if found else (0, None)
+
+
+class SqliteTimers:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def put(self, namespace: str, shard: int, timers: Sequence[ScheduleTimer]) -> None:
+        rows = [(namespace, shard, timer.timer_id, timer.due_at, encode_timer(timer)) for timer in timers]
+        self._database.write_many(
+            "INSERT OR REPLACE INTO timers (namespace, shard, timer_id, due_at, data) VALUES (?, ?, ?, ?, ?)", rows
+        )
+        await self._database.settled()
+
+    async def remove(self, namespace: str, shard: int, timer_ids: Sequence[str]) -> None:
+        rows = [(namespace, shard, timer_id) for timer_id in timer_ids]
+        self._database.write_many("DELETE FROM timers WHERE namespace = ? AND shard = ? AND timer_id = ?", rows)
+        await self._database.settled()
+
+    async def due(self, namespace: str, shard: int, until: int, limit: int) -> Sequence[ScheduleTimer]:
+        rows = self._database.read(
+            "SELECT data FROM timers WHERE namespace = ? AND shard = ? AND due_at <= ? ORDER BY due_at LIMIT ?",
+            (namespace, shard, until, limit),
+        )
+        await self._database.settled()
+        return [decode_timer(data) for (data,) in rows]
+
+    async def next_due(self, namespace: str, shard: int) -> int | None:
+        rows = self._database.read(
+            "SELECT min(due_at) FROM timers WHERE namespace = ? AND shard = ?", (namespace, shard)
+        )
+        await self._database.settled()
+        due: int | None = rows[0][0]
+        return due
+
+
+class SqliteBlobs:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def put(self, namespace: str, data: bytes) -> str:
+        blob_id = sha256(data).hexdigest()
+        self._database.write(
+            "INSERT OR IGNORE INTO blobs (namespace, blob_id, data) VALUES (?, ?, ?)", (namespace, blob_id, data)
+        )
+        await self._database.settled()
+        return blob_id
+
+    async def get(self, namespace: str, blob_id: str) -> bytes | None:
+        rows = self._database.read("SELECT data FROM blobs WHERE namespace = ? AND blob_id = ?", (namespace, blob_id))
+        await self._database.settled()
+        return rows[0][0] if rows else None
+
+
+class SqliteRouting:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, namespace: str, workflow: str) -> Routing:
+        rows = self._database.read(
+            "SELECT current, ramping, ramping_percent FROM routing WHERE namespace = ? AND workflow = ?",
+            (namespace, workflow),
+        )
+        await self._database.settled()
+        if not rows:
+            return Routing()
+        current, ramping, percent = rows[0]
+        return Routing(current=current, ramping=ramping, ramping_percent=percent)
+
+    async def put(self, namespace: str, workflow: str, routing: Routing) -> None:
+        self._database.write(
+            "INSERT OR REPLACE INTO routing (namespace, workflow, current, ramping, ramping_percent) "
+            "VALUES (?, ?, ?, ?, ?)",
+            (namespace, workflow, routing.current, routing.ramping, routing.ramping_percent),
+        )
+        await self._database.settled()
