@@ -106,7 +106,7 @@ async def test_a_run_not_in_the_cache_is_rebuilt_from_pages_of_its_history() -> 
 
 async def test_a_lost_question_for_history_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("perdure._worker.histories.ASK_SECONDS_FIRST", 0.05)
-    async with working(hello, greet) as (engine, _):
+    async with working(hello, greet, grace_seconds=0) as (engine, _):
         run = Run(engine, "hello", "Ann")
         await run.ask(generation=1)
         first, _ = await engine.next_message(GetHistory)

@@ -22,7 +22,7 @@ class _Fetch:
     jobs: list[TurnJob] = field(default_factory=list)
     records: list[Recorded] = field(default_factory=list)
     up_to: int = 0
-    pause: float = ASK_SECONDS_FIRST
+    pause: float = field(default_factory=lambda: ASK_SECONDS_FIRST)
     short_pages: int = 0
     timer: asyncio.TimerHandle | None = None
 
