@@ -12,7 +12,9 @@ ENTRY_POINTS = {"__init__", "__main__", "conftest"}
 def dead(sources: Mapping[str, str]) -> list[str]:
     """Of the files (path: content), those that are started or collected by nobody and imported by no other."""
     imported = {module for name, source in sources.items() for module in _imports(name, source)}
-    return [name for name in sources if not _is_started(name) and module_of(name) not in imported]
+    return [
+        name for name, source in sources.items() if not _is_started(name, source) and module_of(name) not in imported
+    ]
 
 
 def module_of(name: str) -> str:
@@ -22,9 +24,9 @@ def module_of(name: str) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def _is_started(name: str) -> bool:
+def _is_started(name: str, source: str) -> bool:
     stem = PurePosixPath(name).stem
-    return stem in ENTRY_POINTS or stem.startswith("test_") or name.startswith("examples/") or "/data/" in name
+    return stem in ENTRY_POINTS or stem.startswith("test_") or '__name__ == "__main__"' in source or "/data/" in name
 
 
 def _imports(name: str, source: str) -> Iterator[str]:
@@ -38,10 +40,11 @@ def _imports(name: str, source: str) -> Iterator[str]:
                 base = _absolute(package, module or "", level)
                 found = {base} | {f"{base}.{alias.name}" for alias in names}
             case ast.Constant(value=str(text)) if text.replace(".", "").replace("_", "").isalnum() and "." in text:
-                found = {text}  # a module named in a call: `python -m a.b`, `import_module("a.b")`
+                found = {text, text.removesuffix(".py")}  # named in a call: `python -m a.b`, `with_name("app.py")`
             case _:
                 continue
-        yield from found - {own}
+        beside = {f"{package}.{module}" for module in found}  # a script imports what lies in its own folder
+        yield from (found | beside) - {own}
 
 
 def _absolute(package: str, module: str, level: int) -> str:

@@ -85,5 +85,8 @@ def test_a_dead_module_is_found() -> None:
         "tests/repo/test_it.py": "from tests.repo import helper\n",
         "tests/repo/helper.py": "",
         "tests/repo/forgotten.py": "",
+        "bench/speed.py": 'import machine\nif __name__ == "__main__":\n    machine.run()\n',
+        "bench/machine.py": "",
+        "bench/old.py": "",
     }
-    assert imports.dead(sources) == ["sdk/src/perdure/dead.py", "tests/repo/forgotten.py"]
+    assert imports.dead(sources) == ["sdk/src/perdure/dead.py", "tests/repo/forgotten.py", "bench/old.py"]

@@ -69,7 +69,7 @@ def test_import_linter_catches(module: str, source: str, contract: str, tmp_path
     for package in tree.PACKAGES:
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").touch()
-    for adapter in ["", "memory", "sqlite"]:
+    for adapter in ["", "memory", "socket", "sqlite"]:
         folder = tmp_path / "perdure_runtime/adapters" / adapter
         folder.mkdir()
         (folder / "__init__.py").touch()
