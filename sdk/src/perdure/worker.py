@@ -81,7 +81,7 @@ class Worker:
             cache_bytes=cache_bytes,
         )
         self._draining: asyncio.Event | None = None
-        self._ended = asyncio.Event()
+        self._waiting: list[asyncio.Future[None]] = []
         self.ready = asyncio.Event()
         """Set once the worker has subscribed: what is sent from then on reaches it."""
 
@@ -93,7 +93,6 @@ class Worker:
         """
         session = Session(self._setup)
         self._draining = asyncio.Event()
-        self._ended.clear()
         try:
             await session.open()
             self.ready.set()
@@ -102,7 +101,10 @@ class Worker:
             self.ready.clear()
             await session.close()
             self._draining = None
-            self._ended.set()
+            for waiting in self._waiting:
+                if not waiting.done():
+                    waiting.set_result(None)
+            self._waiting.clear()
 
     async def _until_drained(self, session: Session, draining: asyncio.Event) -> None:
         drained = asyncio.ensure_future(draining.wait())
@@ -118,11 +120,15 @@ class Worker:
             drained.cancel()
             broken.cancel()
 
-    async def drain(self) -> None:
+    def drain(self) -> asyncio.Future[None]:
         """Take no more work, finish what is in progress within the grace period, hand back the rest.
 
-        Returns when that is done; `run` returns then, too. Does nothing where `run` is not under way.
+        It is enough to call it, as a signal handler does; to await what it returns is to wait until `run` is over.
         """
-        if self._draining is not None:
+        ended = asyncio.get_running_loop().create_future()
+        if self._draining is None:
+            ended.set_result(None)
+        else:
             self._draining.set()
-            await self._ended.wait()
+            self._waiting.append(ended)
+        return ended
