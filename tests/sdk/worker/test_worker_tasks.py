@@ -395,7 +395,7 @@ async def test_drain_finishes_what_it_can_and_hands_back_the_rest() -> None:
         quick = await engine.run_task("wait_for_gate", options=HEARTBEATS)
         await engine.next(AttemptStarted)
         await engine.next(AttemptStarted)
-        draining = asyncio.create_task(worker.drain())
+        draining = worker.drain()
         await asyncio.sleep(0.05)
         after = await engine.run_task("wait_for_gate")
         GATE.set()
@@ -448,3 +448,16 @@ async def test_a_worker_tells_what_it_can_do() -> None:
     async with working(double, hang, slots=7, build="b2") as (engine, _):
         hello = await engine.next(WorkerHello)
         assert (hello.worker, hello.build, hello.tasks, hello.slots) == ("worker-1", "b2", ["double", "hang"], 7)
+
+
+async def test_what_cannot_be_answered_goes_to_the_dead_letters() -> None:
+    async with working(double) as (engine, _):
+        dead = await engine.broker.subscribe("default", [topics.dead_letters(topics.task_run("double"))], "x", "shared")
+        lost = await engine.run_task("double", 1, workflow=None)
+        misplaced = WorkerHello(worker="w", build="b", workflows=[], tasks=[], slots=1)
+        await engine.send(topics.task_run("double"), misplaced)
+        bodies: list[Any] = []
+        while len(bodies) < 2:
+            bodies += [item.message.body for item in await dead.receive()]  # type: ignore[union-attr]
+        assert bodies == [lost, misplaced]
+        assert (await outcome_of(engine, await engine.run_task("double", 1))).outcome == "completed"

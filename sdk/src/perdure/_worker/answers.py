@@ -25,8 +25,6 @@ from perdure_schemas.messages import (
     WorkflowTaskFailed,
 )
 
-INBOX_PREFIX = topics.inbox("")
-
 
 class Answers:
     """Makes (topic, message) pairs with the worker's header."""
@@ -128,8 +126,7 @@ class Answers:
 
 def _task_outcome(run: RunTask, result: Payload | None) -> TaskOutcome:
     workflow = run.workflow
-    if workflow is None:
-        raise ValueError(f"task {run.task_id} answers to a workflow engine but names no run")
+    assert workflow is not None, "checked when it was received"
     return TaskOutcome(
         workflow_id=workflow.workflow_id,
         run_id=workflow.run_id,

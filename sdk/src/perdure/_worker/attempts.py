@@ -108,6 +108,8 @@ class Attempts:
             self._start(attempt)
 
     def _start(self, attempt: Attempt) -> None:
+        if attempt.answered:  # handed back while it was announced
+            return
         if attempt.ending is not None:  # canceled while it was announced
             self._on_ended([(attempt, Ended(canceled=True))])
             return
@@ -226,6 +228,7 @@ class Attempts:
         unfinished = [attempt for attempt in self._running.values() if not attempt.answered]
         for attempt in unfinished:
             attempt.answered = True
+            self.abandoned += 1
             attempt.context.cancel("its worker ends")
             self.executors[attempt.task.mode].cancel(attempt)
             log.warning("attempt_handed_back", extra={"action": "attempt_handed_back", "task": attempt.run.name})

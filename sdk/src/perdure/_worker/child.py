@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import signal
 import sys
 from multiprocessing.connection import Connection
 from typing import Any
@@ -42,6 +43,7 @@ _LOADED: dict[str, Any] = {}
 
 def main(fd: int) -> None:
     """Serve calls until the worker closes its end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which ends us by closing its end
     connection = Connection(fd)
     decoder = msgspec.msgpack.Decoder(Call)
     while True:

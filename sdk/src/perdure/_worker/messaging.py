@@ -25,6 +25,7 @@ from perdure_schemas import topics
 from perdure_schemas.common import Failure
 from perdure_schemas.messages import (
     AttemptCancelRequested,
+    Body,
     HistoryPage,
     RunTask,
     RunWorkflowTask,
@@ -160,6 +161,12 @@ class Session:
         await asyncio.gather(*self._receivers, *self._background, return_exceptions=True)
         for acks in self._all_acks:
             await acks.consumer.close()
+        if self._setup.inline_turns:
+            self._stop_user_side()
+        else:  # threads are waited for, a moment; the loop has others to serve meanwhile
+            await self._loop.run_in_executor(None, self._stop_user_side)
+
+    def _stop_user_side(self) -> None:
         if self._turns is not None:
             self._turns.stop()
         if self._user_loop is not None:
@@ -249,11 +256,12 @@ class Session:
         acks.add(deliveries)
 
     def _on_tasks(self, deliveries: list[Delivery], acks: Acks) -> None:
-        runs = [delivery for delivery in deliveries if isinstance(delivery.message.body, RunTask)]
-        if len(runs) < len(deliveries):
-            for delivery in deliveries:
-                if not isinstance(delivery.message.body, RunTask):
-                    self._reject(delivery, acks)
+        runs: list[Delivery] = []
+        for delivery in deliveries:
+            if _is_attempt(delivery.message.body):
+                runs.append(delivery)
+            else:
+                self._reject(delivery, acks)
         self.attempts.accept(runs)
 
     # --- turns --------------------------------------------------------------------------------------
@@ -325,6 +333,13 @@ class Session:
                 self.outbox.add(Answer([self._answers.hello(hello)]))
             self.attempts.announce_long()
             await asyncio.sleep(SWEEP_SECONDS)
+
+
+def _is_attempt(body: Body) -> bool:
+    """Whether it is a RunTask that can be answered: one for a workflow engine must name its run."""
+    if not isinstance(body, RunTask):
+        return False
+    return body.workflow is not None or all(address.topic != topics.WORKFLOW_ENGINE for address in body.answer_to)
 
 
 def _both(topic: Callable[[str, str | None], str], name: str, build: str) -> tuple[str, str]:

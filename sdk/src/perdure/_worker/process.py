@@ -15,7 +15,7 @@ HASH_SEED = "0"
 
 
 def pin_hash_seed(arguments: Sequence[str]) -> None:
-    """Start this program again under HASH_SEED, with these arguments after `python`, unless it runs under it already."""
+    """Start this program again under HASH_SEED, with `arguments` after `python`, unless it runs under it already."""
     if sys.flags.hash_randomization:
         os.environ["PYTHONHASHSEED"] = HASH_SEED
         os.execv(sys.executable, [sys.executable, *arguments])

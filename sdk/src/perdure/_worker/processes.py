@@ -77,9 +77,7 @@ class ProcessTasks:
 
     def _run(self, attempt: Attempt) -> Ended:
         try:
-            with self._lock:
-                child = self._idle.pop() if self._idle else None
-            child = attempt.handle = child or Child()
+            child = attempt.handle = self._take_idle() or Child()
         except OSError as error:  # no memory, no descriptors: another worker may have them
             return Ended(failure=Failure(name=type(error).__name__, message=f"no process could be started: {error}"))
         if attempt.context.canceled or attempt.ending is not None:
@@ -96,6 +94,15 @@ class ProcessTasks:
         with self._lock:
             self._idle.append(child)
         return Ended(result.result, result.failure, canceled=attempt.context.canceled)
+
+    def _take_idle(self) -> Child | None:
+        """A process that waits for a call; those that died meanwhile (killed for want of memory) are passed over."""
+        while True:
+            with self._lock:
+                child = self._idle.pop() if self._idle else None
+            if child is None or child.process.poll() is None:
+                return child
+            child.reap()
 
     def _died(self, attempt: Attempt, child: Child) -> Ended:
         code = child.reap()
