@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-from perdure_schemas.common import Failure, Payload, WorkflowRef
-from perdure_schemas.messages import RunTask
-
 from perdure import convert
 from perdure.errors import PerdureError
+from perdure_schemas.common import Failure, Payload, WorkflowRef
+from perdure_schemas.messages import RunTask
 
 
 class NotInTask(PerdureError):

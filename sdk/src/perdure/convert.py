@@ -16,9 +16,9 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from perdure_schemas.common import NULL, Payload
 
 from perdure.errors import PayloadTooLarge, SerializationError
+from perdure_schemas.common import NULL, Payload
 
 PAYLOAD_BYTES_MAX = 8 * 1024 * 1024
 """Of the arguments of one call, or one result. A payload is held in memory whole by worker, engine and client, several

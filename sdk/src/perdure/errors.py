@@ -120,6 +120,10 @@ class QueryFailed(PerdureError):
     """The query raised, or no worker answered in time."""
 
 
+class UpdateFailed(PerdureError):
+    """The update raised; its cause tells what."""
+
+
 class ResultTimeout(PerdureError):
     """The run is still open after the time given. It goes on; ask again."""
 

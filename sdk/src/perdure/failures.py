@@ -7,14 +7,14 @@ from collections.abc import Collection
 from typing import Any
 
 import msgspec
-from perdure_schemas.common import Failure, Payload
 
 from perdure import convert
 from perdure.errors import CommandFailed, PerdureError, RunFailed
 from perdure.retry import NonRetryable, RetryLater
+from perdure_schemas.common import Failure, Payload
 
 CAUSES_MAX = 10
-"""Of one failure: a longer chain is a loop of retries wrapped in each other, and its root is at the near end of ours."""
+"""Of one failure: a longer chain is retries wrapped in each other; the near end tells what happened last."""
 MESSAGE_CHARS_MAX = 10_000
 """A message is read by people; longer ones are data that somebody formatted."""
 STACK_CHARS_MAX = 20_000

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from perdure_schemas.common import RetryPolicy
-
 from perdure._duration import Duration, milliseconds
 from perdure.errors import PerdureError
+from perdure_schemas.common import RetryPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from perdure_schemas.common import NULL, Payload
 
 from perdure import convert
 from perdure.errors import DefinitionError, SerializationError
+from perdure_schemas.common import NULL, Payload
 
 _MISSING: Any = inspect.Parameter.empty
 
@@ -23,7 +23,18 @@ class Signature:
     Type hints are resolved at the first use, so that they may name what is defined further down.
     """
 
-    __slots__ = ("_codecs", "_decode_all", "_encode_all", "_fn", "_given", "_keyword_from", "_result", "name", "names", "where")
+    __slots__ = (
+        "_codecs",
+        "_decode_all",
+        "_encode_all",
+        "_fn",
+        "_given",
+        "_keyword_from",
+        "_result",
+        "name",
+        "names",
+        "where",
+    )
 
     def __init__(self, fn: Callable[..., Any], name: str, *, method: bool = False) -> None:
         """With `method`, the first parameter (self) is left out.

@@ -15,27 +15,24 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, Self, TypeAlias, TypeVar, overload
 
 import msgspec
-from perdure_schemas.common import TaskOptions
 
 from perdure._duration import Duration, optional_milliseconds
 from perdure._names import is_name
 from perdure.errors import DefinitionError, NotInWorkflow
 from perdure.retry import Retry
 from perdure.signature import Signature, location
+from perdure_schemas.common import TaskOptions
 
 if TYPE_CHECKING:
     from perdure._replay.futures import Deferred
 
 P = ParamSpec("P")
 R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
 
 Mode: TypeAlias = Literal["async", "thread", "process"]
-Match: TypeAlias = Literal["args", "name"]
-"""What replay compares at a recorded position: name and arguments, or the name alone."""
 
 
-class Task(Generic[P, R_co]):
+class Task(Generic[P, R]):
     """A declared task. Call it in a workflow; outside, `task.fn(...)` runs the plain function."""
 
     fn: Callable[P, Any]
@@ -45,7 +42,6 @@ class Task(Generic[P, R_co]):
     mode: Mode
     task_options: TaskOptions
     """As they travel."""
-    match: Match = "args"
 
     def __init__(self, fn: Callable[P, Any], *, name: str | None, mode: Mode | None, method: bool = False) -> None:
         """Use `@task`. With `method`, `fn` takes self first."""
@@ -61,7 +57,7 @@ class Task(Generic[P, R_co]):
         self.task_options = TaskOptions()
         self.__doc__ = fn.__doc__
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Deferred[R_co]:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
         """Dispatch it; await the Deferred for its result.
 
         Raises:
@@ -73,7 +69,9 @@ class Task(Generic[P, R_co]):
                 f"{self.name}(...) dispatches a task from a workflow, and this is none. "
                 f"Call {self.name}.fn(...) for the plain function, or client.run({self.name}, ...) to run it as a task."
             )
-        deferred: Deferred[R_co] = issue(self, self.signature.bind(args, kwargs))
+        deferred: Deferred[R] = issue(
+            self.name, self.signature.bind(args, kwargs), self.task_options, self.signature.decode_result
+        )
         return deferred
 
     def options(
@@ -86,7 +84,6 @@ class Task(Generic[P, R_co]):
         total_timeout: Duration | None = None,
         tags: Sequence[str] | None = None,
         build: str | None = None,
-        match: Match | None = None,
     ) -> Self:
         """The same task with these options changed: `charge.options(timeout=5)("o-1", 500)`.
 
@@ -98,7 +95,6 @@ class Task(Generic[P, R_co]):
             total_timeout: from the task's dispatch, retries included.
             tags: replace those declared.
             build: run it on workers of this build.
-            match: "name" lets replay accept other arguments than those recorded.
         """
         changes = {
             "retry": None if retry is None else retry.policy(),
@@ -112,8 +108,6 @@ class Task(Generic[P, R_co]):
         changed = copy.copy(self)
         given = {key: value for key, value in changes.items() if value is not None}
         changed.task_options = msgspec.structs.replace(self.task_options, **given)
-        if match is not None:
-            changed.match = match
         return changed
 
     def bound_to(self, fn: Callable[..., Any], mode: Mode | None) -> Task[..., Any]:
@@ -127,16 +121,16 @@ class Task(Generic[P, R_co]):
         return f"<task {self.signature!r}>"
 
 
-class AsyncTask(Task[P, R_co]):
+class AsyncTask(Task[P, R]):
     """A task declared with `async def`."""
 
-    fn: Callable[P, Coroutine[Any, Any, R_co]]
+    fn: Callable[P, Coroutine[Any, Any, R]]
 
 
-class SyncTask(Task[P, R_co]):
+class SyncTask(Task[P, R]):
     """A task declared with `def`: it runs in a thread, or in a process of its own with mode="process"."""
 
-    fn: Callable[P, R_co]
+    fn: Callable[P, R]
 
 
 def _checked_mode(fn: Callable[..., Any], mode: Mode | None) -> Mode:
@@ -158,13 +152,13 @@ class TaskDecorator(Protocol):
     """What `task(...)` with options gives."""
 
     @overload
-    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]  # as `task`
     @overload
     def __call__(self, fn: Callable[P, R], /) -> SyncTask[P, R]: ...
 
 
 @overload
-def task(fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+def task(fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]  # async first
 @overload
 def task(fn: Callable[P, R], /) -> SyncTask[P, R]: ...
 @overload
@@ -178,7 +172,6 @@ def task(
     heartbeat_timeout: Duration | None = None,
     total_timeout: Duration | None = None,
     tags: Sequence[str] | None = None,
-    match: Match | None = None,
 ) -> TaskDecorator: ...
 def task(
     fn: Callable[..., Any] | None = None, /, *, name: str | None = None, mode: Mode | None = None, **options: Any
@@ -202,5 +195,3 @@ def task(
         return made.options(**options) if options else made
 
     return declare if fn is None else declare(fn)
-
-

@@ -23,19 +23,20 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, Self, TypeAlias, TypeVar, cast, overload
 
 import msgspec
-from perdure_schemas.common import BuildPolicy, ClosePolicy, ConflictPolicy, RunOptions
 
 from perdure import convert
 from perdure._duration import Duration, optional_milliseconds
 from perdure._names import check_workflow_id, is_name
+from perdure._workflow_code import Code
 from perdure.errors import DefinitionError, NotInWorkflow
 from perdure.signature import Signature, location
-from perdure.task import Match
+from perdure_schemas.common import BuildPolicy, ClosePolicy, ConflictPolicy, RunOptions
 
 if TYPE_CHECKING:
     from perdure._replay.futures import Deferred
@@ -45,6 +46,9 @@ R = TypeVar("R")
 C = TypeVar("C")
 F = TypeVar("F", bound=Callable[..., Any])
 R_co = TypeVar("R_co", covariant=True)
+
+Match: TypeAlias = Literal["args", "name"]
+"""What replay compares at a recorded position: name and arguments, or the name alone."""
 
 _WORKFLOW = "__perdure_workflow__"
 _QUERY = "__perdure_query__"
@@ -68,7 +72,7 @@ class Handler:
         self.signature = Signature(fn, name, method=True)
 
 
-class Workflow(Generic[P, R_co]):
+class Workflow(Generic[P, R]):
     """A declared workflow. Call it in another workflow to start a child."""
 
     name: str
@@ -102,7 +106,7 @@ class Workflow(Generic[P, R_co]):
         self.run_options = RunOptions()
         self.__doc__ = target.__doc__
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Deferred[R_co]:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
         """Start it as a child; await the Deferred for its result.
 
         Raises:
@@ -114,7 +118,15 @@ class Workflow(Generic[P, R_co]):
                 f"{self.name}(...) starts a child from a workflow, and this is none. Call client.execute({self.name}, "
                 f"...) or client.start({self.name}, ...)."
             )
-        deferred: Deferred[R_co] = issue(self, self.signature.bind(args, kwargs))
+        deferred: Deferred[R] = issue(
+            self.name,
+            self.signature.bind(args, kwargs),
+            self.signature.decode_result,
+            child_id=self.id or "",
+            close_policy=self.close_policy,
+            build_policy=self.build_policy,
+            run=self.run_options,
+        )
         return deferred
 
     def options(
@@ -145,18 +157,29 @@ class Workflow(Generic[P, R_co]):
             close_policy: of a child when its parent ends first.
             build_policy: of a child: the current build, or its parent's ("inherit").
             build: pin the run to this build; for client.start.
-            match: "name" lets replay accept other arguments than those recorded; for a child.
+            match: "name" makes replay compare the names of what this workflow calls, not the arguments.
         """
         changed = copy.copy(self)
+        changed.__dict__.pop("code", None)
         changed.run_options = _changed_run_options(
             self.run_options, timeout=timeout, retention=retention, tags=tags, attributes=attributes, memo=memo
         )
         if id is not None:
             changed.id = check_workflow_id(id)
-        given = {"conflict": conflict, "close_policy": close_policy, "build_policy": build_policy}
-        given |= {"build": build, "match": match}
+        given: dict[str, str | None] = {
+            "conflict": conflict,
+            "close_policy": close_policy,
+            "build_policy": build_policy,
+            "build": build,
+            "match": match,
+        }
         changed.__dict__.update({key: value for key, value in given.items() if value is not None})
         return changed
+
+    @functools.cached_property
+    def code(self) -> Code:
+        """What the replay loop runs."""
+        return Code(self)
 
     def __repr__(self) -> str:
         return f"<workflow {self.signature!r}>"
@@ -202,13 +225,13 @@ class WorkflowDecorator(Protocol):
     """What `workflow(...)` with options gives."""
 
     @overload
-    def __call__(self, target: type[C], /) -> type[C]: ...
+    def __call__(self, target: type[C], /) -> type[C]: ...  # type: ignore[overload-overlap]  # as `workflow`
     @overload
     def __call__(self, target: Callable[P, Coroutine[Any, Any, R]], /) -> Workflow[P, R]: ...
 
 
 @overload
-def workflow(target: type[C], /) -> type[C]: ...
+def workflow(target: type[C], /) -> type[C]: ...  # type: ignore[overload-overlap]  # a class first, though callable
 @overload
 def workflow(target: Callable[P, Coroutine[Any, Any, R]], /) -> Workflow[P, R]: ...
 @overload
@@ -220,6 +243,7 @@ def workflow(
     tags: Sequence[str] | None = None,
     close_policy: ClosePolicy | None = None,
     build_policy: BuildPolicy | None = None,
+    match: Match | None = None,
 ) -> WorkflowDecorator: ...
 def workflow(target: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
     """Declare a workflow: `@workflow` or `@workflow(name=..., ...)`, on an `async def` or on a class with `run`.

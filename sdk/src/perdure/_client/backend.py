@@ -1,0 +1,109 @@
+"""What a client needs of the other side, and the backend that has it on ports."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from perdure_runtime.ports import Broker, Consumer, Delivery, ReadModel, RunFilter, RunKey, RunPage, Store
+from perdure_schemas import topics
+from perdure_schemas.events import Recorded
+from perdure_schemas.messages import Message, RunChanged, TaskChanged
+
+from perdure._client.outbox import Outbox
+
+_log = logging.getLogger("perdure.client")
+
+_SEQ_MAX = 2**53
+"""To the end: no history is as long."""
+RECEIVE_RETRY_SECONDS = 0.5
+"""Pause after the inbox could not be read: answers are asked for again anyway."""
+
+
+class Backend(Protocol):
+    """Publishes for a client, brings what comes to its inbox, and reads."""
+
+    @property
+    def namespace(self) -> str: ...
+
+    async def open(self, client_id: str, deliver: Callable[[Message], None]) -> None:
+        """Start delivering what comes to `inbox.{client_id}`."""
+        ...
+
+    async def close(self) -> None: ...
+
+    def publish(self, topic: str, message: Message) -> asyncio.Future[None]:
+        """Ends when the message is durable. Raises Unavailable or PayloadTooLarge."""
+        ...
+
+    async def list_runs(self, where: RunFilter, limit: int, cursor: str | None) -> RunPage: ...
+
+    async def get_run(self, workflow_id: str, run_id: str | None) -> RunChanged | None: ...
+
+    async def list_tasks(self, workflow_id: str, run_id: str) -> Sequence[TaskChanged]: ...
+
+    async def counts(self) -> dict[str, dict[str, int]]: ...
+
+    async def history(self, workflow_id: str, run_id: str, after_seq: int, limit: int) -> Sequence[Recorded]: ...
+
+
+class PortsBackend:
+    """On a broker, a read model and a store of this process, or of one that a socket leads to."""
+
+    def __init__(self, broker: Broker, read_model: ReadModel, store: Store, namespace: str) -> None:
+        self.namespace = namespace
+        self._broker = broker
+        self._read_model = read_model
+        self._store = store
+        self._outbox: Outbox | None = None
+        self._consumer: Consumer | None = None
+        self._reader: asyncio.Task[None] | None = None
+
+    async def open(self, client_id: str, deliver: Callable[[Message], None]) -> None:
+        inbox = topics.inbox(client_id)
+        self._outbox = Outbox(self._broker.publisher())
+        self._consumer = await self._broker.subscribe(self.namespace, [inbox], inbox, "exclusive")
+        self._reader = asyncio.create_task(self._read(self._consumer, deliver), name=f"perdure {inbox}")
+
+    async def close(self) -> None:
+        if self._outbox is not None:
+            await self._outbox.close()
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait([self._reader])
+        if self._consumer is not None:
+            await self._consumer.close()
+
+    async def _read(self, consumer: Consumer, deliver: Callable[[Message], None]) -> None:
+        while True:
+            try:
+                deliveries = await consumer.receive()
+                for delivery in deliveries:
+                    if isinstance(delivery, Delivery):
+                        deliver(delivery.message)
+                await consumer.ack(deliveries)
+            except Exception:
+                _log.exception("inbox not readable")
+                await asyncio.sleep(RECEIVE_RETRY_SECONDS)
+
+    def publish(self, topic: str, message: Message) -> asyncio.Future[None]:
+        assert self._outbox is not None, "the client is open"
+        return self._outbox.post(topic, message)
+
+    async def list_runs(self, where: RunFilter, limit: int, cursor: str | None) -> RunPage:
+        return await self._read_model.list_runs(self.namespace, where, limit, cursor)
+
+    async def get_run(self, workflow_id: str, run_id: str | None) -> RunChanged | None:
+        return await self._read_model.get_run(self.namespace, workflow_id, run_id)
+
+    async def list_tasks(self, workflow_id: str, run_id: str) -> Sequence[TaskChanged]:
+        return await self._read_model.list_tasks(self.namespace, workflow_id, run_id)
+
+    async def counts(self) -> dict[str, dict[str, int]]:
+        return await self._read_model.counts(self.namespace)
+
+    async def history(self, workflow_id: str, run_id: str, after_seq: int, limit: int) -> Sequence[Recorded]:
+        key = RunKey(self.namespace, workflow_id)
+        return await self._store.history(key, run_id, after_seq, _SEQ_MAX, limit)

@@ -1,0 +1,207 @@
+"""Matching answers to what was asked.
+
+An answer is one message to our inbox; it is lost if its engine dies before it is published. So whatever is asked is
+asked again, under the same message id and so without a second effect, until the answer comes or nobody waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from perdure_schemas.messages import (
+    AttemptOutcome,
+    Body,
+    CommandReply,
+    Message,
+    QueryResult,
+    RunResult,
+    StartReply,
+    TaskOutcome,
+    TaskResult,
+    UpdateResult,
+)
+
+from perdure._client.backend import Backend
+from perdure._ids import IdSource
+
+ASK_AGAIN_SECONDS_FIRST = 4.0
+"""Longer than an engine takes over from a dead one, so that most questions are asked once."""
+ASK_AGAIN_SECONDS_MAX = 30.0
+
+Answer: TypeAlias = StartReply | RunResult | CommandReply | QueryResult | UpdateResult | TaskResult
+Key: TypeAlias = str
+"""Of what is waited for: a message id, run id, workflow id, task id, query id or update id; all are unique."""
+
+
+class Question:
+    """One answer that somebody waits for."""
+
+    __slots__ = ("__weakref__", "_again", "_delay", "_make", "_requests", "_topic", "answer", "keys", "until_end")
+
+    def __init__(self, requests: Requests, keys: tuple[Key, ...], until_end: bool) -> None:
+        self.keys = keys
+        self.until_end = until_end
+        """Whether the mere acceptance of a start is no answer."""
+        self.answer: asyncio.Future[Any] = requests.loop.create_future()
+        self._requests = requests
+        self._again: asyncio.TimerHandle | None = None
+        self._make: Callable[[], Message] | None = None
+        self._topic = ""
+        self._delay = ASK_AGAIN_SECONDS_FIRST
+
+    def publish(self, topic: str, message: Message) -> None:
+        """Publish what asks it. Should that fail, its error is the answer."""
+        self._requests.backend.publish(topic, message).add_done_callback(self._published)
+
+    def _published(self, confirmed: asyncio.Future[None]) -> None:
+        if confirmed.cancelled() or self.answer.done():
+            return
+        error = confirmed.exception()
+        if error is not None:
+            self.answer.set_exception(error)
+
+    def repeat(self, topic: str, make: Callable[[], Message]) -> None:
+        """Publish what `make` gives again and again, from some seconds on, until the answer comes."""
+        self._topic = topic
+        self._make = make
+        self._again = self._requests.loop.call_later(self._delay, self._ask_again)
+
+    def _ask_again(self) -> None:
+        assert self._make is not None
+        if self.answer.done():
+            return
+        self._requests.backend.publish(self._topic, self._make())
+        self._delay = min(self._delay * 2, ASK_AGAIN_SECONDS_MAX)
+        self._again = self._requests.loop.call_later(self._delay, self._ask_again)
+
+    def close(self) -> None:
+        """Nobody waits any more."""
+        if self._again is not None:
+            self._again.cancel()
+        self._requests.forget(self)
+
+
+class Requests:
+    """The table of open questions of one client, and the one place where its messages are made."""
+
+    def __init__(self, backend: Backend, client_id: str, reply_topic: str) -> None:
+        self.backend = backend
+        self.reply_topic = reply_topic
+        self.new_id = IdSource()
+        self.loop = asyncio.get_running_loop()
+        self._client_id = client_id
+        self._open: dict[Key, list[Question]] = {}
+        self._expected: weakref.WeakValueDictionary[Key, Question] = weakref.WeakValueDictionary()
+
+    def message(self, key: str, body: Body) -> Message:
+        """A new message of this client."""
+        return Message(
+            id=self.new_id(),
+            namespace=self.backend.namespace,
+            key=key,
+            at=time.time_ns() // 1_000_000,
+            body=body,
+            emitter=self._client_id,
+        )
+
+    def question(self, *keys: Key, until_end: bool = False) -> Question:
+        """Wait for an answer to any of these keys. Close it, whatever happens."""
+        made = Question(self, keys, until_end)
+        for key in keys:
+            self._open.setdefault(key, []).append(made)
+        return made
+
+    def expect(self, run_id: str) -> Question:
+        """Keep the end of a run, should it come, for as long as the caller keeps what this returns."""
+        made = Question(self, (), until_end=True)
+        self._expected[run_id] = made
+        return made
+
+    async def ask(self, topic: str, message: Message, *keys: Key) -> Any:
+        """Publish, and wait for the answer to the message, or to any of `keys`.
+
+        Raises:
+            Unavailable, PayloadTooLarge: it could not be published.
+        """
+        question = self.question(message.id, *keys)
+        try:
+            question.publish(topic, message)
+            question.repeat(topic, lambda: message)
+            return await question.answer
+        finally:
+            question.close()
+
+    def forget(self, question: Question) -> None:
+        """The question is answered, or nobody waits for it."""
+        for key in question.keys:
+            waiting = self._open.get(key)
+            if waiting is None:
+                continue
+            if question in waiting:
+                waiting.remove(question)
+            if not waiting:
+                del self._open[key]
+
+    def deliver(self, message: Message) -> None:
+        """An answer has come. One that nobody waits for is dropped."""
+        answer = _answer(message.body)
+        if answer is None:
+            return
+        for key in (message.causation_id, *_keys(answer)):
+            if not key:
+                continue
+            for question in tuple(self._open.get(key, ())):
+                _settle(question, answer)
+            expected = self._expected.get(key)
+            if expected is not None:
+                _settle(expected, answer)
+
+    def close(self) -> None:
+        """End every open question: the client is closed."""
+        for waiting in list(self._open.values()):
+            for question in tuple(waiting):
+                question.answer.cancel("the client was closed")
+                question.close()
+
+
+def _settle(question: Question, answer: Answer) -> None:
+    if question.answer.done():
+        return
+    if question.until_end and isinstance(answer, StartReply) and answer.status == "ok" and answer.run_id in question.keys:
+        return
+    question.answer.set_result(answer)
+
+
+def _answer(body: Body) -> Answer | None:
+    match body:
+        case StartReply() | RunResult() | CommandReply() | QueryResult() | UpdateResult() | TaskResult():
+            return body
+        case TaskOutcome():
+            return TaskResult(task_id=body.command_id, outcome=body.outcome, result=body.result, failure=body.failure)
+        case AttemptOutcome(outcome="completed", delegated=False):  # any other may be followed by a further attempt
+            return TaskResult(task_id=body.task_id, outcome=body.outcome, result=body.result)
+        case _:
+            return None
+
+
+def _keys(answer: Answer) -> tuple[str, ...]:
+    match answer:
+        case RunResult():
+            return answer.run_id, any_run(answer.workflow_id)
+        case QueryResult():
+            return (answer.query_id,)
+        case UpdateResult():
+            return (answer.update_id,)
+        case TaskResult():
+            return (answer.task_id,)
+        case StartReply() | CommandReply():
+            return ()
+
+
+def any_run(workflow_id: str) -> Key:
+    """Stands for the current run of a workflow id."""
+    return f"workflow/{workflow_id}"

@@ -1,0 +1,83 @@
+"""A declared workflow as the replay loop sees it: it implements `perdure._replay.code.WorkflowCode`."""
+
+from __future__ import annotations
+
+import functools
+import typing
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any
+
+from perdure_schemas.common import Failure, Payload
+
+from perdure import convert
+from perdure.failures import failure_from_exception
+
+if TYPE_CHECKING:
+    from perdure.workflow import Handler, Workflow
+
+
+class Code:
+    """Runs what `@workflow` was put on. All values pass as payloads."""
+
+    def __init__(self, workflow: Workflow[..., Any]) -> None:
+        self._workflow = workflow
+        self._signature = workflow.signature
+        self._target = workflow.target
+        self.name = workflow.name
+        self.match = workflow.match
+
+    @functools.cached_property
+    def channels(self) -> Mapping[str, Callable[[Payload], Any]]:
+        """Decoders of the declared channels: `approvals: Channel[str] = Channel()`."""
+        if not isinstance(self._target, type):
+            return {}
+        hints = typing.get_type_hints(self._target, include_extras=True)
+        return {name: _decoder(hint, name) for name, hint in hints.items() if _is_channel(hint)}
+
+    def create(self) -> Any:
+        return self._target() if isinstance(self._target, type) else None
+
+    def main(self, instance: Any, args: Payload) -> Coroutine[Any, Any, Any]:
+        values = self._signature.decode(args)
+        coroutine: Coroutine[Any, Any, Any] = self._signature.call(
+            self._target if instance is None else instance.run, values
+        )
+        return coroutine
+
+    def encode_result(self, value: Any) -> Payload:
+        return self._signature.encode_result(value)
+
+    def encode_args(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Payload:
+        return self._signature.bind(args, kwargs)
+
+    def query(self, instance: Any, name: str, args: Payload) -> Payload:
+        handler = _handler(self._workflow.queries, name, f"{self.name} has no query")
+        values = handler.signature.decode(args)
+        return handler.signature.encode_result(
+            handler.signature.call(functools.partial(handler.fn, instance), values)
+        )
+
+    async def update(self, instance: Any, name: str, args: Payload) -> Payload:
+        handler = _handler(self._workflow.updates, name, f"{self.name} has no update")
+        values = handler.signature.decode(args)
+        result = await handler.signature.call(functools.partial(handler.fn, instance), values)
+        return handler.signature.encode_result(result)
+
+    def failure(self, exc: BaseException) -> Failure:
+        return failure_from_exception(exc)
+
+
+def _handler(handlers: Mapping[str, Handler], name: str, problem: str) -> Handler:
+    found = handlers.get(name)
+    if found is None:
+        raise LookupError(f"{problem} {name!r}; it has {', '.join(sorted(handlers)) or 'none'}")
+    return found
+
+
+def _is_channel(hint: Any) -> bool:
+    return getattr(typing.get_origin(hint) or hint, "__perdure_channel__", False) is True
+
+
+def _decoder(hint: Any, name: str) -> Callable[[Payload], Any]:
+    value_hint = (typing.get_args(hint) or (Any,))[0]
+    return functools.partial(convert.decode, hint=value_hint, what=f"a signal of {name}")
