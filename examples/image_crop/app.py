@@ -73,8 +73,9 @@ def save(url: str) -> None:
     with (studio() / "ledger.txt").open("a+") as ledger:
         fcntl.flock(ledger, fcntl.LOCK_EX)
         ledger.seek(0)
-        if not any(line.startswith(current_task().id) for line in ledger):
-            ledger.write(f"{current_task().id} {url}\n")
+        entry = f"{current_task().id} {url}\n"
+        if entry not in ledger:
+            ledger.write(entry)
 
 
 @workflow

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from photographs import photograph
+
+LATENCY_SECONDS = 0.1
+"""Of an upload, as if the server were far away."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -43,6 +47,7 @@ def serve_uploads(folder: Path) -> str:
     class Uploads(_Handler):
         def do_PUT(self) -> None:
             data = self.rfile.read(int(self.headers["Content-Length"]))
+            time.sleep(LATENCY_SECONDS)
             target = folder / Path(self.path).name
             partial = target.with_suffix(f".{threading.get_ident()}.part")
             partial.write_bytes(data)

@@ -20,7 +20,8 @@ from perdure.cli.locations import DATABASE, socket_path
 from perdure.cli.output import Format, print_json, stdout
 from perdure.cli.supervisor import Notice, Supervisor
 from perdure_runtime.adapters.socket import SocketServer
-from perdure_runtime.adapters.sqlite import open_ports
+from perdure_runtime.adapters.sqlite import open_sqlite
+from perdure_runtime.clock import SystemClock
 from perdure_runtime.embedded import Embedded
 from perdure_runtime.ports import Ports
 
@@ -35,12 +36,13 @@ async def engine(database: Path, namespace: str) -> AsyncIterator[tuple[Embedded
         AlreadyInUse: another process holds the file.
     """
     database.parent.mkdir(parents=True, exist_ok=True)
-    async with (
-        open_ports(database) as ports,
-        SocketServer(ports, socket_path(database)),
-        Embedded(ports, namespace) as embedded,
-    ):
-        yield embedded, ports
+    opened = await open_sqlite(database, SystemClock())
+    try:
+        ports = opened.ports
+        async with SocketServer(ports, socket_path(database)), Embedded(ports, namespace) as embedded:
+            yield embedded, ports
+    finally:
+        await opened.close()
 
 
 def worker_command(app: str, database: Path, namespace: str) -> list[str]:
