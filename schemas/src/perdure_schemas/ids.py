@@ -13,7 +13,9 @@ def derive_id(*parts: str | int) -> str:
     return blake2b(_SEPARATOR.join(map(str, parts)).encode(), digest_size=16).hexdigest()
 
 
-def command_id(namespace: str, workflow_id: str, run_id: str, generation: int, position: str) -> str:
+def command_id(  # noqa: PLR0917  # the parts of an address, from the widest to the narrowest
+    namespace: str, workflow_id: str, run_id: str, generation: int, position: str
+) -> str:
     """The id of the command at `position`, first issued after `generation` rewinds.
 
     It is also the task's, the timer's, or the child command's id.
