@@ -1,0 +1,56 @@
+"""Reads of the engine's state for other processes: one coder per method, shared by both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import msgspec
+
+from perdure_runtime.ports import Ports, Routing, RunFilter, RunKey
+from perdure_schemas.codec import decode_change, encode_change, encode_events
+from perdure_schemas.messages import RunChanged, TaskChanged
+
+ValueT = TypeVar("ValueT")
+_ChangeT = TypeVar("_ChangeT", RunChanged, TaskChanged)
+
+_encode = msgspec.msgpack.encode
+
+
+def read_value(data: bytes, kind: type[ValueT]) -> ValueT:
+    return msgspec.msgpack.decode(data, type=kind)
+
+
+def read_changes(data: bytes, kind: type[_ChangeT]) -> list[_ChangeT]:
+    changes = [decode_change(item) for item in read_value(data, list[bytes])]
+    return [change for change in changes if isinstance(change, kind)]
+
+
+async def answer(ports: Ports, method: str, arguments: bytes) -> bytes:
+    """Raises LookupError: no such method, a client of another release."""
+    match method:
+        case "history":
+            key, run_id, after_seq, up_to, limit = read_value(arguments, tuple[RunKey, str, int, int, int])
+            return encode_events(await ports.store.history(key, run_id, after_seq, up_to, limit))
+        case "list_runs":
+            namespace, where, limit, cursor = read_value(arguments, tuple[str, RunFilter, int, str | None])
+            page = await ports.read_model.list_runs(namespace, where, limit, cursor)
+            return _encode((_changes(page.runs), page.cursor))
+        case "get_run":
+            run = await ports.read_model.get_run(*read_value(arguments, tuple[str, str, str | None]))
+            return _changes([] if run is None else [run])
+        case "list_tasks":
+            return _changes(await ports.read_model.list_tasks(*read_value(arguments, tuple[str, str, str])))
+        case "counts":
+            return _encode(await ports.read_model.counts(read_value(arguments, str)))
+        case "get_routing":
+            return _encode(await ports.routing.get(*read_value(arguments, tuple[str, str])))
+        case "put_routing":
+            await ports.routing.put(*read_value(arguments, tuple[str, str, Routing]))
+            return b""
+        case _:
+            raise LookupError(method)
+
+
+def _changes(changes: Sequence[RunChanged | TaskChanged]) -> bytes:
+    return _encode([encode_change(change) for change in changes])

@@ -1,0 +1,361 @@
+"""A worker's or a command's side: the broker of an engine in another process, and reads of its state."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+
+import msgspec
+
+from perdure_runtime import errors
+from perdure_runtime.adapters.queues import MESSAGE_MAX_BYTES
+from perdure_runtime.adapters.socket import calls, frames
+from perdure_runtime.errors import MessageTooLarge, PerdureRuntimeError, StorageUnavailable
+from perdure_runtime.ports import Delivery, Routing, RunFilter, RunKey, RunPage, SubscriptionType, Undeliverable
+from perdure_schemas.codec import CodecError, decode, decode_events, encode
+from perdure_schemas.events import Recorded
+from perdure_schemas.messages import Message, RunChanged, TaskChanged
+
+_BACK_OFF_FIRST_S = 0.05
+_BACK_OFF_MAX_S = 2.0
+"""Between tries to connect: short, since the engine is on this machine and restarts in well under a second."""
+
+
+class Link:
+    """The connection, made again whenever it is lost."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._ids = count(1)
+        self._waiting: dict[int, asyncio.Future[bytes]] = {}
+        self._connection: frames.Connection[frames.Response] | None = None
+        self._greeted: asyncio.Future[None] | None = None
+        self._ended = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+        self.consumers: dict[int, RemoteConsumer] = {}
+        self.numbers = count(1)
+        self.epoch = 0
+        """Which connection this is: deliveries of an earlier one are no longer ours."""
+
+    async def open(self) -> None:
+        await self._connect()
+        self._keeper = asyncio.get_running_loop().create_task(self._keep())
+
+    async def close(self) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
+        if self._connection is not None:
+            self._connection.close()
+        self._fail("this client is closed")
+        for consumer in self.consumers.values():
+            consumer.end()
+
+    async def request(self, id: int, frame: msgspec.Struct) -> bytes:
+        """Send it and wait for its answer. Raises what the engine's port raised, or StorageUnavailable."""
+        if self._connection is None:
+            raise StorageUnavailable(f"no connection to the engine at {self._path}")
+        connection = self._connection
+        await connection.writable()
+        connection.send(frame)
+        waiter = self._waiting[id] = asyncio.get_running_loop().create_future()
+        try:
+            return await waiter
+        finally:
+            self._waiting.pop(id, None)
+
+    def send(self, frame: msgspec.Struct) -> None:
+        """Send what has no answer; it is lost if the connection is."""
+        if self._connection is not None:
+            try:
+                self._connection.send(frame)
+            except StorageUnavailable:
+                pass  # the loss is noticed, and made good, by whoever keeps the connection
+
+    def next_id(self) -> int:
+        return next(self._ids)
+
+    async def _connect(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._greeted = loop.create_future()
+        self._ended.clear()
+        connection = frames.Connection(frames.response_decoder(), self._received, self._lost)
+        try:
+            await loop.create_unix_connection(lambda: connection, str(self._path))
+        except OSError as error:
+            raise StorageUnavailable(f"no engine listens at {self._path}: {error.strerror or error}") from error
+        connection.send(frames.Hello(frames.PROTOCOL_VERSION))
+        try:
+            await self._greeted
+        except StorageUnavailable:
+            connection.abort()
+            raise
+        self.epoch += 1
+        self._connection = connection
+        for consumer in list(self.consumers.values()):
+            await consumer.subscribe()
+
+    async def _keep(self) -> None:
+        back_off = _BACK_OFF_FIRST_S
+        while True:
+            await self._ended.wait()
+            try:
+                await self._connect()
+                back_off = _BACK_OFF_FIRST_S
+            except PerdureRuntimeError:
+                if self._connection is not None:
+                    self._connection.abort()
+                self._ended.set()
+                await asyncio.sleep(back_off)
+                back_off = min(back_off * 2, _BACK_OFF_MAX_S)
+
+    def _lost(self, reason: str) -> None:
+        self._connection = None
+        if self._greeted is not None and not self._greeted.done():
+            self._greeted.set_exception(StorageUnavailable(f"the engine at {self._path} refused us: {reason}"))
+        self._fail(f"the connection to the engine at {self._path} was lost: {reason}")
+        self._ended.set()
+
+    def _fail(self, text: str) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for waiter in waiting.values():
+            if not waiter.done():
+                waiter.set_exception(StorageUnavailable(text))
+
+    def _received(self, responses: Sequence[frames.Response]) -> None:
+        for response in responses:
+            match response:
+                case frames.Deliver(consumer=number, deliveries=deliveries):
+                    if number in self.consumers:
+                        self.consumers[number].push(deliveries)
+                case frames.Done(ids=ids):
+                    for id in ids:
+                        self._answer(id, b"")
+                case frames.Result(id=id, data=data):
+                    self._answer(id, data)
+                case frames.Failed(ids=ids, error=name, text=text):
+                    self._refuse(ids, name, text)
+                case frames.Hello(version=version):
+                    self._greet(version)
+
+    def _greet(self, version: int) -> None:
+        assert self._greeted is not None
+        if version == frames.PROTOCOL_VERSION:
+            self._greeted.set_result(None)
+        else:
+            text = f"the engine speaks version {version} of the socket protocol, this process {frames.PROTOCOL_VERSION}"
+            self._greeted.set_exception(StorageUnavailable(f"{text}: run the same release of Perdure in both"))
+
+    def _refuse(self, ids: Sequence[int], name: str, text: str) -> None:
+        for id in ids:
+            waiter = self._waiting.get(id)
+            if waiter is not None and not waiter.done():
+                waiter.set_exception(_error(name, text))
+
+    def _answer(self, id: int, data: bytes) -> None:
+        waiter = self._waiting.get(id)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(data)
+
+
+class RemoteConsumer:
+    """A consumer whose queue is in the engine. It holds at most what `receive` asked for and did not get yet."""
+
+    def __init__(self, link: Link, number: int, wanted: frames.Subscribe) -> None:
+        self._link = link
+        self._number = number
+        self._wanted = wanted
+        self._ready: deque[tuple[int, frames.Sent]] = deque()
+        self._credit = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._closed = False
+
+    async def subscribe(self) -> None:
+        """At first, and again on each new connection."""
+        self._ready.clear()
+        id = self._link.next_id()
+        await self._link.request(id, msgspec.structs.replace(self._wanted, id=id))
+        self._credit, wanted = 0, self._credit
+        if self._waiter is not None:
+            self._grant(wanted)
+
+    async def receive(self, limit: int = 256) -> Sequence[Delivery | Undeliverable]:
+        if self._ready:
+            await asyncio.sleep(0)  # as in the engine's process: do not starve the loop
+        while not self._ready:
+            if self._closed:
+                raise StorageUnavailable("this consumer is closed")
+            self._grant(limit)
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return [self._delivery(*self._ready.popleft()) for _ in range(min(limit, len(self._ready)))]
+
+    async def ack(self, deliveries: Sequence[Delivery | Undeliverable]) -> None:
+        entries = self._entries(deliveries)
+        if entries:
+            id = self._link.next_id()
+            await self._link.request(id, frames.Ack(id, self._number, entries))
+
+    async def nack(self, deliveries: Sequence[Delivery | Undeliverable], delay_ms: int) -> None:
+        entries = self._entries(deliveries)
+        if entries:
+            self._link.send(frames.Nack(self._number, entries, delay_ms))
+
+    async def close(self) -> None:
+        if self._link.consumers.pop(self._number, None) is None:
+            return
+        self.end()
+        id = self._link.next_id()
+        try:
+            await self._link.request(id, frames.Unsubscribe(id, self._number))
+        except StorageUnavailable:
+            pass  # the engine hands back what a lost connection held
+
+    def end(self) -> None:
+        self._closed = True
+        self._wake()
+
+    def push(self, deliveries: Sequence[frames.Sent]) -> None:
+        epoch = self._link.epoch
+        self._credit -= len(deliveries)
+        self._ready.extend((epoch, sent) for sent in deliveries)
+        self._wake()
+
+    def _grant(self, limit: int) -> None:
+        if self._credit <= limit // 2:  # not for each message that comes: one frame grants many
+            self._link.send(frames.Credit(self._number, limit - self._credit))
+            self._credit = limit
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _delivery(self, epoch: int, sent: frames.Sent) -> Delivery | Undeliverable:
+        token, error = (epoch, sent.entry), sent.reason
+        if error is None:
+            try:
+                message = decode(sent.data)
+                return Delivery(topic=sent.topic, message=message, redeliveries=sent.redeliveries, token=token)
+            except CodecError as failure:
+                error = str(failure)
+        return Undeliverable(topic=sent.topic, data=sent.data, error=error, redeliveries=sent.redeliveries, token=token)
+
+    def _entries(self, deliveries: Sequence[Delivery | Undeliverable]) -> list[int]:
+        """Those of this connection: the engine has handed back all others."""
+        tokens = [delivery.token for delivery in deliveries]
+        return [token[1] for token in tokens if isinstance(token, tuple) and token[0] == self._link.epoch]
+
+
+class RemotePublisher:
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def publish(self, batch: Sequence[tuple[str, Message]]) -> None:
+        by_namespace: dict[str, list[tuple[str, str, bytes]]] = {}
+        for topic, message in batch:
+            data = encode(message)
+            if len(data) > MESSAGE_MAX_BYTES:
+                raise MessageTooLarge(
+                    f"a message of {len(data)} bytes for {topic!r}; the limit is {MESSAGE_MAX_BYTES} bytes"
+                )
+            by_namespace.setdefault(message.namespace, []).append((topic, message.key, data))
+        for namespace, encoded in by_namespace.items():
+            id = self._link.next_id()
+            await self._link.request(id, frames.Publish(id, namespace, encoded))
+
+    async def publish_raw(self, topic: str, namespace: str, data: bytes, reason: str) -> None:
+        id = self._link.next_id()
+        await self._link.request(id, frames.PublishRaw(id, topic, namespace, data, reason))
+
+
+class RemoteBroker:
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def publisher(self) -> RemotePublisher:
+        return RemotePublisher(self._link)
+
+    async def subscribe(
+        self, namespace: str, topics: Sequence[str], subscription: str, type: SubscriptionType
+    ) -> RemoteConsumer:
+        """Raises AlreadyInUse: somebody holds it exclusively, or with another type."""
+        number = next(self._link.numbers)
+        wanted = frames.Subscribe(0, number, namespace, list(topics), subscription, type)
+        consumer = self._link.consumers[number] = RemoteConsumer(self._link, number, wanted)
+        try:
+            await consumer.subscribe()
+        except BaseException:
+            self._link.consumers.pop(number, None)
+            raise
+        return consumer
+
+
+class RemoteReads:
+    """What another process may see of runs, tasks, histories and routing; as the ports of the same names."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def history(  # noqa: PLR0917 the port's
+        self, key: RunKey, run_id: str, after_seq: int, up_to: int, limit: int
+    ) -> Sequence[Recorded]:
+        return decode_events(await self._call("history", (key, run_id, after_seq, up_to, limit)))
+
+    async def list_runs(self, namespace: str, where: RunFilter, limit: int, cursor: str | None) -> RunPage:
+        data = await self._call("list_runs", (namespace, where, limit, cursor))
+        runs, following = calls.read_value(data, tuple[bytes, str | None])
+        return RunPage(runs=calls.read_changes(runs, RunChanged), cursor=following)
+
+    async def get_run(self, namespace: str, workflow_id: str, run_id: str | None) -> RunChanged | None:
+        runs = calls.read_changes(await self._call("get_run", (namespace, workflow_id, run_id)), RunChanged)
+        return runs[0] if runs else None
+
+    async def list_tasks(self, namespace: str, workflow_id: str, run_id: str) -> Sequence[TaskChanged]:
+        return calls.read_changes(await self._call("list_tasks", (namespace, workflow_id, run_id)), TaskChanged)
+
+    async def counts(self, namespace: str) -> dict[str, dict[str, int]]:
+        return calls.read_value(await self._call("counts", namespace), dict[str, dict[str, int]])
+
+    async def get_routing(self, namespace: str, workflow: str) -> Routing:
+        return calls.read_value(await self._call("get_routing", (namespace, workflow)), Routing)
+
+    async def put_routing(self, namespace: str, workflow: str, routing: Routing) -> None:
+        await self._call("put_routing", (namespace, workflow, routing))
+
+    async def _call(self, method: str, arguments: object) -> bytes:
+        id = self._link.next_id()
+        return await self._link.request(id, frames.Call(id, method, msgspec.msgpack.encode(arguments)))
+
+
+class SocketClient:
+    """A connected client."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self.broker = RemoteBroker(link)
+        self.reads = RemoteReads(link)
+
+    async def close(self) -> None:
+        """The engine hands back what this client's consumers held."""
+        await self._link.close()
+
+
+async def connect(path: str | Path) -> SocketClient:
+    """Connect to the engine that listens at `path`.
+
+    Raises:
+        StorageUnavailable: there is none, or it is of another release.
+    """
+    link = Link(Path(path))
+    await link.open()
+    return SocketClient(link)
+
+
+def _error(name: str, text: str) -> PerdureRuntimeError:
+    kind = getattr(errors, name, StorageUnavailable)
+    return kind(text) if issubclass(kind, PerdureRuntimeError) else StorageUnavailable(text)

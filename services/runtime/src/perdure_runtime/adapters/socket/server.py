@@ -1,0 +1,254 @@
+"""The engine's side: hands a broker in this process to others on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+
+from perdure_runtime.adapters.queues import Entry, QueueBroker, QueueConsumer
+from perdure_runtime.adapters.socket import calls, frames
+from perdure_runtime.errors import PerdureRuntimeError, StorageUnavailable
+from perdure_runtime.ports import Ports, SubscriptionType
+
+_BACKLOG = 128
+"""Workers that connect at the same moment, after the engine restarted."""
+
+_SOCKET_MODE = 0o600
+
+
+class SocketServer:
+    """Who listens. Close it before the ports it serves."""
+
+    def __init__(self, ports: Ports, path: Path) -> None:
+        self._ports = ports
+        self._path = path
+        self._peers: set[_Peer] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        listener = _listener(self._path)
+        self._server = await asyncio.get_running_loop().create_unix_server(
+            self._accept, sock=listener, backlog=_BACKLOG
+        )
+
+    def _accept(self) -> asyncio.Protocol:
+        peer = _Peer(self._ports, self._peers)
+        self._peers.add(peer)
+        return peer.connection
+
+    async def close(self) -> None:
+        """Stop listening, end every connection, hand back what its clients held."""
+        if self._server is not None:
+            self._server.close()
+        await asyncio.gather(*(peer.end() for peer in list(self._peers)))
+        self._path.unlink(missing_ok=True)
+
+
+async def serve(ports: Ports, path: str | Path) -> SocketServer:
+    """Listen at `path`, over a socket file a dead process may have left: the lock of the database guards the place.
+
+    Raises:
+        StorageUnavailable: there cannot be a socket at `path`.
+    """
+    assert isinstance(ports.broker, QueueBroker), "only a broker of this process is served to others"
+    server = SocketServer(ports, Path(path))
+    await server.start()
+    return server
+
+
+def _listener(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
+        os.chmod(path, _SOCKET_MODE)  # before it listens: nobody could connect so far
+    except OSError as error:
+        listener.close()
+        raise StorageUnavailable(f"cannot listen at {path}: {error.strerror or error}") from error
+    return listener
+
+
+class _Remote:
+    """One consumer of a client: delivers as long as there is credit."""
+
+    def __init__(self, id: int, consumer: QueueConsumer, connection: frames.Connection[frames.Request]) -> None:
+        self.id = id
+        self.consumer = consumer
+        self._connection = connection
+        self._credit = 0
+        self._granted = asyncio.Event()
+        self.pump = asyncio.get_running_loop().create_task(self._pump())
+
+    def grant(self, deliveries: int) -> None:
+        self._credit += deliveries
+        self._granted.set()
+
+    async def _pump(self) -> None:
+        while True:
+            await self._connection.writable()
+            if self._credit <= 0:
+                self._granted.clear()
+                await self._granted.wait()
+            entries = await self.consumer.take(self._credit)
+            self._credit -= len(entries)
+            sent = [
+                frames.Sent(entry.id, entry.subscription.topic, entry.encoded(), entry.redeliveries, entry.reason)
+                for entry in entries
+            ]
+            try:
+                self._connection.send(frames.Deliver(self.id, sent))
+            except StorageUnavailable:
+                return  # the connection is gone; who notices hands back what the consumer holds
+
+    async def close(self) -> None:
+        self.pump.cancel()
+        await self.consumer.close()
+
+
+class _Peer:
+    """One connected client."""
+
+    def __init__(self, ports: Ports, peers: set[_Peer]) -> None:
+        self._ports = ports
+        self._peers = peers
+        self._broker = cast(QueueBroker, ports.broker)
+        self._publisher = self._broker.publisher()
+        self._remotes: dict[int, _Remote] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._greeted = False
+        self._ended = False
+        self.connection = frames.Connection(frames.request_decoder(), self._received, self._lost)
+
+    def _lost(self, reason: str) -> None:
+        self._start(self.end())
+
+    async def end(self) -> None:
+        self._ended = True
+        self._peers.discard(self)
+        self.connection.abort()
+        remotes, self._remotes = self._remotes, {}
+        for remote in remotes.values():
+            await remote.close()
+
+    def _received(self, requests: Sequence[frames.Request]) -> None:
+        publishes: list[frames.Publish] = []
+        acks: list[frames.Ack] = []
+        for request in requests:
+            if not self._greeted:
+                self._greet(request)
+                continue
+            match request:
+                case frames.Publish():
+                    publishes.append(request)
+                case frames.Ack():
+                    acks.append(request)
+                case frames.Credit() | frames.Nack():
+                    self._steer(request)
+                case _:
+                    self._start(self._handle(request))
+        if publishes:
+            self._start(self._publish(publishes))
+        if acks:
+            self._start(self._acknowledge(acks))
+
+    def _steer(self, request: frames.Credit | frames.Nack) -> None:
+        remote = self._remotes.get(request.consumer)
+        if remote is None:
+            return  # it crossed the end of its consumer
+        if isinstance(request, frames.Credit):
+            remote.grant(request.deliveries)
+        else:
+            remote.consumer.hand_back(self._entries(request.consumer, request.entries), request.delay_ms)
+
+    def _greet(self, request: frames.Request) -> None:
+        if not isinstance(request, frames.Hello) or request.version != frames.PROTOCOL_VERSION:
+            self.connection.send(frames.Hello(frames.PROTOCOL_VERSION))
+            self.connection.refuse("a client of another release")
+            return
+        self._greeted = True
+        self.connection.send(frames.Hello(frames.PROTOCOL_VERSION))
+
+    async def _publish(self, requests: list[frames.Publish]) -> None:
+        """All that came together is one publish, confirmed by one frame."""
+        by_namespace: dict[str, list[tuple[str, str, bytes]]] = {}
+        for request in requests:
+            by_namespace.setdefault(request.namespace, []).extend(request.batch)
+        ids = [request.id for request in requests]
+        await self._confirmed(
+            ids, *(self._publisher.publish_encoded(name, batch) for name, batch in by_namespace.items())
+        )
+
+    async def _acknowledge(self, requests: list[frames.Ack]) -> None:
+        by_consumer: dict[int, list[int]] = {}
+        for request in requests:
+            by_consumer.setdefault(request.consumer, []).extend(request.entries)
+        settling = [
+            self._remotes[id].consumer.settle(self._entries(id, entries))
+            for id, entries in by_consumer.items()
+            if id in self._remotes
+        ]
+        await self._confirmed([request.id for request in requests], *settling)
+
+    async def _handle(self, request: frames.Request) -> None:
+        match request:
+            case frames.PublishRaw(id=id, topic=topic, namespace=namespace, data=data, reason=reason):
+                await self._confirmed([id], self._publisher.publish_raw(topic, namespace, data, reason))
+            case frames.Subscribe():
+                await self._confirmed([request.id], self._subscribe(request))
+            case frames.Unsubscribe(id=id, consumer=consumer):
+                if consumer in self._remotes:
+                    await self._remotes.pop(consumer).close()
+                await self._confirmed([id])
+            case frames.Call():
+                await self._call(request)
+            case _:
+                self.connection.refuse("a request out of place")
+
+    async def _subscribe(self, request: frames.Subscribe) -> None:
+        consumer = await self._broker.subscribe(
+            request.namespace, request.topics, request.subscription, cast(SubscriptionType, request.mode)
+        )
+        if self._ended:
+            await consumer.close()
+            return
+        self._remotes[request.consumer] = _Remote(request.consumer, consumer, self.connection)
+
+    async def _call(self, request: frames.Call) -> None:
+        try:
+            data = await calls.answer(self._ports, request.method, request.arguments)
+        except PerdureRuntimeError as error:
+            self._send(frames.Failed([request.id], type(error).__name__, str(error)))
+        except (LookupError, msgspec.MsgspecError) as error:
+            self._send(frames.Failed([request.id], StorageUnavailable.__name__, f"the engine cannot answer: {error}"))
+        else:
+            self._send(frames.Result(request.id, data))
+
+    async def _confirmed(self, ids: list[int], *work: Coroutine[Any, Any, None]) -> None:
+        try:
+            for each in work:
+                await each
+        except PerdureRuntimeError as error:
+            self._send(frames.Failed(ids, type(error).__name__, str(error)))
+        else:
+            self._send(frames.Done(ids))
+
+    def _send(self, frame: msgspec.Struct) -> None:
+        try:
+            self.connection.send(frame)
+        except StorageUnavailable:
+            pass  # nobody is there to be told; the client has told its callers
+
+    def _entries(self, consumer: int, ids: list[int]) -> list[Entry]:
+        remote = self._remotes[consumer]
+        return [entry for id in ids if (entry := remote.consumer.held(id)) is not None]
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
