@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from perdure import Client
+from perdure._client.backend import PortsBackend
 from perdure.cli.dev import engine, worker_command
+from perdure_runtime.ports import Ports
 
 WORKLOADS = Path(__file__).with_name("workloads.py")
 NAMESPACE = "default"
@@ -52,10 +54,15 @@ class Bench:
             await child.wait()
 
 
+def _client(ports: Ports) -> Client:
+    """On the engine's own ports, without a socket between."""
+    return Client(PortsBackend(ports.broker, ports.read_model, ports.store, NAMESPACE))
+
+
 @asynccontextmanager
 async def running(database: Path) -> AsyncIterator[Bench]:
     """An engine with one worker."""
-    async with engine(database, NAMESPACE) as (_, ports), Client.on_ports(ports, NAMESPACE) as client:
+    async with engine(database, NAMESPACE) as (_, ports), _client(ports) as client:
         bench = Bench(client, database)
         try:
             await bench.start_worker()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from perdure import Client
-from perdure.errors import PayloadTooLarge, RunFailed, SerializationError
+from perdure.errors import PayloadTooLarge, RunFailed, SerializationError, TaskFailed
 from tests.bad_input import hostile_app as app
 
 
@@ -72,7 +72,7 @@ def test_fifty_megabytes_as_a_result_fail_the_task() -> None:
 @pytest.mark.parametrize("wrong", ["three", None, [1], {"number": 1}, 1.5])
 def test_a_wrong_type_is_told_by_the_worker_with_the_parameter_s_name(wrong: object) -> None:
     async def work(client: Client) -> None:
-        with pytest.raises(RunFailed, match="number"):
+        with pytest.raises(TaskFailed, match="number"):
             await client.run("double", wrong)
 
     with_neighbour(work)

@@ -14,7 +14,6 @@ from rich.text import Text
 from perdure.cli import apps, timeline
 from perdure.cli import session as cli
 from perdure.cli.output import ExitCode, Problem, plain_table, print_one, print_rows, print_value, status_markup
-from perdure.errors import RunNotFound
 from perdure_runtime.ports import RunFilter
 from perdure_schemas.common import ConflictPolicy
 from perdure_schemas.events import Recorded
@@ -185,10 +184,7 @@ def show(
 
     async def work(client: Any) -> tuple[RunChanged, Sequence[Recorded]]:
         handle = client.handle(id, run_id=run_id)
-        described = await handle.describe()
-        if described is None:
-            raise RunNotFound(f"there is no run {id!r}")
-        return described, await handle.history()
+        return await handle.describe(), await handle.history()
 
     described, history = cli.with_client(database, namespace, work)
     found = {**_summary(described), "history": timeline.rows(history), "traceback": _traceback(history)}
