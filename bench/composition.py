@@ -56,7 +56,9 @@ class Bench:
 
 def _client(ports: Ports) -> Client:
     """On the engine's own ports, without a socket between."""
-    return Client(PortsBackend(ports.broker, ports.read_model, ports.store, NAMESPACE))
+    backend = PortsBackend(NAMESPACE)
+    backend.use(ports.broker, ports.read_model, ports.store)
+    return Client(backend)
 
 
 @asynccontextmanager

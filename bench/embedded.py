@@ -25,7 +25,6 @@ from rich.console import Console
 from rich.table import Table
 
 from perdure import Client
-from perdure.cli.locations import socket_path
 
 RESULT = Path("build/bench/embedded.json")
 ROUNDS = 5
@@ -133,7 +132,7 @@ async def measure_cold_start(folder: Path) -> float:
     for number in range(3):
         database = folder / f"cold-{number}" / "dev.sqlite"
         started = time.perf_counter()
-        async with ready_dev(database), Client.connect(socket_path(database)) as client:
+        async with ready_dev(database), Client.connect(database) as client:
             await hello(client)
             rounds.append(time.perf_counter() - started)
     return statistics.median(rounds)

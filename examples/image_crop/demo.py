@@ -36,7 +36,7 @@ def ledger() -> list[list[str]]:
 
 
 async def start_runs(engine: Engine, photographs: str, uploads: str) -> list[str]:
-    async with Client.connect(engine.socket) as client:
+    async with Client.connect(engine.database) as client:
         for name, seed in PHOTOGRAPHS.items():
             await client.start(publish_photograph, f"{photographs}/{seed}.jpg", uploads, name, id=name)
     return list(PHOTOGRAPHS)
@@ -59,7 +59,7 @@ async def kill_things(engine: Engine, show: Show) -> None:
 
 
 async def collect(engine: Engine, ids: list[str]) -> list[Album]:
-    async with Client.connect(engine.socket) as client:
+    async with Client.connect(engine.database) as client:
         handles: list[Handle[Album]] = [client.handle(publish_photograph, id) for id in ids]
         return [await handle.result(timeout=45) for handle in handles]
 

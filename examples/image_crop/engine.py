@@ -11,12 +11,11 @@ from typing import Self
 
 
 class Engine:
-    """The engine with its worker. `process` and `worker` are their process ids; clients connect to `socket`."""
+    """The engine with its worker. `process` and `worker` are their process ids; clients connect by `database`."""
 
     def __init__(self, app: Path, database: Path) -> None:
         self.database = database
         self.worker = 0
-        self.socket = ""
         self._command = [sys.executable, "-m", "perdure.cli", "dev", str(app), "--db", str(database)]
         self._child: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -39,9 +38,7 @@ class Engine:
         """One JSON object a line, since nobody sits at the other end."""
         async for line in lines:
             notice = json.loads(line)
-            if notice["event"] == "ready":
-                self.socket = notice["socket"]
-            elif notice["event"] == "worker-ready":
+            if notice["event"] == "worker-ready":
                 self.worker = notice["pid"]
                 self._ready.set()
 

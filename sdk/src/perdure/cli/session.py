@@ -51,15 +51,8 @@ def with_client(database: Path, namespace: str, work: Callable[[Client], Awaitab
     async def connected() -> T:
         if not path.exists():
             raise _not_running(database)
-        try:
-            client = Client.connect(path, namespace=namespace)
-            await client.__aenter__()
-        except (OSError, Unavailable) as error:
-            raise _not_running(database) from error
-        try:
+        async with Client.connect(path, namespace=namespace) as client:
             return await work(client)
-        finally:
-            await client.__aexit__(None, None, None)
 
     return run(connected)
 
@@ -92,7 +85,7 @@ def problem_of(error: Exception) -> Problem:
         case Refused():
             return Problem(str(error), hint="perdure show ID  tells the run's state", code=ExitCode.conflict)
         case Unavailable():
-            return Problem(str(error), hint="is `perdure dev APP` running?", code=ExitCode.unavailable)
+            return Problem(str(error), hint="perdure dev APP", code=ExitCode.unavailable)
         case SerializationError() | PayloadTooLarge() | DefinitionError() | NotInWorkflow():
             return Problem(str(error), code=ExitCode.usage)
         case ResultTimeout():

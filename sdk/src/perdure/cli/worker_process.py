@@ -21,7 +21,7 @@ from perdure.cli import apps
 from perdure.cli.output import Problem
 from perdure.cli.supervisor import EXIT_RELOAD
 from perdure.worker import Worker
-from perdure_runtime.adapters.socket import SocketBroker
+from perdure_runtime.adapters.socket import SocketPorts
 
 POLL_SECONDS = 0.3
 """Between two looks at the source files: a person does not notice, and 1,000 files cost 1 % of a core."""
@@ -62,8 +62,8 @@ def _load(app: str) -> ModuleType:
 async def _serve(module: ModuleType, socket: Path, namespace: str, ready_fd: int) -> int:
     loop = asyncio.get_running_loop()
     exit_code = 0
-    async with SocketBroker(socket) as broker:
-        worker = Worker(broker, [module], namespace=namespace, grace_seconds=GRACE_SECONDS)
+    async with SocketPorts(socket) as ports:
+        worker = Worker(ports.broker, [module], namespace=namespace, grace_seconds=GRACE_SECONDS)
 
         def reload() -> None:
             nonlocal exit_code
