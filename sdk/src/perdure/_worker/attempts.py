@@ -223,16 +223,16 @@ class Attempts:
         steps = self._answers.outcome(delivery, run, "failed", failure=failure)
         self._outbox.add(Answer(steps, [delivery], self.acks))
 
-    def give_back(self) -> list[Delivery]:
-        """At the end of the grace period: what still runs is stopped, unanswered, and goes to somebody else."""
-        unfinished = [attempt for attempt in self._running.values() if not attempt.answered]
-        for attempt in unfinished:
+    def give_up(self) -> None:
+        """At the end of the grace period: stop what still runs, unanswered. It will be delivered to somebody else."""
+        for attempt in self._running.values():
+            if attempt.answered:
+                continue
             attempt.answered = True
             self.abandoned += 1
             attempt.context.cancel("its worker ends")
             self.executors[attempt.task.mode].cancel(attempt)
             log.warning("attempt_handed_back", extra={"action": "attempt_handed_back", "task": attempt.run.name})
-        return [delivery for attempt in unfinished for delivery in attempt.deliveries]
 
 
 def _beat_seconds(run: RunTask) -> float:

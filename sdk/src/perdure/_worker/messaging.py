@@ -43,7 +43,6 @@ RECEIVE_MAX = 256
 RETRY_SECONDS = 0.5
 """After a consumer's error, before it is asked again."""
 DRAIN_POLL_SECONDS = 0.01
-NACK_DELAY_MS = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +90,7 @@ class Session:
         self._processes: ProcessTasks | None = None
         self._all_acks: list[Acks] = []
         self._turn_acks: Acks | None = None
-        self._turns_open: dict[int, Delivery] = {}
+        self._turns_open = 0
         self._receivers: list[asyncio.Task[None]] = []
         self._background: list[asyncio.Task[None]] = []
 
@@ -138,15 +137,11 @@ class Session:
         self._receivers.clear()
 
     async def finish(self, grace_seconds: float) -> None:
-        """Wait until all that was received is answered; then hand back what is not."""
+        """Wait until all that was received is answered; then stop what is not: `close` hands it back."""
         deadline = self._loop.time() + grace_seconds
         while not self._idle and self._loop.time() < deadline:  # noqa: ASYNC110  # once in a life
             await asyncio.sleep(DRAIN_POLL_SECONDS)
-        handed_back = self.attempts.give_back()
-        if handed_back and self.attempts.acks is not None:
-            await self.attempts.acks.consumer.nack(handed_back, NACK_DELAY_MS)
-        if self._turns_open and self._turn_acks is not None:
-            await self._turn_acks.consumer.nack(list(self._turns_open.values()), NACK_DELAY_MS)
+        self.attempts.give_up()
 
     @property
     def _idle(self) -> bool:
@@ -274,7 +269,7 @@ class Session:
                 self._reject(delivery, acks)
                 continue
             job = TurnJob(task, delivery)
-            self._turns_open[id(delivery)] = delivery
+            self._turns_open += 1
             if delivery.redeliveries >= DEATHS_MAX and not task.queries:
                 message = f"{delivery.redeliveries} workers died or lost their broker during this turn"
                 failure = Failure(name="WorkerDied", message=message)
@@ -302,7 +297,7 @@ class Session:
 
     def _answer_turn(self, job: TurnJob, answer: TurnAnswer) -> None:
         delivery, task = job.delivery, job.task
-        del self._turns_open[id(delivery)]
+        self._turns_open -= 1
         cause = delivery.message.id
         steps = [self._answers.query(query, result, cause) for query, result in answer.queries]
         body = answer.completed or answer.failed

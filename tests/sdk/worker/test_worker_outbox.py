@@ -1,0 +1,105 @@
+"""Answers: in order, confirmed, then acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import pytest
+
+from perdure._worker.outbox import Acks, Answer, Outbox
+from perdure_runtime.errors import MessageTooLarge, StorageUnavailable
+from perdure_runtime.ports import Consumer, Delivery, Publisher
+from perdure_schemas.messages import Message, WorkerHello
+
+pytestmark = pytest.mark.asyncio
+
+
+def message(id: str) -> Message:
+    body = WorkerHello(worker=id, build="", workflows=[], tasks=[], slots=1)
+    return Message(id=id, namespace="default", key=id, at=0, body=body)
+
+
+class Broker:
+    """A publisher and a consumer that keep a log, and do as `outcomes` says."""
+
+    def __init__(self, *outcomes: Exception) -> None:
+        self.log: list[str] = []
+        self.outcomes = list(outcomes)
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def publish(self, batch: Sequence[tuple[str, Message]]) -> None:
+        await self.gate.wait()
+        names = "+".join(message.id for _, message in batch)
+        if any(message.id == "huge" for _, message in batch):
+            raise MessageTooLarge("over 1 MB")
+        if self.outcomes:
+            self.log.append(f"lost {names}")
+            raise self.outcomes.pop()
+        self.log.append(names)
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        if self.outcomes:
+            raise self.outcomes.pop()
+        self.log.append(f"ack {'+'.join(d.message.id for d in deliveries)}")
+
+
+@asynccontextmanager
+async def running(broker: Broker) -> AsyncIterator[tuple[Outbox, Acks]]:
+    outbox, acks = Outbox(cast(Publisher, broker)), Acks(cast(Consumer, broker))
+    tasks = [asyncio.create_task(outbox.run()), asyncio.create_task(acks.run())]
+    yield outbox, acks
+    async with asyncio.timeout(5):
+        while not (outbox.idle and acks.idle):  # noqa: ASYNC110  # neither tells
+            await asyncio.sleep(0.001)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def delivery(id: str) -> Delivery:
+    return Delivery(topic="t", message=message(id), redeliveries=0)
+
+
+async def test_the_second_step_waits_for_the_first_and_rides_with_the_next_answer() -> None:
+    broker = Broker()
+    broker.gate.clear()
+    async with running(broker) as (outbox, acks):
+        outbox.add(Answer([("a", message("1a")), ("b", message("1b"))], [delivery("1")], acks))
+        await asyncio.sleep(0)
+        outbox.add(Answer([("a", message("2a"))], [delivery("2")], acks))
+        broker.gate.set()
+    assert broker.log[:2] == ["1a", "1b+2a"]
+    assert broker.log[2:] == ["ack 1+2"]
+
+
+async def test_nothing_is_acknowledged_before_all_is_confirmed() -> None:
+    broker = Broker(StorageUnavailable("down"), StorageUnavailable("down"))
+    async with running(broker) as (outbox, acks):
+        outbox.add(Answer([("a", message("1a")), ("b", message("1b"))], [delivery("1")], acks))
+    assert broker.log == ["lost 1a", "lost 1a", "1a", "1b", "ack 1"]
+
+
+async def test_a_lost_acknowledgement_is_repeated() -> None:
+    broker = Broker(StorageUnavailable("down"))
+    async with running(broker) as (_, acks):
+        acks.add([delivery("1")])
+        acks.add([delivery("2")])
+    assert broker.log == ["ack 1+2"]
+
+
+async def test_one_message_too_large_is_answered_otherwise_and_others_are_not_held_up() -> None:
+    broker = Broker()
+
+    def instead(problem: str) -> list[Any]:
+        return [("a", message("sorry"))] if "1 MB" in problem else []
+
+    async with running(broker) as (outbox, acks):
+        outbox.add(Answer([("a", message("1a"))], [delivery("1")], acks))
+        outbox.add(Answer([("a", message("huge")), ("b", message("2b"))], [delivery("2")], acks, instead=instead))
+    assert broker.log[0] == "1a"
+    assert [entry for entry in broker.log if not entry.startswith("ack")] == ["1a", "sorry"]
+    assert sorted("+".join(e[4:] for e in broker.log if e.startswith("ack")).split("+")) == ["1", "2"]
