@@ -19,7 +19,7 @@ from perdure.cli import session as cli
 from perdure.cli.locations import DATABASE, socket_path
 from perdure.cli.output import Format, print_json, stdout
 from perdure.cli.supervisor import Notice, Supervisor
-from perdure_runtime.adapters.socket import SocketServer
+from perdure_runtime.adapters.socket import serve
 from perdure_runtime.adapters.sqlite import open_sqlite
 from perdure_runtime.clock import SystemClock
 from perdure_runtime.embedded import Embedded
@@ -38,9 +38,12 @@ async def engine(database: Path, namespace: str) -> AsyncIterator[tuple[Embedded
     database.parent.mkdir(parents=True, exist_ok=True)
     opened = await open_sqlite(database, SystemClock())
     try:
-        ports = opened.ports
-        async with SocketServer(ports, socket_path(database)), Embedded(ports, namespace) as embedded:
-            yield embedded, ports
+        server = await serve(opened.ports, socket_path(database))
+        try:
+            async with Embedded(opened.ports, namespace) as embedded:
+                yield embedded, opened.ports
+        finally:
+            await server.close()
     finally:
         await opened.close()
 

@@ -21,7 +21,7 @@ from perdure.cli import apps
 from perdure.cli.output import Problem
 from perdure.cli.supervisor import EXIT_RELOAD
 from perdure.worker import Worker
-from perdure_runtime.adapters.socket import SocketPorts
+from perdure_runtime.adapters.socket import connect
 
 POLL_SECONDS = 0.3
 """Between two looks at the source files: a person does not notice, and 1,000 files cost 1 % of a core."""
@@ -60,29 +60,37 @@ def _load(app: str) -> ModuleType:
 
 
 async def _serve(module: ModuleType, socket: Path, namespace: str, ready_fd: int) -> int:
+    engine = await connect(socket)
+    try:
+        worker = Worker(engine.broker, [module], namespace=namespace, grace_seconds=GRACE_SECONDS)
+        return await _work(worker, ready_fd)
+    finally:
+        await engine.close()
+
+
+async def _work(worker: Worker, ready_fd: int) -> int:
+    """Until SIGTERM or a changed file; returns the exit code."""
     loop = asyncio.get_running_loop()
     exit_code = 0
-    async with SocketPorts(socket) as ports:
-        worker = Worker(ports.broker, [module], namespace=namespace, grace_seconds=GRACE_SECONDS)
 
-        def reload() -> None:
-            nonlocal exit_code
-            exit_code = EXIT_RELOAD
-            worker.drain()
+    def reload() -> None:
+        nonlocal exit_code
+        exit_code = EXIT_RELOAD
+        worker.drain()
 
-        def watch() -> None:
-            _wait_for_change(apps.source_files())
-            loop.call_soon_threadsafe(reload)
+    def watch() -> None:
+        _wait_for_change(apps.source_files())
+        loop.call_soon_threadsafe(reload)
 
-        loop.add_signal_handler(signal.SIGTERM, worker.drain)
-        running = asyncio.create_task(worker.run(), name="worker")
-        ready = asyncio.create_task(worker.ready.wait(), name="ready")
-        await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
-        if ready.done():
-            os.write(ready_fd, b"1")
-            threading.Thread(target=watch, daemon=True, name="source watch").start()
-        ready.cancel()
-        await running
+    loop.add_signal_handler(signal.SIGTERM, worker.drain)
+    running = asyncio.create_task(worker.run(), name="worker")
+    ready = asyncio.create_task(worker.ready.wait(), name="ready")
+    await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
+    if ready.done():
+        os.write(ready_fd, b"1")
+        threading.Thread(target=watch, daemon=True, name="source watch").start()
+    ready.cancel()
+    await running
     return exit_code
 
 
