@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
+import msgspec
+
+from perdure import convert
+from perdure._client import answers
+from perdure._client.ends import VISIBLE_POLL_SECONDS, VISIBLE_SECONDS_MAX, RunEnd, history
+from perdure._client.requests import Question, Requests
+from perdure._client.signals import Signals
+from perdure.errors import QueryFailed, ResultTimeout, RunNotFound
+from perdure.failures import failure_from_exception
+from perdure.workflow import handler_name, handler_signature
 from perdure_schemas import topics
 from perdure_schemas.common import Address, Outcome, Payload, Query
-from perdure_schemas.events import Edit, Recorded, RunEnded
+from perdure_schemas.events import Edit, Recorded
 from perdure_schemas.messages import (
     CancelTask,
+    CommandReply,
     CompleteTask,
     ControlAction,
     ControlRun,
@@ -21,24 +32,12 @@ from perdure_schemas.messages import (
     RetryTask,
     RunChanged,
     RunResult,
-    StartReply,
+    TaskMessage,
     TaskResult,
     UpdateResult,
     UpdateRun,
-    WaitForResult,
     WaitForTask,
 )
-
-from perdure import convert
-from perdure._client import answers
-from perdure._client.requests import Question, Requests, any_run
-from perdure._client.signals import Signals
-from perdure.errors import QueryFailed, ResultTimeout, RunNotFound
-from perdure.failures import failure_from_exception
-from perdure.workflow import handler_name, handler_signature
-
-if TYPE_CHECKING:
-    from perdure.flow import Channel
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,18 +46,32 @@ T_contra = TypeVar("T_contra", contravariant=True)
 
 QUERY_SECONDS_MAX = 10.0
 """A query is answered from memory, or after a replay; no replay takes longer."""
-VISIBLE_SECONDS_MAX = 2.0
-"""The read model follows the engine by milliseconds; a run not seen by then does not exist."""
-VISIBLE_POLL_SECONDS = 0.02
-HISTORY_PAGE = 1_000
 
-Decode = Callable[[Payload | None], Any]
+Decode: TypeAlias = Callable[[Payload | None], R]
+
+
+class SignalChannel(Protocol[T_contra]):
+    """What a client needs of a channel declared on a workflow class."""
+
+    @property
+    def name(self) -> str: ...
+
+    def encode(self, value: T_contra) -> Payload: ...
 
 
 class Handle(Generic[R]):
     """A run of a workflow. Without a run id it means the current run of the workflow id."""
 
-    def __init__(self, requests: Requests, signals: Signals, id: str, *, run_id: str = "", decode: Decode) -> None:
+    def __init__(
+        self,
+        requests: Requests,
+        signals: Signals,
+        id: str,
+        *,
+        run_id: str = "",
+        decode: Decode[R] = convert.decode,
+        expected: Question | None = None,
+    ) -> None:
         """Made by the client."""
         self.id = id
         """The workflow id."""
@@ -67,86 +80,317 @@ class Handle(Generic[R]):
         self._requests = requests
         self._signals = signals
         self._decode = decode
-        self._generation = 0
-        self._expected: Question | None = None
-
-    # --- its end ------------------------------------------------------------------------------------
+        self._end = RunEnd(requests, id, expected)
 
     async def result(self, timeout: float | None = None) -> R:
-        """Wait for the end and return what the workflow returned. Follows continue-as-new.
+        """Wait for the end and return what the workflow returned; follows continue-as-new.
 
         Raises:
             RunFailed: it ended otherwise; subclasses tell how: RunCanceled, RunTerminated, RunTimedOut.
             RunNotFound: there is no such run, or it is past its retention.
-            ResultTimeout: it is open still, after `timeout` seconds.
+            ResultTimeout: it is still open after `timeout` seconds.
         """
+        if timeout is None:
+            return run_value(await self._end.wait(self.run_id), self._decode)
         try:
             async with asyncio.timeout(timeout):
-                ended = await self._wait(self.run_id)
+                ended = await self._end.wait(self.run_id)
         except TimeoutError:
             raise ResultTimeout(f"run {self.id!r} is still open after {timeout} s; it goes on, ask again") from None
-        return self._value(ended)
+        return run_value(ended, self._decode)
 
-    def _value(self, ended: RunResult) -> R:
-        if ended.status == "completed":
-            value: R = self._decode(ended.result)
-            return value
-        raise answers.run_error(ended)
+    # --- talking to its code ------------------------------------------------------------------------
 
-    async def _wait(self, run_id: str) -> RunResult:
-        expected = self._expected
-        if expected is not None and expected.answer.done() and not expected.answer.cancelled():
-            return await self._follow(expected.answer.result())
-        wait = WaitForResult(workflow_id=self.id, run_id=run_id, reply_topic=self._requests.reply_topic)
-        question = self._requests.question(run_id or any_run(self.id))
-        message = self._requests.message(self.id, wait)
-        question.keys = (*question.keys, message.id)
-        self._requests.register(message.id, question)
+    @overload
+    async def signal(self, channel: SignalChannel[T], value: T, /) -> None: ...
+    @overload
+    async def signal(self, channel: str, value: Any = None, /) -> None: ...
+    async def signal(self, channel: Any, value: Any = None, /) -> None:
+        """Send a value to a channel; returns when it is recorded. Signals of one client arrive in its order.
+
+        Raises:
+            RunNotFound: the run has ended. A run that has not started yet will find the signal.
+            SerializationError: the value is not of the channel's type.
+        """
+        if isinstance(channel, str):
+            name, payload = channel, convert.encode(value, Any, f"the signal to {channel}")
+        else:
+            name, payload = channel.name, channel.encode(value)
+        reply = await self._signals.send(self.id, name, payload, self.run_id)
+        answers.check_reply(reply, "signal to", self.id)
+
+    @overload
+    async def query(self, query: str, /, *args: Any) -> Any: ...
+    @overload
+    async def query(self, query: Callable[Concatenate[Any, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    async def query(self, query: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Ask the run's code, by `Order.status` or by name. Works on ended runs too.
+
+        Raises:
+            QueryFailed: it raised, or nobody answered within QUERY_SECONDS_MAX.
+            RunNotFound: there is no such run.
+        """
+        name, payload, decode = _call(query, args, kwargs)
+        query_id = self._requests.new_id()
+        reply_to = Address(self._requests.reply_topic, "")
+        asked = Query(query_id=query_id, name=name, args=payload, reply_to=reply_to)
+        message = self._requests.message(self.id, QueryRun(workflow_id=self.id, query=asked, run_id=self.run_id))
         try:
-            if expected is None:
-                question.publish(topics.WORKFLOW_ENGINE, message)
-            question.repeat(topics.WORKFLOW_ENGINE, lambda: message)
-            return await self._follow(await question.answer)
-        finally:
-            question.close()
+            async with asyncio.timeout(QUERY_SECONDS_MAX):
+                result: QueryResult = await self._requests.ask(topics.WORKFLOW_ENGINE, message, query_id)
+        except TimeoutError:
+            raise QueryFailed(
+                f"query {name!r} of {self.id!r} was not answered within {QUERY_SECONDS_MAX:.0f} s: is a worker running?"
+            ) from None
+        if result.status != "ok" or result.failure is not None:
+            raise answers.query_error(result, name, self.id)
+        return decode(result.result)
 
-    async def _follow(self, ended: RunResult) -> RunResult:
-        """The end itself; of a run that continued as another, that one's."""
-        if ended.status == "not-found":
-            ended = await self._end_in_history(ended.run_id or self.run_id) or ended
-        if ended.status != "not-found" and ended.generation < self._generation:
-            self._expected = None
-            return await self._wait(self.run_id)
-        if ended.status == "continued-as-new" and ended.next_run_id:
-            self._expected = None
-            return await self._wait_for_next(ended.next_run_id)
-        return ended
+    @overload
+    async def update(self, update: str, /, *args: Any) -> Any: ...
+    @overload
+    async def update(
+        self, update: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+    async def update(self, update: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Have the run's code do something, by `Order.add` or by name, and return its answer.
 
-    async def _wait_for_next(self, run_id: str) -> RunResult:
-        """Its start may not have been recorded yet."""
+        Raises:
+            UpdateFailed: it raised.
+            Refused: the run has ended.
+            RunNotFound: there is no such run.
+        """
+        name, payload, decode = _call(update, args, kwargs)
+        update_id = self._requests.new_id()
+        body = UpdateRun(
+            workflow_id=self.id,
+            update_id=update_id,
+            name=name,
+            args=payload,
+            reply_topic=self._requests.reply_topic,
+            run_id=self.run_id,
+        )
+        message = self._requests.message(self.id, body)
+        result: UpdateResult = await self._requests.ask(topics.WORKFLOW_ENGINE, message, update_id)
+        if result.status != "ok" or result.failure is not None:
+            raise answers.update_error(result, name, self.id)
+        return decode(result.result)
+
+    # --- steering it --------------------------------------------------------------------------------
+
+    async def cancel(self, reason: str = "", *, actor: str = "") -> None:
+        """Ask the run to end: its code sees `asyncio.CancelledError`, and may tidy up.
+
+        Raises, as do the others:
+            RunNotFound: there is no such run.
+            Refused: it does not apply to the run's state; the message says why.
+        """
+        await self._control("cancel", reason, actor)
+
+    async def terminate(self, reason: str = "", *, actor: str = "") -> None:
+        """End the run at once; its code gets no word."""
+        await self._control("terminate", reason, actor)
+
+    async def pause(self, reason: str = "", *, actor: str = "") -> None:
+        """Take no further decisions; tasks under way go on."""
+        await self._control("pause", reason, actor)
+
+    async def unpause(self, reason: str = "", *, actor: str = "") -> None:
+        """Undo `pause`."""
+        await self._control("unpause", reason, actor)
+
+    async def _control(self, action: ControlAction, reason: str, actor: str) -> None:
+        topic = self._requests.reply_topic
+        body = ControlRun(
+            workflow_id=self.id, action=action, reason=reason, actor=actor, run_id=self.run_id, reply_topic=topic
+        )
+        reply = await self._requests.ask(topics.WORKFLOW_ENGINE, self._requests.message(self.id, body))
+        answers.check_reply(reply, action, self.id)
+
+    async def resume(
+        self,
+        *,
+        reason: str = "",
+        actor: str = "",
+        edits: Mapping[str, Sequence[Any]] | None = None,
+        skips: Mapping[str, Any] | None = None,
+        only: bool = False,
+    ) -> int:
+        """Go on from just before the failure of a failed or stuck run; what succeeded is not done again.
+
+        Args:
+            edits: other arguments, all of them, for tasks, by position.
+            skips: results instead of tasks, by position.
+            only: leave the parent that took this run's failure alone.
+
+        Returns:
+            The generation of the run from here on.
+        """
+        both = _edits(edits or {}, skips or {})
+        return await self._rewind(ResumeRun(workflow_id=self.id, reason=reason, actor=actor, edits=both, only=only))
+
+    async def reset(self, to: str, *, reason: str = "", actor: str = "") -> int:
+        """Go on from just before the command at position `to`; also of a run that has ended well.
+
+        Returns:
+            The generation of the run from here on.
+        """
+        return await self._rewind(ResumeRun(workflow_id=self.id, reason=reason, actor=actor, position=to))
+
+    async def _rewind(self, body: ResumeRun) -> int:
+        body = msgspec.structs.replace(body, run_id=self.run_id, reply_topic=self._requests.reply_topic)
+        message = self._requests.message(self.id, body)
+        reply: CommandReply = await self._requests.ask(topics.WORKFLOW_ENGINE, message)
+        answers.check_reply(reply, "resume" if not body.position else "reset", self.id)
+        self._end.drop_expected()
+        self._end.generation = max(self._end.generation, reply.generation)
+        return reply.generation
+
+    async def move(self, build: str | None, *, reason: str = "", actor: str = "") -> None:
+        """Pin the run to another build; `None` lets it run on any."""
+        topic = self._requests.reply_topic
+        body = MoveRun(
+            workflow_id=self.id, build=build, reason=reason, actor=actor, run_id=self.run_id, reply_topic=topic
+        )
+        reply = await self._requests.ask(topics.WORKFLOW_ENGINE, self._requests.message(self.id, body))
+        answers.check_reply(reply, "move", self.id)
+
+    # --- looking at it ------------------------------------------------------------------------------
+
+    async def describe(self) -> RunChanged:
+        """Where it stands: status, what it waits for, its last error.
+
+        Raises:
+            RunNotFound: there is no such run.
+        """
         loop = asyncio.get_running_loop()
-        until = loop.time() + VISIBLE_SECONDS_MAX
+        until = loop.time() + (VISIBLE_SECONDS_MAX if self.run_id else 0.0)
         while True:
-            ended = await self._wait(run_id)
-            if ended.status != "not-found" or loop.time() > until:
-                return ended
+            found = await self._requests.backend.get_run(self.id, self.run_id or None)
+            if found is not None:
+                return found
+            if loop.time() >= until:
+                raise RunNotFound(f"there is no run of workflow id {self.id!r}, or it is past its retention")
             await asyncio.sleep(VISIBLE_POLL_SECONDS)
 
-    async def _end_in_history(self, run_id: str) -> RunResult | None:
-        """Of a run that others have followed under its workflow id: the engine keeps only the last at hand."""
-        if not run_id:
-            return None
-        generation = 0
-        for recorded in await self._events(run_id):
-            if isinstance(recorded.event, RunEnded):
-                ended = recorded.event
-                return RunResult(
-                    workflow_id=self.id,
-                    run_id=run_id,
-                    status=ended.status,
-                    generation=generation,
-                    result=ended.result,
-                    failure=ended.failure,
-                    next_run_id=ended.next_run_id,
-                )
-        return None
+    async def history(self) -> Sequence[Recorded]:
+        """All its events.
+
+        Raises:
+            RunNotFound: there is no such run.
+        """
+        run_id = self.run_id or (await self.describe()).run_id
+        return await history(self._requests.backend, self.id, run_id)
+
+    def __repr__(self) -> str:
+        return f"<run {self.id!r} {self.run_id}>"
+
+
+def run_value(ended: RunResult, decode: Decode[R]) -> R:
+    """What the workflow returned.
+
+    Raises:
+        RunFailed, RunNotFound: as `Handle.result`.
+    """
+    if ended.status == "completed":
+        return decode(ended.result)
+    raise answers.run_error(ended)
+
+
+def _call(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, Payload, Decode[Any]]:
+    """Name, arguments, and how to read the result of a query or update."""
+    if isinstance(target, str):
+        return target, convert.encode(list(args), Any, f"the arguments of {target}"), convert.decode
+    signature = handler_signature(target)
+    return handler_name(target), signature.bind(args, kwargs), signature.decode_result
+
+
+def _edits(edits: Mapping[str, Sequence[Any]], skips: Mapping[str, Any]) -> list[Edit]:
+    changed = [Edit(position=p, args=convert.encode(list(a), Any, f"edit {p}")) for p, a in edits.items()]
+    return changed + [Edit(position=p, result=convert.encode(r, Any, f"skip {p}")) for p, r in skips.items()]
+
+
+class TaskHandle(Generic[R]):
+    """A stand-alone task, or by its id one of a workflow."""
+
+    def __init__(self, requests: Requests, id: str, *, name: str = "", decode: Decode[R] = convert.decode) -> None:
+        """Made by the client."""
+        self.id = id
+        self.name = name
+        self._requests = requests
+        self._decode = decode
+
+    async def result(self, timeout: float | None = None) -> R:
+        """Wait for its outcome.
+
+        Raises:
+            TaskFailed, TaskTimedOut, TaskCanceled: it did not complete.
+            RunNotFound: there is no such stand-alone task.
+            ResultTimeout: it has no outcome after `timeout` seconds.
+        """
+        body = WaitForTask(task_id=self.id, reply_topic=self._requests.reply_topic)
+        try:
+            async with asyncio.timeout(timeout):
+                message = self._requests.message(self.id, body)
+                result: TaskResult = await self._requests.ask(topics.TASK_ENGINE, message, self.id)
+        except TimeoutError:
+            raise ResultTimeout(f"task {self.id!r} has no outcome after {timeout} s; it goes on, ask again") from None
+        return task_value(result, self.name, self._decode)
+
+    async def cancel(self, reason: str = "", *, actor: str = "") -> None:
+        """Ask the running attempt to stop, and try no other.
+
+        Raises, as do the others:
+            RunNotFound: the task engine knows no such task.
+            Refused: the task has ended.
+        """
+        topic = self._requests.reply_topic
+        await self._command(CancelTask(task_id=self.id, reason=reason, actor=actor, reply_topic=topic), "cancel")
+
+    async def retry(self, *args: Any, reason: str = "", actor: str = "") -> None:
+        """A new attempt now; with other arguments, if any are given."""
+        payload = convert.encode(list(args), Any, "the arguments") if args else None
+        topic = self._requests.reply_topic
+        body = RetryTask(task_id=self.id, reason=reason, actor=actor, args=payload, reply_topic=topic)
+        await self._command(body, "retry")
+
+    async def complete(self, value: R, *, reason: str = "", actor: str = "") -> None:
+        """Give the result of a delegated task, or instead of a task that should not run any more."""
+        result = convert.encode(value, Any, "the result")
+        await self._settle("completed", result, None, reason=reason, actor=actor)
+
+    async def fail(self, error: BaseException, *, reason: str = "", actor: str = "") -> None:
+        """Fail a delegated task."""
+        await self._settle("failed", None, error, reason=reason, actor=actor)
+
+    async def _settle(
+        self, outcome: Outcome, result: Payload | None, error: BaseException | None, *, reason: str, actor: str
+    ) -> None:
+        body = CompleteTask(
+            task_id=self.id,
+            outcome=outcome,
+            result=result,
+            failure=None if error is None else failure_from_exception(error),
+            reason=reason,
+            actor=actor,
+            reply_topic=self._requests.reply_topic,
+        )
+        await self._command(body, "complete")
+
+    async def _command(self, body: TaskMessage, what: str) -> None:
+        reply = await self._requests.ask(topics.TASK_ENGINE, self._requests.message(self.id, body))
+        answers.check_reply(reply, f"{what} task", self.id)
+
+    def __repr__(self) -> str:
+        return f"<task {self.name} {self.id!r}>"
+
+
+def task_value(result: TaskResult, name: str, decode: Decode[R]) -> R:
+    """What the task returned.
+
+    Raises:
+        TaskFailed, RunNotFound: as `TaskHandle.result`.
+    """
+    if result.outcome in {"completed", "skipped"}:
+        return decode(result.result)
+    raise answers.task_error(result, name)

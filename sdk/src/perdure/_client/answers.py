@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, assert_never
-
-from perdure_schemas.common import Failure
-from perdure_schemas.messages import CommandReply, QueryResult, RunResult, StartReply, TaskResult, UpdateResult
+from typing import TypeVar, assert_never
 
 from perdure.errors import (
     AlreadyStarted,
@@ -23,6 +20,10 @@ from perdure.errors import (
     UpdateFailed,
 )
 from perdure.failures import exception_from_failure
+from perdure_schemas.common import Failure
+from perdure_schemas.messages import CommandReply, QueryResult, RunResult, StartReply, TaskResult, UpdateResult
+
+E = TypeVar("E", bound=PerdureError)
 
 _ENDS: dict[str, type[RunFailed]] = {
     "failed": RunFailed,
@@ -108,7 +109,7 @@ def update_error(result: UpdateResult, name: str, workflow_id: str) -> PerdureEr
     return _caused(error, result.failure)
 
 
-def _caused(error: Any, failure: Failure | None) -> Any:
+def _caused(error: E, failure: Failure | None) -> E:
     if failure is not None:
         error.__cause__ = exception_from_failure(failure)
     return error

@@ -7,12 +7,11 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from perdure_runtime.ports import Broker, Consumer, Delivery, ReadModel, RunFilter, RunKey, RunPage, Store
+from perdure._client.outbox import Outbox
+from perdure_runtime.ports import Broker, Consumer, Delivery, RunFilter, RunKey, RunPage
 from perdure_schemas import topics
 from perdure_schemas.events import Recorded
 from perdure_schemas.messages import Message, RunChanged, TaskChanged
-
-from perdure._client.outbox import Outbox
 
 _log = logging.getLogger("perdure.client")
 
@@ -49,17 +48,42 @@ class Backend(Protocol):
     async def history(self, workflow_id: str, run_id: str, after_seq: int, limit: int) -> Sequence[Recorded]: ...
 
 
+class Reads(Protocol):
+    """The part of a read model that clients use."""
+
+    async def list_runs(self, namespace: str, where: RunFilter, limit: int, cursor: str | None) -> RunPage: ...
+
+    async def get_run(self, namespace: str, workflow_id: str, run_id: str | None) -> RunChanged | None: ...
+
+    async def list_tasks(self, namespace: str, workflow_id: str, run_id: str) -> Sequence[TaskChanged]: ...
+
+    async def counts(self, namespace: str) -> dict[str, dict[str, int]]: ...
+
+
+class Histories(Protocol):
+    """The part of a store that clients use."""
+
+    async def history(self, key: RunKey, run_id: str, after_seq: int, up_to: int, limit: int) -> Sequence[Recorded]: ...
+
+
 class PortsBackend:
     """On a broker, a read model and a store of this process, or of one that a socket leads to."""
 
-    def __init__(self, broker: Broker, read_model: ReadModel, store: Store, namespace: str) -> None:
+    def __init__(self, namespace: str) -> None:
+        """Give it its ports by `use` before it is opened."""
         self.namespace = namespace
-        self._broker = broker
-        self._read_model = read_model
-        self._store = store
+        self._broker: Broker
+        self._read_model: Reads
+        self._store: Histories
         self._outbox: Outbox | None = None
         self._consumer: Consumer | None = None
         self._reader: asyncio.Task[None] | None = None
+
+    def use(self, broker: Broker, read_model: Reads, store: Histories) -> None:
+        """Work on these."""
+        self._broker = broker
+        self._read_model = read_model
+        self._store = store
 
     async def open(self, client_id: str, deliver: Callable[[Message], None]) -> None:
         inbox = topics.inbox(client_id)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from perdure.errors import PayloadTooLarge, PerdureError, Unavailable
 from perdure_runtime.errors import MessageTooLarge, StorageUnavailable
 from perdure_runtime.ports import Publisher
 from perdure_schemas.messages import Message
-
-from perdure.errors import PayloadTooLarge, PerdureError, Unavailable
 
 RETRY_SECONDS_FIRST = 0.05
 RETRY_SECONDS_MAX = 2.0

@@ -12,6 +12,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from perdure._client.backend import Backend
+from perdure._ids import IdSource
 from perdure_schemas.messages import (
     AttemptOutcome,
     Body,
@@ -24,9 +26,6 @@ from perdure_schemas.messages import (
     TaskResult,
     UpdateResult,
 )
-
-from perdure._client.backend import Backend
-from perdure._ids import IdSource
 
 ASK_AGAIN_SECONDS_FIRST = 4.0
 """Longer than an engine takes over from a dead one, so that most questions are asked once."""
@@ -171,7 +170,12 @@ class Requests:
 def _settle(question: Question, answer: Answer) -> None:
     if question.answer.done():
         return
-    if question.until_end and isinstance(answer, StartReply) and answer.status == "ok" and answer.run_id in question.keys:
+    if (
+        question.until_end
+        and isinstance(answer, StartReply)
+        and answer.status == "ok"
+        and answer.run_id in question.keys
+    ):
         return
     question.answer.set_result(answer)
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from perdure._client.requests import Question, Requests
 from perdure_schemas import topics
 from perdure_schemas.common import Payload
 from perdure_schemas.messages import CommandReply, SendSignal
-
-from perdure._client.requests import Question, Requests
 
 
 class _Lane:
