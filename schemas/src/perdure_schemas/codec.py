@@ -287,7 +287,9 @@ _SHAPES: dict[str, tuple[Callable[[_Fields], _Fields], Callable[[_Fields], _Fiel
 
 
 def _parse(fields: list[Any]) -> schema.Schema:
-    return parse_schema(schema.compose({"type": "record", "namespace": schema.NAMESPACE, "name": "Wire", "fields": fields}))
+    return parse_schema(
+        schema.compose({"type": "record", "namespace": schema.NAMESPACE, "name": "Wire", "fields": fields})
+    )
 
 
 def _write(parsed: schema.Schema, fields: Any) -> bytes:
