@@ -11,14 +11,15 @@ from pathlib import Path
 from perdure._worker.process import pin_hash_seed, run_until_signal
 from perdure.cli import apps
 from perdure.worker import GRACE_SECONDS, SLOTS, Worker
-from perdure_runtime.adapters.socket import SocketBroker
+from perdure_runtime.adapters.socket import connect
 
 
 async def _run(options: argparse.Namespace) -> None:
     module = apps.load(options.app)
-    async with SocketBroker(options.socket) as broker:
+    engine = await connect(options.socket)
+    try:
         worker = Worker(
-            broker,
+            engine.broker,
             [module],
             namespace=options.namespace,
             build=options.build,
@@ -26,6 +27,8 @@ async def _run(options: argparse.Namespace) -> None:
             grace_seconds=options.grace,
         )
         await run_until_signal(worker)
+    finally:
+        await engine.close()
 
 
 def main() -> None:

@@ -1,0 +1,101 @@
+"""A worker as a process of its own, over a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from perdure_runtime.adapters.socket import serve
+from perdure_schemas.common import TaskOptions
+from perdure_schemas.messages import AttemptOutcome, AttemptStarted, WorkerHello
+from tests.sdk.worker.engine import Engine, value
+
+pytestmark = pytest.mark.asyncio
+
+HEARTBEATS = TaskOptions(heartbeat_timeout_ms=2_000)
+APP = """
+import asyncio, os, sys
+from perdure.context import current_task
+from perdure.task import task
+
+@task
+async def seed() -> list[int]:
+    return [sys.flags.hash_randomization, os.getpid()]
+
+@task(mode="process")
+def pid() -> int:
+    return os.getpid()
+
+@task
+async def slow() -> str:
+    current_task().heartbeat()
+    await asyncio.sleep(0.3)
+    return "done"
+"""
+
+
+async def test_a_process_runs_an_app_from_a_file_and_drains_on_sigterm() -> None:
+    engine = Engine()
+    await engine.open()
+    with tempfile.TemporaryDirectory() as folder:  # short: the path of a socket has at most 107 bytes
+        app, socket = Path(folder) / "shop_app.py", Path(folder) / "s"
+        app.write_text(APP)
+        server = await serve(engine.ports, socket)
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONHASHSEED"}
+        environment["PYTHONPATH"] = os.pathsep.join(part for part in sys.path if part)
+        arguments = ["-m", "perdure._worker", "--socket", str(socket), "--app", str(app), "--build", "b7"]
+        child = await asyncio.create_subprocess_exec(sys.executable, *arguments, env=environment)
+        try:
+            hello = await engine.next(WorkerHello, timeout=20)
+            assert (hello.build, hello.tasks) == ("b7", ["pid", "seed", "slow"])
+            await engine.run_task("seed")
+            randomized, process = value((await engine.next(AttemptOutcome)).result)
+            assert (randomized, process) == (0, child.pid)
+            await engine.run_task("pid")
+            assert value((await engine.next(AttemptOutcome)).result) not in (child.pid, os.getpid())
+            run = await engine.run_task("slow", options=HEARTBEATS)
+            await engine.next(AttemptStarted)
+            child.send_signal(signal.SIGTERM)
+            outcome = await engine.next(AttemptOutcome)
+            assert (outcome.attempt_id, value(outcome.result)) == (run.attempt_id, "done")
+            assert await asyncio.wait_for(child.wait(), 5) == 0
+        finally:
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
+            await server.close()
+            await engine.close()
+
+
+async def test_an_attempt_of_a_killed_worker_is_delivered_again_and_announced() -> None:
+    engine = Engine()
+    await engine.open()
+    with tempfile.TemporaryDirectory() as folder:
+        app, socket = Path(folder) / "shop_app.py", Path(folder) / "s"
+        app.write_text(APP)
+        server = await serve(engine.ports, socket)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
+        arguments = ["-m", "perdure._worker", "--socket", str(socket), "--app", str(app)]
+        children = [await asyncio.create_subprocess_exec(sys.executable, *arguments, env=environment)]
+        try:
+            await engine.next(WorkerHello, timeout=20)
+            run = await engine.run_task("slow", options=HEARTBEATS)
+            assert (await engine.next(AttemptStarted)).deliveries == 1
+            children[0].kill()
+            await children[0].wait()
+            children.append(await asyncio.create_subprocess_exec(sys.executable, *arguments, env=environment))
+            assert (await engine.next(AttemptStarted, timeout=20)).deliveries == 2
+            assert (await engine.next(AttemptOutcome)).attempt_id == run.attempt_id
+        finally:
+            for child in children:
+                if child.returncode is None:
+                    child.kill()
+                    await child.wait()
+            await server.close()
+            await engine.close()
