@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
 from itertools import count
 from typing import Protocol
 from zlib import crc32
@@ -27,8 +28,6 @@ INBOX_PREFIX = "inbox."
 BACKLOG = ""
 """Name of the subscription that keeps what is published to a topic before anybody subscribes."""
 
-_MIX = 0x9E3779B97F4A7C15
-"""2^64 / golden ratio: spreads the bits of a checksum, so that each consumer gets its share of the keys."""
 _MASK = (1 << 64) - 1
 
 
@@ -181,7 +180,7 @@ class Subscription:
         if len(self.members) == 1:
             return self.members[0]
         hashed = crc32(key.encode())
-        return max(self.members, key=lambda member: ((hashed ^ member.seed) * _MIX & _MASK) >> 32)
+        return max(self.members, key=lambda member: hashed * member.seed & _MASK)
 
 
 class _Change(Protocol):
@@ -258,7 +257,8 @@ class QueueConsumer:
     def __init__(self, queues: Queues, journal: Journal) -> None:
         self._queues = queues
         self._journal = journal
-        self.seed = crc32(str(next(queues.seeds)).encode()) << 32
+        # Odd, for multiplicative hashing: each consumer ranks the keys in an order of its own.
+        self.seed = int.from_bytes(blake2b(b"%d" % next(queues.seeds), digest_size=8).digest(), "big") | 1
         self._subscriptions: list[Subscription] = []
         self._shared: list[Subscription] = []
         self._ready: deque[Entry] = deque()
@@ -363,9 +363,10 @@ class QueueConsumer:
         if self._closed:
             self.hand_back(entries, 0)
 
-    def held(self, id: int) -> Entry | None:
-        """An entry that is delivered here, and neither acknowledged nor handed back."""
-        return self._held.get(id)
+    def held(self, id: int, redeliveries: int) -> Entry | None:
+        """An entry whose delivery of that number is here, and neither acknowledged nor handed back."""
+        entry = self._held.get(id)
+        return entry if entry is not None and entry.redeliveries == redeliveries else None
 
     def held_of(self, subscription: Subscription) -> Iterator[Entry]:
         return (entry for entry in self._held.values() if entry.subscription is subscription)
@@ -393,9 +394,12 @@ class QueueConsumer:
         return True
 
     def _tokens(self, deliveries: Sequence[Delivery | Undeliverable]) -> list[Entry]:
-        held = self._held
-        tokens = [delivery.token for delivery in deliveries]
-        return [token for token in tokens if isinstance(token, Entry) and held.get(token.id) is token]
+        """Entries of those deliveries that are the latest of their message, and still held."""
+        return [
+            entry
+            for delivery in deliveries
+            if isinstance(entry := delivery.token, Entry) and self.held(entry.id, delivery.redeliveries) is entry
+        ]
 
 
 def _requeue(entries: list[Entry]) -> None:

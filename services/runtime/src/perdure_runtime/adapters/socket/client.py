@@ -236,7 +236,7 @@ class RemoteConsumer:
             self._waiter.set_result(None)
 
     def _delivery(self, epoch: int, sent: frames.Sent) -> Delivery | Undeliverable:
-        token, error = (epoch, sent.entry), sent.reason
+        token, error = (epoch, (sent.entry, sent.redeliveries)), sent.reason
         if error is None:
             try:
                 message = decode(sent.data)
@@ -245,7 +245,7 @@ class RemoteConsumer:
                 error = str(failure)
         return Undeliverable(topic=sent.topic, data=sent.data, error=error, redeliveries=sent.redeliveries, token=token)
 
-    def _entries(self, deliveries: Sequence[Delivery | Undeliverable]) -> list[int]:
+    def _entries(self, deliveries: Sequence[Delivery | Undeliverable]) -> list[frames.Held]:
         """Those of this connection: the engine has handed back all others."""
         tokens = [delivery.token for delivery in deliveries]
         return [token[1] for token in tokens if isinstance(token, tuple) and token[0] == self._link.epoch]

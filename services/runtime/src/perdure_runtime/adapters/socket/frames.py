@@ -21,6 +21,10 @@ FRAME_MAX_BYTES = 64 * 1024 * 1024
 _LENGTH = Packing(">I")
 
 
+Held: TypeAlias = tuple[int, int]
+"""(entry, redeliveries): a delivery that the client has."""
+
+
 class Hello(Struct, array_like=True, tag=0):
     """The first frame of each side."""
 
@@ -63,12 +67,12 @@ class Credit(Struct, array_like=True, tag=4):
 class Ack(Struct, array_like=True, tag=5):
     id: int
     consumer: int
-    entries: list[int]
+    entries: list[Held]
 
 
 class Nack(Struct, array_like=True, tag=6):
     consumer: int
-    entries: list[int]
+    entries: list[Held]
     delay_ms: int
 
 

@@ -185,7 +185,7 @@ class _Peer:
         )
 
     async def _acknowledge(self, requests: list[frames.Ack]) -> None:
-        by_consumer: dict[int, list[int]] = {}
+        by_consumer: dict[int, list[frames.Held]] = {}
         for request in requests:
             by_consumer.setdefault(request.consumer, []).extend(request.entries)
         settling = [
@@ -244,9 +244,9 @@ class _Peer:
         except StorageUnavailable:
             pass  # nobody is there to be told; the client has told its callers
 
-    def _entries(self, consumer: int, ids: list[int]) -> list[Entry]:
+    def _entries(self, consumer: int, held: list[frames.Held]) -> list[Entry]:
         remote = self._remotes[consumer]
-        return [entry for id in ids if (entry := remote.consumer.held(id)) is not None]
+        return [entry for id, number in held if (entry := remote.consumer.held(id, number)) is not None]
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

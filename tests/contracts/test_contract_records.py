@@ -1,0 +1,156 @@
+"""What every store of tasks, timers, lists, blobs and routing must do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from perdure_runtime.ports import Ports, Routing, RunFilter
+from perdure_schemas.common import Address, Payload, WorkflowRef
+from perdure_schemas.events import RunStatus
+from perdure_schemas.messages import RunChanged, ScheduleTimer, TaskChanged, TimerFired
+from tests.contracts.worlds import STORES, SteppedClock, open_ports
+
+Scenario = Callable[[Ports, SteppedClock], Awaitable[None]]
+
+
+@pytest.fixture(params=STORES)
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Scenario], None]:
+    async def world(scenario: Scenario) -> None:
+        clock = SteppedClock()
+        async with open_ports(request.param, tmp_path, clock) as ports:
+            await asyncio.wait_for(scenario(ports, clock), 10)
+
+    return lambda scenario: asyncio.run(world(scenario))
+
+
+def test_task_records_compare_and_set(run: Callable[[Scenario], None]) -> None:
+    async def scenario(ports: Ports, clock: SteppedClock) -> None:
+        tasks = ports.tasks
+        assert await tasks.load("ns", "t") == (0, None)
+        won = await asyncio.gather(tasks.save("ns", "t", 0, b"a", None), tasks.save("ns", "t", 0, b"b", None))
+        assert won == [True, False]
+        assert await tasks.load("ns", "t") == (1, b"a")
+        assert await tasks.save("ns", "t", 1, b"c", 1000)
+        assert await tasks.load("ns", "t") == (2, b"c")
+        clock.time += 1001
+        assert await tasks.load("ns", "t") == (0, None)
+        assert await tasks.save("ns", "t", 0, b"d", None)
+        assert await tasks.load("ns", "t") == (1, b"d")
+
+    run(scenario)
+
+
+def timer(id: str, due_at: int) -> ScheduleTimer:
+    fires = TimerFired(workflow_id="w", run_id="r", kind="command", command_id=id, due_at=due_at)
+    return ScheduleTimer(
+        timer_id=id, due_at=due_at, target=Address("workflow-engine", "w"), fires=fires, message_id=f"m{id}"
+    )
+
+
+def test_timers_in_due_order(run: Callable[[Scenario], None]) -> None:
+    async def scenario(ports: Ports, clock: SteppedClock) -> None:
+        timers = ports.timers
+        assert await timers.next_due("ns", 1) is None
+        await timers.put("ns", 1, [timer("c", 30), timer("a", 10), timer("b", 20)])
+        await timers.put("ns", 2, [timer("z", 1)])
+        await timers.put("ns", 1, [timer("c", 15)])
+        assert list(await timers.due("ns", 1, 20, 10)) == [timer("a", 10), timer("c", 15), timer("b", 20)]
+        assert list(await timers.due("ns", 1, 19, 1)) == [timer("a", 10)]
+        await timers.remove("ns", 1, ["a", "never"])
+        assert await timers.next_due("ns", 1) == 15
+
+    run(scenario)
+
+
+def changed(id: str, version: int, status: RunStatus = "running", started_at: int = 1) -> RunChanged:
+    return RunChanged(
+        workflow_id=id, run_id=f"{id}-run", name="order", version=version, status=status, generation=0,
+        started_at=started_at, changed_at=version, tags=["vip"] if id == "a" else ["vipers"],
+        attributes=Payload("json", b'{"city": "Bonn", "floor": 3}') if id == "a" else None,
+        waits_for="task charge (3)" if id == "a" else "",
+    )  # fmt: skip
+
+
+def test_old_changes_change_nothing_and_counts_are_exact(run: Callable[[Scenario], None]) -> None:
+    async def scenario(ports: Ports, clock: SteppedClock) -> None:
+        model = ports.read_model
+        await model.apply([("ns", changed("a", 1)), ("ns", changed("b", 1)), ("ns", changed("a", 3, "completed"))])
+        await model.apply([("ns", changed("a", 2, "stuck")), ("ns", changed("a", 3, "failed"))])
+        assert await model.counts("ns") == {"order": {"completed": 1, "running": 1}}
+        run = await model.get_run("ns", "a", None)
+        assert run is not None
+        assert run.status == "completed"
+        await model.forget("ns", "b", "b-run")
+        assert await model.counts("ns") == {"order": {"completed": 1}}
+        assert await model.get_run("ns", "b", "b-run") is None
+
+    run(scenario)
+
+
+def test_runs_are_listed_newest_first_in_pages(run: Callable[[Scenario], None]) -> None:
+    async def scenario(ports: Ports, clock: SteppedClock) -> None:
+        model = ports.read_model
+        await model.apply([("ns", changed(str(number), 1, started_at=number // 2)) for number in range(7)])
+        listed: list[str] = []
+        cursor: str | None = None
+        pages = 0
+        while pages == 0 or cursor is not None:
+            page = await model.list_runs("ns", RunFilter(), 3, cursor)
+            listed += [run.workflow_id for run in page.runs]
+            cursor = page.cursor
+            pages += 1
+        assert listed == ["6", "5", "4", "3", "2", "1", "0"]
+        assert pages == 3
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        RunFilter(tag="vip"),
+        RunFilter(attribute=("city", "Bonn")),
+        RunFilter(attribute=("floor", "3")),
+        RunFilter(waits_for="task charge"),
+        RunFilter(workflow_id="a", name="order", status="running"),
+        RunFilter(started_from=10, started_before=11),
+    ],
+)
+def test_filters(run: Callable[[Scenario], None], where: RunFilter) -> None:
+    async def scenario(ports: Ports, clock: SteppedClock) -> None:
+        await ports.read_model.apply([("ns", changed("a", 1, started_at=10)), ("ns", changed("b", 1, started_at=11))])
+        page = await ports.read_model.list_runs("ns", where, 10, None)
+        assert [run.workflow_id for run in page.runs] == ["a"]
+
+    run(scenario)
+
+
+def test_tasks_of_a_run(run: Callable[[Scenario], None]) -> None:
+    async def scenario(ports: Ports, clock: SteppedClock) -> None:
+        ref = WorkflowRef("w", "r", "order")
+        task = TaskChanged(task_id="t", name="charge", version=2, status="running", attempt=1, at=1, workflow=ref)
+        stale = msgspec.structs.replace(task, version=1, status="queued")
+        alone = msgspec.structs.replace(task, task_id="alone", workflow=None)
+        await ports.read_model.apply([("ns", task), ("ns", stale), ("ns", alone)])
+        assert list(await ports.read_model.list_tasks("ns", "w", "r")) == [task]
+
+    run(scenario)
+
+
+def test_blobs_and_routing(run: Callable[[Scenario], None]) -> None:
+    async def scenario(ports: Ports, clock: SteppedClock) -> None:
+        blob_id = await ports.blobs.put("ns", b"data")
+        assert await ports.blobs.put("ns", b"data") == blob_id
+        assert await ports.blobs.get("ns", blob_id) == b"data"
+        assert await ports.blobs.get("other", blob_id) is None
+        assert await ports.routing.get("ns", "order") == Routing()
+        routing = Routing(current="b1", ramping="b2", ramping_percent=10)
+        await ports.routing.put("ns", "order", routing)
+        assert await ports.routing.get("ns", "order") == routing
+
+    run(scenario)

@@ -1,0 +1,128 @@
+"""What every store of workflow state must do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from perdure_runtime.ports import NO_HEAD, Commit, Head, Ports, RunKey
+from perdure_schemas.events import CancelRequested, Recorded
+from tests.contracts.worlds import STORES, SteppedClock, open_ports
+
+KEY = RunKey("ns", "w")
+Scenario = Callable[[Ports, SteppedClock], Awaitable[None]]
+
+
+@pytest.fixture(params=STORES)
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Scenario], None]:
+    async def world(scenario: Scenario) -> None:
+        clock = SteppedClock()
+        async with open_ports(request.param, tmp_path, clock) as ports:
+            await asyncio.wait_for(scenario(ports, clock), 10)
+
+    return lambda scenario: asyncio.run(world(scenario))
+
+
+def events(first: int, last: int, cause: str = "m") -> list[Recorded]:
+    return [
+        Recorded(seq=seq, at=seq, cause=f"{cause}{seq}", event=CancelRequested(reason=str(seq), actor=""))
+        for seq in range(first, last + 1)
+    ]
+
+
+def commit(  # noqa: PLR0917 a table of values
+    expected: int, run_id: str, first: int, last: int, cause: str = "m", ttl: int | None = None
+) -> Commit:
+    head = Head(version=expected + 1, run_id=run_id, seq=last, runs=1)
+    return Commit(
+        key=KEY, expected_version=expected, head=head, events=events(first, last, cause),
+        commit_id=f"{run_id}{expected}", unborn_ttl_ms=ttl,
+    )  # fmt: skip
+
+
+def test_the_first_of_two_wins(run: Callable[[Scenario], None]) -> None:
+    async def scenario(ports: Ports, clock: SteppedClock) -> None:
+        store = ports.store
+        assert await store.load(KEY) == (NO_HEAD, ()) or (await store.load(KEY))[0] == NO_HEAD
+        results = await asyncio.gather(store.commit(commit(0, "r", 1, 2, "a")), store.commit(commit(0, "r", 1, 3, "b")))
+        assert results == [True, False]
+        assert await store.commit(commit(1, "r", 3, 3)) is True
+        assert await store.commit(commit(1, "r", 3, 3)) is False
+        head, history = await store.load(KEY)
+        assert head == Head(version=2, run_id="r", seq=3, runs=1)
+        assert [*history] == [*events(1, 2, "a"), *events(3, 3)]
+        assert await store.version(KEY) == 2
+        assert await store.version(RunKey("other", "w")) == 0
+
+    run(scenario)
+
+
+def test_history_in_pages(run: Callable[[Scenario], None]) -> None:
+    async def scenario(ports: Ports, clock: SteppedClock) -> None:
+        store = ports.store
+        for version, (first, last) in enumerate([(1, 3), (4, 4), (5, 9)]):
+            await store.commit(commit(version, "r", first, last))
+        assert list(await store.history(KEY, "r", 0, 9, 100)) == events(1, 9)
+        assert list(await store.history(KEY, "r", 1, 6, 100)) == events(2, 6)
+        assert list(await store.history(KEY, "r", 3, 9, 2)) == events(4, 5)
+        assert list(await store.history(KEY, "r", 9, 9, 2)) == []
+        assert list(await store.history(KEY, "none", 0, 9, 2)) == []
+
+    run(scenario)
+
+
+def test_causes_are_found_in_every_run_until_it_is_purged(run: Callable[[Scenario], None]) -> None:
+    async def scenario(ports: Ports, clock: SteppedClock) -> None:
+        store = ports.store
+        await store.commit(commit(0, "r1", 1, 2, "a"))
+        await store.commit(commit(1, "r2", 1, 1, "b"))
+        assert await store.find_cause(KEY, "a2") == ("r1", 2)
+        assert await store.find_cause(KEY, "b1") == ("r2", 1)
+        assert await store.find_cause(KEY, "c") is None
+        assert list(await store.history(KEY, "r1", 0, 9, 9)) == events(1, 2, "a")
+        assert await store.purge(KEY, "r1", 1, 1000) is False
+        assert not await store.tombstone(KEY, "r1")
+        assert await store.purge(KEY, "r1", 2, 1000) is True
+        assert await store.find_cause(KEY, "a2") is None
+        assert list(await store.history(KEY, "r1", 0, 9, 9)) == []
+        assert (await store.load(KEY))[0].run_id == "r2"
+        assert await store.tombstone(KEY, "r1")
+        clock.time += 1001
+        assert not await store.tombstone(KEY, "r1")
+
+    run(scenario)
+
+
+def test_purging_the_current_run_forgets_the_head(run: Callable[[Scenario], None]) -> None:
+    async def scenario(ports: Ports, clock: SteppedClock) -> None:
+        store = ports.store
+        await store.commit(commit(0, "r1", 1, 1, "a"))
+        await store.commit(commit(1, "r2", 1, 1, "b"))
+        assert await store.purge(KEY, "r2", 2, 1000)
+        assert (await store.load(KEY))[0] == NO_HEAD
+        assert await store.find_cause(KEY, "a1") == ("r1", 1)
+        assert await store.commit(commit(0, "r3", 1, 1, "c"))
+        assert [*(await store.load(KEY))[1]] == events(1, 1, "c")
+
+    run(scenario)
+
+
+def test_an_unborn_row_vanishes_or_is_born(run: Callable[[Scenario], None]) -> None:
+    async def scenario(ports: Ports, clock: SteppedClock) -> None:
+        store = ports.store
+        await store.commit(commit(0, "", 1, 2, "signal", ttl=1000))
+        assert await store.version(KEY) == 1
+        clock.time += 1001
+        assert await store.version(KEY) == 0
+        assert await store.find_cause(KEY, "signal1") is None
+        await store.commit(commit(0, "", 1, 2, "signal", ttl=1000))
+        await store.commit(commit(1, "r", 1, 3, "start"))
+        clock.time += 1001
+        head, history = await store.load(KEY)
+        assert (head.version, list(history)) == (2, events(1, 3, "start"))
+        assert await store.find_cause(KEY, "signal2") == ("r", 2), "a signal that came again is not recorded again"
+
+    run(scenario)

@@ -1,0 +1,150 @@
+"""The socket: lost connections, strangers, slow workers, reads."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from perdure_runtime.adapters.memory import memory_ports
+from perdure_runtime.adapters.socket import SocketClient, SocketServer, connect, frames, serve
+from perdure_runtime.errors import StorageUnavailable
+from perdure_runtime.ports import Ports, Routing, RunFilter
+from tests.contracts.test_contract_records import changed
+from tests.contracts.test_contract_store import KEY, commit, events
+from tests.contracts.worlds import SteppedClock, ids, message
+
+
+@asynccontextmanager
+async def connected(path: Path) -> AsyncIterator[tuple[Ports, SocketServer, SocketClient]]:
+    ports = memory_ports(SteppedClock())
+    server = await serve(ports, path / "s")
+    client = await connect(path / "s")
+    try:
+        yield ports, server, client
+    finally:
+        await client.close()
+        await server.close()
+
+
+def test_only_its_owner_may_use_the_socket(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path):
+            assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o600
+
+    asyncio.run(scenario())
+
+
+def test_a_lost_client_hands_back_what_it_held(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path) as (ports, _, client):
+            consumer = await client.broker.subscribe("ns", ["t"], "s", "shared")
+            await ports.broker.publisher().publish([("t", message("1")), ("t", message("2"))])
+            held = await consumer.receive(1)
+            assert ids(list(held)) == ["1"]
+            await client.close()
+            other = await ports.broker.subscribe("ns", ["t"], "s", "shared")
+            found = []
+            while len(found) < 2:
+                found += await other.receive()
+            assert sorted((delivery.message.id, delivery.redeliveries) for delivery in found) == [("1", 1), ("2", 0)]
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+def test_a_client_comes_back_by_itself(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path) as (ports, server, client):
+            consumer = await client.broker.subscribe("ns", ["t"], "s", "shared")
+            await ports.broker.publisher().publish([("t", message("1"))])
+            held = await consumer.receive()
+            waiting = asyncio.ensure_future(consumer.receive())
+            await server.close()
+            with pytest.raises(StorageUnavailable, match="engine"):
+                await client.broker.publisher().publish([("t", message("lost"))])
+            again = await serve(ports, tmp_path / "s")
+            found = await waiting
+            assert [(delivery.message.id, delivery.redeliveries) for delivery in found] == [("1", 1)]
+            await consumer.ack(held)  # of the lost connection: must not count for the new delivery
+            await consumer.nack(found, 0)
+            assert ids(list(await consumer.receive())) == ["1"]
+            await again.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+def test_a_slow_worker_holds_no_more_than_it_asked_for(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path) as (ports, _, client):
+            slow = await client.broker.subscribe("ns", ["t"], "s", "shared")
+            await ports.broker.publisher().publish([("t", message(str(number))) for number in range(100)])
+            assert len(await slow.receive(3)) == 3
+            other = await ports.broker.subscribe("ns", ["t"], "s", "shared")
+            taken = 0
+            while taken < 97:
+                taken += len(await other.receive())
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        struct.pack(">I", 65 * 1024 * 1024),
+        struct.pack(">I", 3) + b"\xff\xff\xff",
+        b"GET / HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_strangers_are_shown_out(tmp_path: Path, data: bytes) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path) as (_, _, client):
+            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+            writer.write(data)
+            assert await reader.read() == b""
+            writer.close()
+            await client.broker.publisher().publish([("t", message("others go on"))])
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+def test_another_release_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path):
+            hello = msgspec.msgpack.encode(frames.Hello(frames.PROTOCOL_VERSION + 1))
+            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+            writer.write(struct.pack(">I", len(hello)) + hello)
+            answer = await reader.read()
+            assert msgspec.msgpack.decode(answer[4:]) == [0, frames.PROTOCOL_VERSION]
+            writer.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+def test_nobody_listens(tmp_path: Path) -> None:
+    with pytest.raises(StorageUnavailable, match="no engine listens"):
+        asyncio.run(connect(tmp_path / "s"))
+
+
+def test_reads(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path) as (ports, _, client):
+            await ports.store.commit(commit(0, "r", 1, 5))
+            assert list(await client.reads.history(KEY, "r", 1, 4, 9)) == events(2, 4)
+            await ports.read_model.apply([("ns", changed("a", 1)), ("ns", changed("b", 1))])
+            page = await client.reads.list_runs("ns", RunFilter(tag="vip"), 5, None)
+            assert [run.workflow_id for run in page.runs] == ["a"]
+            first = await client.reads.list_runs("ns", RunFilter(), 1, None)
+            assert len((await client.reads.list_runs("ns", RunFilter(), 1, first.cursor)).runs) == 1
+            assert await client.reads.get_run("ns", "a", None) == changed("a", 1)
+            assert await client.reads.counts("ns") == {"order": {"running": 2}}
+            assert list(await client.reads.list_tasks("ns", "a", "r")) == []
+            await client.reads.put_routing("ns", "order", Routing(current="b1"))
+            assert await client.reads.get_routing("ns", "order") == Routing(current="b1")
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))

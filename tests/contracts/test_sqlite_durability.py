@@ -1,0 +1,147 @@
+"""The SQLite file: killed writers, second owners, full disks, damaged rows, newer files."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from perdure_runtime.adapters.sqlite import open_sqlite
+from perdure_runtime.adapters.sqlite.migrations import NewerDatabase
+from perdure_runtime.errors import AlreadyInUse, StorageUnavailable
+from perdure_runtime.ports import Delivery, RunKey, Undeliverable
+from tests.contracts.test_contract_store import KEY, commit, events
+from tests.contracts.worlds import SteppedClock, ids, message
+
+WRITER = Path(__file__).with_name("publisher_process.py")
+
+
+@pytest.mark.parametrize("confirmations", [1, 150, 700])
+def test_what_was_confirmed_survives_kill_nine(tmp_path: Path, confirmations: int) -> None:
+    path = tmp_path / "db.sqlite"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    with subprocess.Popen([sys.executable, str(WRITER), str(path)], stdout=subprocess.PIPE, env=environment) as writer:
+        assert writer.stdout is not None
+        for _ in range(confirmations):
+            assert writer.stdout.readline()
+        writer.send_signal(signal.SIGKILL)
+        rest = writer.stdout.read().split()
+    confirmed = int(rest[-1]) if rest else confirmations
+
+    async def reopened() -> None:
+        opened = await open_sqlite(path, SteppedClock())
+        head, history = await opened.ports.store.load(RunKey("ns", "w"))
+        assert head.seq in (confirmed, confirmed + 1)
+        assert [event.seq for event in history] == list(range(1, head.seq + 1))
+        consumer = await opened.ports.broker.subscribe("ns", ["t"], "s", "failover")
+        found = list(await consumer.receive(1_000_000))
+        assert ids(found) == [str(number) for number in range(1, head.seq + 1)], "one transaction: all or nothing"
+        assert {delivery.redeliveries for delivery in found} == {1}
+        await opened.close()
+
+    asyncio.run(reopened())
+
+
+def test_a_second_owner_is_told_at_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        path = tmp_path / "db.sqlite"
+        first = await open_sqlite(path, SteppedClock())
+        with pytest.raises(AlreadyInUse, match=r"db\.sqlite is in use .* --db"):
+            await open_sqlite(path, SteppedClock())
+        await first.close()
+        await (await open_sqlite(path, SteppedClock())).close()
+
+    asyncio.run(scenario())
+
+
+def test_a_full_disk_rolls_back_and_hands_out_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        opened = await open_sqlite(tmp_path / "db.sqlite", SteppedClock())
+        broker, store = opened.ports.broker, opened.ports.store
+        consumer = await broker.subscribe("ns", ["t"], "s", "failover")
+        await broker.publisher().publish([("t", message("before"))])
+        held = await consumer.receive()
+        connection = opened._database._connection
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+        many = [("t", message(f"{number}", "k" * 500)) for number in range(200)]
+        outcomes = await asyncio.gather(
+            broker.publisher().publish(many),
+            consumer.ack(held),
+            store.commit(commit(0, "r", 1, 1)),
+            return_exceptions=True,
+        )
+        assert [type(outcome) for outcome in outcomes] == [StorageUnavailable] * 3
+        assert "full" in str(outcomes[0])
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(consumer.receive(), 0.05)
+        connection.execute("PRAGMA max_page_count = 100000")
+        assert await store.version(KEY) == 0
+        await broker.publisher().publish([("t", message("after"))])
+        assert ids(list(await consumer.receive())) == ["after"]
+        await consumer.nack(held, 0)
+        assert ids(list(await consumer.receive())) == ["before"], "its acknowledgement was rolled back"
+        await opened.close()
+
+    asyncio.run(scenario())
+
+
+def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        path = tmp_path / "db.sqlite"
+        opened = await open_sqlite(path, SteppedClock())
+        broker = opened.ports.broker
+        consumer = await broker.subscribe("ns", ["t"], "s", "key-shared")
+        await broker.publisher().publish([("t", message(name)) for name in "1234"] + [("later", message("5"))])
+        first = await consumer.receive()
+        await consumer.ack([first[0], first[2]])
+        await opened.ports.store.commit(commit(0, "r", 1, 3))
+        await opened.close()
+        opened = await open_sqlite(path, SteppedClock())
+        consumer = await opened.ports.broker.subscribe("ns", ["t"], "s", "key-shared")
+        assert ids(list(await consumer.receive())) == ["2", "4"]
+        later = await opened.ports.broker.subscribe("ns", ["later"], "s", "failover")
+        assert ids(list(await later.receive())) == ["5"]
+        head, history = await opened.ports.store.load(KEY)
+        assert (head.version, list(history)) == (1, events(1, 3))
+        await opened.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_damaged_message_does_not_stop_the_others(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        path = tmp_path / "db.sqlite"
+        opened = await open_sqlite(path, SteppedClock())
+        await opened.ports.broker.publisher().publish([("t", message(name)) for name in "123"])
+        await opened.close()
+        with sqlite3.connect(path) as connection:
+            connection.execute("UPDATE messages SET data = x'ff00' WHERE id = 2")
+        connection.close()
+        opened = await open_sqlite(path, SteppedClock())
+        consumer = await opened.ports.broker.subscribe("ns", ["t"], "s", "failover")
+        found = await consumer.receive()
+        assert [type(delivery) for delivery in found] == [Delivery, Undeliverable, Delivery]
+        await consumer.ack(found)
+        await opened.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_newer_file_is_refused(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        path = tmp_path / "db.sqlite"
+        await (await open_sqlite(path, SteppedClock())).close()
+        with sqlite3.connect(path) as connection:
+            connection.execute("INSERT INTO schema_version VALUES (99)")
+        connection.close()
+        with pytest.raises(NewerDatabase, match="version 99"):
+            await open_sqlite(path, SteppedClock())
+
+    asyncio.run(scenario())

@@ -1,0 +1,62 @@
+"""The adapters under test, each opened the way its users open it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from perdure_runtime.adapters.memory import memory_ports
+from perdure_runtime.adapters.socket import connect, serve
+from perdure_runtime.adapters.sqlite import open_sqlite
+from perdure_runtime.ports import Broker, Delivery, Ports, Undeliverable
+from perdure_schemas.messages import CancelTimer, Message
+
+STORES = ["memory", "sqlite"]
+BROKERS = ["memory", "sqlite", "socket"]
+
+
+class SteppedClock:
+    """Time that moves when a test says so."""
+
+    def __init__(self) -> None:
+        self.time = 1_000_000
+
+    def now(self) -> int:
+        return self.time
+
+
+@asynccontextmanager
+async def open_ports(kind: str, path: Path, clock: SteppedClock) -> AsyncIterator[Ports]:
+    if kind == "memory":
+        yield memory_ports(clock)
+        return
+    opened = await open_sqlite(path / "db.sqlite", clock)
+    try:
+        yield opened.ports
+    finally:
+        await opened.close()
+
+
+@asynccontextmanager
+async def open_broker(kind: str, path: Path) -> AsyncIterator[Broker]:
+    if kind != "socket":
+        async with open_ports(kind, path, SteppedClock()) as ports:
+            yield ports.broker
+        return
+    async with open_ports("sqlite", path, SteppedClock()) as ports:
+        server = await serve(ports, path / "s")
+        client = await connect(path / "s")
+        try:
+            yield client.broker
+        finally:
+            await client.close()
+            await server.close()
+
+
+def message(id: str, key: str = "k") -> Message:
+    return Message(id=id, namespace="ns", key=key, at=1, body=CancelTimer(timer_id=id))
+
+
+def ids(deliveries: list[Delivery | Undeliverable]) -> list[str]:
+    return [delivery.message.id for delivery in deliveries if isinstance(delivery, Delivery)]
