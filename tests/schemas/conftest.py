@@ -39,7 +39,7 @@ def sample(hint: Any, name: str, within: tuple[Any, ...] = ()) -> Any:
     if origin is list:
         return [sample(args[0], f"{name}-1", within), sample(args[0], f"{name}-2", within)]
     if origin in (typing.Union, types.UnionType):
-        return sample([arg for arg in args if arg is not types.NoneType][0], name, within)
+        return sample(next(arg for arg in args if arg is not types.NoneType), name, within)
     simple = {str: f"{name} ü", int: crc32(name.encode()) * 1_000_003, float: 0.25, bool: True, bytes: b"\x00\xff"}
     return simple[hint]
 

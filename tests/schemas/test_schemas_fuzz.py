@@ -53,7 +53,7 @@ def values(hint: Any, depth: int = 0) -> st.SearchStrategy[Any]:
 def test_any_message_of_any_type_survives(body: type[Any]) -> None:
     @FEW
     @given(id=values(str), key=values(str), at=INT64, causation=values(str | None), body=values(body))
-    def survives(id: str, key: str, at: int, causation: str | None, body: Body) -> None:
+    def survives(*, id: str, key: str, at: int, causation: str | None, body: Body) -> None:
         message = Message(id=id, namespace="n", key=key, at=at, body=body, causation_id=causation)
         assert decode(encode(message)) == message
 

@@ -211,7 +211,7 @@ def _encode_record(value: Struct) -> bytes:
     return _write(_record_schema(name), {"v": schema.VERSION, "type": name, "body": body})
 
 
-def _decode_record(data: bytes, allowed: tuple[type[_T], ...]) -> _T:
+def _decode_record(data: bytes, allowed: Sequence[type[Any]]) -> Any:
     name = _type_name(data).decode()
     for kind in allowed:
         if kind.__name__ == name:

@@ -57,7 +57,7 @@ def envelope_schema(family: Family) -> dict[str, Any]:
 @cache
 def record(name: str) -> dict[str, Any]:
     """The file of one record as it is written: other records by name."""
-    (path,) = [path for path in folder().glob(f"*/{name}.avsc")]
+    (path,) = folder().glob(f"*/{name}.avsc")
     parsed: dict[str, Any] = json.loads(path.read_text("utf-8"))
     return parsed
 
