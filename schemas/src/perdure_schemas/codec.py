@@ -115,7 +115,8 @@ def decode_timer(data: bytes) -> ScheduleTimer:
     Raises:
         CodecError: these bytes are not from `encode_timer`.
     """
-    return _guarded(lambda data: _decode_record(data, (ScheduleTimer,)), data)
+    decoded: ScheduleTimer = _guarded(lambda data: _decode_record(data, (ScheduleTimer,)), data)
+    return decoded
 
 
 def encode_change(change: RunChanged | TaskChanged) -> bytes:
@@ -127,7 +128,8 @@ def decode_change(data: bytes) -> RunChanged | TaskChanged:
     Raises:
         CodecError: these bytes are not from `encode_change`.
     """
-    return _guarded(lambda data: _decode_record(data, (RunChanged, TaskChanged)), data)
+    decoded: RunChanged | TaskChanged = _guarded(lambda data: _decode_record(data, (RunChanged, TaskChanged)), data)
+    return decoded
 
 
 def encode_task(task: DispatchTask) -> bytes:
@@ -139,7 +141,8 @@ def decode_task(data: bytes) -> DispatchTask:
     Raises:
         CodecError: these bytes are not from `encode_task`.
     """
-    return _guarded(lambda data: _decode_record(data, (DispatchTask,)), data)
+    decoded: DispatchTask = _guarded(lambda data: _decode_record(data, (DispatchTask,)), data)
+    return decoded
 
 
 # --- messages ------------------------------------------------------------------------------------
