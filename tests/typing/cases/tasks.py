@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from datetime import timedelta
-from typing import Any, assert_type
+from typing import assert_type
 
 from perdure import Deferred, Retry, service, service_stub, task
 
@@ -50,9 +49,7 @@ async def workflow_code() -> None:
     assert_type(heavy(b"", 1), Deferred[bytes])
     assert_type(light.options(timeout=1)(2), Deferred[int])
     assert_type(four.options(retry=Retry())(1, "b"), Deferred[list[int]])
-    plain = one.fn(1)
-    assert_type(plain, Coroutine[Any, Any, str])
-    await plain
+    assert_type(await one.fn(1), str)
     assert_type(heavy.fn(b"", 2), bytes)
     assert_type(await (one(1) & light(2)), tuple[str, int])
     assert_type(await (one(1) | light(2)), str | int)
