@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
@@ -46,6 +47,21 @@ class Counter:
 @workflow
 async def broken() -> None:
     raise KeyError("a bug of its author")
+
+
+@workflow
+async def endless() -> None:
+    while True:
+        pass
+
+
+HELD = threading.Lock()
+HELD.acquire()
+
+
+@workflow
+async def in_c() -> None:
+    HELD.acquire(timeout=0.9)  # a call into C, which no interrupt reaches
 
 
 INLINE = pytest.mark.parametrize("inline", [False, True])
@@ -166,3 +182,38 @@ async def test_a_turn_that_took_three_workers_along_is_not_run() -> None:
         assert failed.kind == "worker-died"
         await worker.drain()
         await running
+
+
+@pytest.fixture
+def _short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in (("WARN", 0.1), ("INTERRUPT", 0.2), ("ABANDON", 0.1), ("LOOK", 0.05)):
+        monkeypatch.setattr(f"perdure._worker.turn_thread.{name}_SECONDS", seconds)
+
+
+@pytest.mark.usefixtures("_short_turns")
+async def test_an_endless_turn_is_named_and_ended_and_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    async with working(endless, hello, greet) as (engine, _):
+        run = Run(engine, "hello", "Ann")
+        first = await run.turn()
+        await Run(engine, "endless").ask()
+        run.settle(first.commands[0].id, "A")
+        second = await run.turn()
+        failed = await engine.next(WorkflowTaskFailed)
+        assert failed.kind == "timeout"
+        assert "in endless" in failed.failure.stack
+        assert [value(c.args) for c in second.commands] == [["again"]]
+    [record] = [r for r in caplog.records if getattr(r, "action", "") == "turn_blocks"]
+    assert vars(record)["function"] == "endless"
+    assert vars(record)["file"] == __file__
+
+
+@pytest.mark.usefixtures("_short_turns")
+async def test_a_turn_that_cannot_be_interrupted_is_left_behind() -> None:
+    async with working(in_c, hello, greet) as (engine, _):
+        stuck = Run(engine, "in_c")
+        await stuck.ask()
+        other = Run(engine, "hello", "Ann")
+        assert await other.turn()
+        failed = await engine.next(WorkflowTaskFailed)
+        assert (failed.workflow_id, failed.kind) == (stuck.id, "timeout")
+        assert "could not be interrupted" in failed.failure.message

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from perdure._replay.code import WorkflowCode
 from perdure._worker.answers import Answers
 from perdure._worker.attempts import DEATHS_MAX, Attempts
 from perdure._worker.histories import Histories
@@ -77,13 +78,9 @@ class Session:
             self._history_missing,
             reply_topic=self._answers.inbox,
         )
-        self._desk = TurnDesk(
-            {name: workflow.code for name, workflow in setup.registry.workflows.items()},
-            LiveInstances(setup.cache_bytes),
-            namespace=setup.namespace,
-            build=setup.build,
-            ids=setup.ids,
-        )
+        self._codes: Mapping[str, WorkflowCode] = {n: found.code for n, found in setup.registry.workflows.items()}
+        self._desk = self._make_desk()
+        """For the answers that need no turn; in simulations for all."""
         self._turns: TurnRunner | None = None
         self._user_loop: UserLoop | None = None
         self._threads = Threads()
@@ -121,7 +118,7 @@ class Session:
             inline = InlineTasks(report)
             self.attempts.executors = {"async": AsyncTasks(self._loop, report), "thread": inline, "process": inline}
             return
-        self._turns = TurnThread(self._desk, self._on_turns_done, self._loop)
+        self._turns = TurnThread(self._make_desk, self._on_turns_done, self._loop)
         self._user_loop = UserLoop()
         self._processes = ProcessTasks(self._threads, report)
         self.attempts.executors = {
@@ -129,6 +126,11 @@ class Session:
             "thread": ThreadTasks(self._threads, report),
             "process": self._processes,
         }
+
+    def _make_desk(self) -> TurnDesk:
+        setup = self._setup
+        live = LiveInstances(setup.cache_bytes)
+        return TurnDesk(self._codes, live, namespace=setup.namespace, build=setup.build, ids=setup.ids)
 
     async def stop_receiving(self) -> None:
         for receiver in self._receivers:

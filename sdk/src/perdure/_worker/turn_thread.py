@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import logging
 import queue
+import sys
 import threading
+import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from perdure._worker.handover import Handover
 from perdure._worker.turns import TurnDesk, TurnJob, TurnResult
+from perdure._worker.user_loop import blocking_frame
+from perdure.errors import Blocked
+
+log = logging.getLogger("perdure.worker")
 
 TurnDone = Callable[[list[tuple[TurnJob, TurnResult]]], None]
+
+WARN_SECONDS = 1.0
+"""A turn takes a fraction of a millisecond; one that takes so long computes or waits, which is a task's business."""
+INTERRUPT_SECONDS = 5.0
+"""Half of what the engine gives a turn; far over what a loaded machine makes of a good one."""
+ABANDON_SECONDS = 3.0
+"""After the interrupt. Python can be interrupted at once; a call into C cannot, and may never end."""
+REPLAYED_PER_SECOND = 1_000
+"""Events that even a slow machine replays: rebuilding a long history may take longer than a turn."""
+LOOK_SECONDS = 0.25
 
 
 class TurnRunner(Protocol):
@@ -30,33 +49,142 @@ class InlineTurns:
         self._done = done
 
     def submit(self, jobs: Sequence[TurnJob]) -> None:
-        self._done(list(zip(jobs, self._desk.run(jobs), strict=True)))
+        self._done([(job, self._desk.run(job)) for job in jobs])
 
     def stop(self) -> None:
         self._desk.close()
+
+
+class Lane:
+    """A thread with its live runs, which no other thread ever touches."""
+
+    def __init__(self, desk: TurnDesk, results: Handover[tuple[TurnJob, TurnResult]]) -> None:
+        self._desk = desk
+        self._results = results
+        self.jobs: queue.SimpleQueue[TurnJob | None] = queue.SimpleQueue()
+        self.lock = threading.Lock()
+        """Held to change any of the following."""
+        self.job: TurnJob | None = None
+        """What is being done."""
+        self.began = 0.0
+        self.warned = False
+        self.interrupted_at = 0.0
+        self.abandoned = False
+        # Never the main thread: no signal handler raises inside workflow code.
+        self.thread = threading.Thread(target=self._run, name="perdure-workflows", daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        while not self.abandoned and (job := self.jobs.get()) is not None:
+            self._begin(job)
+            result = self._desk.run(job)
+            if self._end():
+                self._results.put((job, result))
+        self._desk.close()
+
+    def _begin(self, job: TurnJob) -> None:
+        with self.lock:
+            self.job = job
+            self.began = time.monotonic()
+            self.warned = False
+            self.interrupted_at = 0.0
+
+    def _end(self) -> bool:
+        """Whether the result is still wanted. An interrupt that comes too late for its turn must not hit the next."""
+        with self.lock:
+            interrupted = self.interrupted_at
+            self.job = None
+        if interrupted:
+            try:
+                time.sleep(0.001)  # a pending interrupt is raised at the latest here
+            except Blocked:
+                pass
+        return not self.abandoned
+
+    def interrupt(self) -> None:
+        """Raise Blocked in the turn, with the lock held."""
+        self.interrupted_at = time.monotonic()
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread.ident or 0), ctypes.py_object(Blocked))
 
 
 class TurnThread:
-    """Turns on one dedicated thread, never the main one: no signal handler raises inside workflow code, and the
-    loop that talks to the broker goes on whatever a workflow does.
-    """
+    """Turns on a dedicated thread, watched: the loop that talks to the broker goes on whatever a workflow does."""
 
-    def __init__(self, desk: TurnDesk, done: TurnDone, loop: asyncio.AbstractEventLoop) -> None:
-        self._desk = desk
-        self._jobs: queue.SimpleQueue[Sequence[TurnJob] | None] = queue.SimpleQueue()
+    def __init__(self, make_desk: Callable[[], TurnDesk], done: TurnDone, loop: asyncio.AbstractEventLoop) -> None:
+        self._make_desk = make_desk
         self._results: Handover[tuple[TurnJob, TurnResult]] = Handover(loop, done)
-        self._thread = threading.Thread(target=self._run, name="perdure-workflows", daemon=True)
-        self._thread.start()
+        self._lane = Lane(make_desk(), self._results)
+        self._replacing = threading.Lock()
+        self._stopped = threading.Event()
+        threading.Thread(target=self._watch, name="perdure-turn-watch", daemon=True).start()
 
     def submit(self, jobs: Sequence[TurnJob]) -> None:
-        self._jobs.put(jobs)
+        with self._replacing:
+            for job in jobs:
+                self._lane.jobs.put(job)
 
     def stop(self) -> None:
-        self._jobs.put(None)
-        self._thread.join(timeout=1.0)
+        """Evict all that is live, unless a turn is still busy."""
+        self._stopped.set()
+        self._lane.jobs.put(None)
+        self._lane.thread.join(timeout=1.0)
 
-    def _run(self) -> None:
-        while (jobs := self._jobs.get()) is not None:
-            for job, result in zip(jobs, self._desk.run(jobs), strict=True):
-                self._results.put((job, result))
-        self._desk.close()
+    def _watch(self) -> None:
+        while not self._stopped.wait(LOOK_SECONDS):
+            if sys.gettrace() is not None or threading.gettrace() is not None:
+                continue  # somebody looks at the turn in a debugger
+            lane = self._lane
+            with lane.lock:
+                job = lane.job
+                if job is None:
+                    continue
+                spent = time.monotonic() - lane.began
+                replay = len(job.records or ()) / REPLAYED_PER_SECOND
+                if spent > WARN_SECONDS + replay and not lane.warned:
+                    lane.warned = True
+                    _tell(lane.thread, job, spent)
+                if spent > INTERRUPT_SECONDS + replay and not lane.interrupted_at:
+                    lane.interrupt()
+                lane.abandoned = bool(lane.interrupted_at) and time.monotonic() - lane.interrupted_at > ABANDON_SECONDS
+            if lane.abandoned:
+                self._replace(lane, job)
+
+    def _replace(self, lane: Lane, job: TurnJob) -> None:
+        """Its thread may never come back: the other runs go on in a new one, from their histories."""
+        log.error("turn_abandoned", extra={"action": "turn_abandoned", "workflow_id": job.task.workflow_id})
+        desk = self._make_desk()
+        failed = desk.timed_out(job, time.monotonic() - lane.began)
+        with self._replacing:
+            self._lane = Lane(desk, self._results)
+            while True:
+                try:
+                    self._lane.jobs.put(lane.jobs.get_nowait())
+                except queue.Empty:
+                    break
+        self._results.put((job, failed))
+
+
+def _tell(thread: threading.Thread, job: TurnJob, spent: float) -> None:
+    frame = sys._current_frames().get(thread.ident or 0)
+    if frame is None:
+        return
+    code = blocking_frame(frame).f_code
+    line = blocking_frame(frame).f_lineno
+    log.warning(
+        "turn_blocks: %s:%d in %s has kept a turn of workflow %s for %.1f s; all workflows of this worker wait. "
+        "Computing and waiting belong in a task.",
+        code.co_filename,
+        line,
+        code.co_qualname,
+        job.task.name,
+        spent,
+        extra={
+            "action": "turn_blocks",
+            "workflow": job.task.name,
+            "workflow_id": job.task.workflow_id,
+            "file": code.co_filename,
+            "line": line,
+            "function": code.co_qualname,
+            "stack": "".join(traceback.format_stack(frame)),
+        },
+    )

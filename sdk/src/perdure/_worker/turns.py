@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from perdure._replay.code import RunContext, WorkflowCode
 from perdure._replay.instance import Instance
 from perdure._worker.live import LiveInstances
+from perdure.errors import Blocked
 from perdure.failures import failure_from_exception
 from perdure_core.history import effective
 from perdure_runtime.ports import Delivery
@@ -64,20 +65,23 @@ class TurnDesk:
         self._build = build
         self._ids = ids
 
-    def run(self, jobs: Sequence[TurnJob]) -> list[TurnResult]:
-        """Never raises for what one job does to itself: each job gets its answer."""
-        return [self._run_safely(job) for job in jobs]
-
-    def close(self) -> None:
-        """Evict everything: no finalizer of workflow code may run at another time, on another thread."""
-        self._cache.clear()
-
-    def _run_safely(self, job: TurnJob) -> TurnResult:
+    def run(self, job: TurnJob) -> TurnResult:
+        """Never raises: what a job does to itself is its answer."""
         try:
             return self._run(job)
         except BaseException as error:  # our own bug, or an interrupt that came late: the run must hear of it
             self._cache.discard(job.task.workflow_id, job.task.run_id)
-            return TurnAnswer(failed=self.failure(job.task, "bug", failure_from_exception(error)))
+            kind: StuckKind = "timeout" if isinstance(error, Blocked) else "bug"
+            return TurnAnswer(failed=self.failure(job.task, kind, failure_from_exception(error)))
+
+    def timed_out(self, job: TurnJob, seconds: float) -> TurnAnswer:
+        """The answer to a turn that another desk does not end."""
+        message = f"the turn has not ended within {seconds:.0f} s and could not be interrupted"
+        return TurnAnswer(failed=self.failure(job.task, "timeout", Failure(name="Blocked", message=message)))
+
+    def close(self) -> None:
+        """Evict everything: no finalizer of workflow code may run at another time, on another thread."""
+        self._cache.clear()
 
     def _run(self, job: TurnJob) -> TurnResult:
         task = job.task
