@@ -33,7 +33,7 @@ def test_task_records_compare_and_set(run: Callable[[Scenario], None]) -> None:
         tasks = ports.tasks
         assert await tasks.load("ns", "t") == (0, None)
         won = await asyncio.gather(tasks.save("ns", "t", 0, b"a", None), tasks.save("ns", "t", 0, b"b", None))
-        assert won == [True, False]
+        assert list(won) == [True, False]
         assert await tasks.load("ns", "t") == (1, b"a")
         assert await tasks.save("ns", "t", 1, b"c", 1000)
         assert await tasks.load("ns", "t") == (2, b"c")

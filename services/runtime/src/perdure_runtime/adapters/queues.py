@@ -7,188 +7,21 @@ acknowledgement durable. Nothing is handed to a consumer before its journal says
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import count
 from typing import Protocol
-from zlib import crc32
 
+from perdure_runtime.adapters.subscriptions import INBOX_PREFIX, Entry, Inlet, Subscription
 from perdure_runtime.errors import AlreadyInUse, StorageUnavailable
 from perdure_runtime.ports import Delivery, SubscriptionType, Undeliverable
-from perdure_schemas.codec import CodecError, decode, encode
 from perdure_schemas.messages import Message
 
 MESSAGE_MAX_BYTES = 1024 * 1024
 """A larger value goes to the blob store by reference: brokers and their replicas copy every message whole."""
 
-INBOX_PREFIX = "inbox."
-"""Topics of one instance: they live as long as their consumer and are in no journal."""
-
 BACKLOG = ""
 """Name of the subscription that keeps what is published to a topic before anybody subscribes."""
-
-_MASK = (1 << 64) - 1
-
-
-class Entry:
-    """One message in one subscription."""
-
-    __slots__ = ("data", "id", "key", "message", "reason", "redeliveries", "settled", "subscription")
-
-    def __init__(
-        self, id: int, subscription: Subscription, key: str, message: Message | None, *, data: bytes | None = None
-    ) -> None:
-        self.id = id
-        """Grows in the order of publishing."""
-        self.subscription = subscription
-        self.key = key
-        self.message = message
-        """`None` until a consumer in this process wants it, if it came as bytes."""
-        self.data = data
-        self.reason: str | None = None
-        """Set on a dead letter that is no message."""
-        self.redeliveries = 0
-        self.settled = False
-        """Acknowledged, though perhaps not yet durably so."""
-
-    def encoded(self) -> bytes:
-        if self.data is None:
-            assert self.message is not None
-            self.data = encode(self.message)
-        return self.data
-
-    def delivery(self) -> Delivery | Undeliverable:
-        topic = self.subscription.topic
-        if self.message is None:
-            assert self.data is not None
-            error = self.reason
-            if error is None:
-                try:
-                    self.message = decode(self.data)
-                except CodecError as failure:
-                    error = str(failure)
-            if error is not None:
-                return Undeliverable(
-                    topic=topic, data=self.data, error=error, redeliveries=self.redeliveries, token=self
-                )
-        assert self.message is not None
-        return Delivery(topic=topic, message=self.message, redeliveries=self.redeliveries, token=self)
-
-
-class Subscription:
-    """A position in a topic that consumers share. Entries without a consumer wait in `pool`, in order."""
-
-    __slots__ = ("members", "name", "namespace", "number", "pinned", "pool", "topic", "type")
-
-    def __init__(self, namespace: str, topic: str, name: str, type: SubscriptionType, *, number: int) -> None:
-        self.namespace = namespace
-        self.topic = topic
-        self.name = name
-        self.type = type
-        self.number = number
-        """The journal's key."""
-        self.members: list[QueueConsumer] = []
-        self.pool: deque[Entry] = deque()
-        self.pinned: dict[str, tuple[QueueConsumer, set[int]]] = {}
-        """key-shared: keys that stay at a consumer other than their usual one, while it holds these entries."""
-
-    @property
-    def ephemeral(self) -> bool:
-        return self.topic.startswith(INBOX_PREFIX)
-
-    def route(self, entry: Entry) -> None:
-        """Give an entry to the consumer it belongs to, behind all others."""
-        target = self._target(entry)
-        if target is None:
-            self.pool.append(entry)
-            self.wake_one()
-        else:
-            target.push(entry)
-
-    def requeue(self, entries: Iterable[Entry]) -> None:
-        """Entries that were delivered and handed back: in front of all others, in their order."""
-        for entry in sorted(entries, key=_by_id, reverse=True):
-            target = self._target(entry)
-            if target is None:
-                self.pool.appendleft(entry)
-                self.wake_one()
-            else:
-                target.push_front(entry)
-
-    def wake_one(self) -> None:
-        """Rouse one waiting member of a shared subscription, each in its turn."""
-        if self.type != "shared":
-            return
-        for index, member in enumerate(self.members):
-            if member.wake():
-                self.members.append(self.members.pop(index))
-                return
-
-    def join(self, member: QueueConsumer, type: SubscriptionType) -> None:
-        """Raises AlreadyInUse: it is exclusive, or of another type."""
-        if self.members and (type == "exclusive" or type != self.type):
-            raise AlreadyInUse(
-                f"subscription {self.name!r} of topic {self.topic!r} has a consumer ({self.type}); "
-                f"it must leave before a consumer of type {type} can join"
-            )
-        self.type = type
-        self._rebalance(lambda: self.members.append(member))
-
-    def leave(self, member: QueueConsumer) -> None:
-        self._rebalance(lambda: self.members.remove(member))
-
-    def release(self, entry: Entry) -> None:
-        """An entry left its consumer: an unpinned key goes to its usual consumer again."""
-        if not self.pinned:
-            return
-        pin = self.pinned.get(entry.key)
-        if pin is not None:
-            pin[1].discard(entry.id)
-            if not pin[1]:
-                del self.pinned[entry.key]
-
-    def _rebalance(self, change: _Change) -> None:
-        waiting = list(self.pool)
-        for member in self.members:
-            waiting += member.give_up(self)
-        change()
-        self.pool.clear()
-        self.pinned.clear()
-        if self.type == "key-shared":
-            for member in self.members:
-                for entry in member.held_of(self):
-                    if self._usual(entry.key) is not member:
-                        self.pinned.setdefault(entry.key, (member, set()))[1].add(entry.id)
-        for entry in sorted(waiting, key=_by_id):
-            self.route(entry)
-
-    def _target(self, entry: Entry) -> QueueConsumer | None:
-        if not self.members or self.type == "shared":
-            return None
-        if self.type != "key-shared":
-            return self.members[0]
-        if self.pinned:
-            pin = self.pinned.get(entry.key)
-            if pin is not None:
-                pin[1].add(entry.id)
-                return pin[0]
-        return self._usual(entry.key)
-
-    def _usual(self, key: str) -> QueueConsumer:
-        """The consumer of a key: rendezvous hashing, so that a change of members moves few keys."""
-        if len(self.members) == 1:
-            return self.members[0]
-        hashed = crc32(key.encode())
-        return max(self.members, key=lambda member: hashed * member.seed & _MASK)
-
-
-class _Change(Protocol):
-    def __call__(self) -> None: ...
-
-
-def _by_id(entry: Entry) -> int:
-    return entry.id
 
 
 class Journal(Protocol):
@@ -259,61 +92,34 @@ class QueueConsumer:
         self._journal = journal
         # Odd, for multiplicative hashing: each consumer ranks the keys in an order of its own.
         self.seed = int.from_bytes(blake2b(b"%d" % next(queues.seeds), digest_size=8).digest(), "big") | 1
+        self.inlet = Inlet()
         self._subscriptions: list[Subscription] = []
-        self._shared: list[Subscription] = []
-        self._ready: deque[Entry] = deque()
         self._held: dict[int, Entry] = {}
-        self._waiter: asyncio.Future[None] | None = None
         self._closed = False
 
     def join(self, subscription: Subscription, type: SubscriptionType) -> None:
         subscription.join(self, type)
         self._subscriptions.append(subscription)
         if type == "shared":
-            self._shared.append(subscription)
+            self.inlet.shared.append(subscription)
 
     async def receive(self, limit: int = 256) -> Sequence[Delivery | Undeliverable]:
         return [entry.delivery() for entry in await self.take(limit)]
 
     async def take(self, limit: int) -> list[Entry]:
         """What `receive` delivers, still encoded if it came so."""
-        if self._ready:
+        if self.inlet:
             await asyncio.sleep(0)  # a consumer that finds work each time must not starve the loop
         while True:
             if self._closed:
                 raise StorageUnavailable("this consumer is closed")
-            entries = self._take(limit)
+            entries = self.inlet.take(limit)
             if entries:
+                held = self._held
+                for entry in entries:
+                    held[entry.id] = entry
                 return entries
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            except asyncio.CancelledError:
-                self._waiter = None
-                for subscription in self._shared:
-                    if subscription.pool:
-                        subscription.wake_one()
-                raise
-            self._waiter = None
-
-    def _take(self, limit: int) -> list[Entry]:
-        ready, held = self._ready, self._held
-        entries: list[Entry] = []
-        while ready and len(entries) < limit:
-            entries.append(ready.popleft())
-        if self._shared:
-            self._take_shared(entries, limit)
-        for entry in entries:
-            held[entry.id] = entry
-        return entries
-
-    def _take_shared(self, entries: list[Entry], limit: int) -> None:
-        for subscription in self._shared:
-            pool = subscription.pool
-            share = -(-len(pool) // len(subscription.members))
-            for _ in range(min(share, limit - len(entries))):
-                entries.append(pool.popleft())
-        self._shared.append(self._shared.pop(0))  # no topic starves another
+            await self.inlet.wait()
 
     async def ack(self, deliveries: Sequence[Delivery | Undeliverable]) -> None:
         await self.settle(self._tokens(deliveries))
@@ -348,7 +154,7 @@ class QueueConsumer:
             if subscription.ephemeral:
                 self._queues.drop(subscription)
         self.hand_back([entry for entry in self._held.values() if not entry.settled], 0)
-        self.wake()
+        self.inlet.wake()
 
     def forget(self, entries: Iterable[Entry]) -> None:
         """The journal has their acknowledgement."""
@@ -370,28 +176,6 @@ class QueueConsumer:
 
     def held_of(self, subscription: Subscription) -> Iterator[Entry]:
         return (entry for entry in self._held.values() if entry.subscription is subscription)
-
-    def push(self, entry: Entry) -> None:
-        self._ready.append(entry)
-        self.wake()
-
-    def push_front(self, entry: Entry) -> None:
-        self._ready.appendleft(entry)
-        self.wake()
-
-    def give_up(self, subscription: Subscription) -> list[Entry]:
-        """Entries of the subscription that were not taken yet."""
-        given = [entry for entry in self._ready if entry.subscription is subscription]
-        self._ready = deque(entry for entry in self._ready if entry.subscription is not subscription)
-        return given
-
-    def wake(self) -> bool:
-        """Whether it waited and was not roused yet."""
-        waiter = self._waiter
-        if waiter is None or waiter.done():
-            return False
-        waiter.set_result(None)
-        return True
 
     def _tokens(self, deliveries: Sequence[Delivery | Undeliverable]) -> list[Entry]:
         """Entries of those deliveries that are the latest of their message, and still held."""

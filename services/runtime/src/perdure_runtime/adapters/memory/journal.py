@@ -6,7 +6,8 @@ from itertools import count
 
 import msgspec
 
-from perdure_runtime.adapters.queues import MESSAGE_MAX_BYTES, Entry, QueueConsumer, Subscription
+from perdure_runtime.adapters.queues import MESSAGE_MAX_BYTES, QueueConsumer
+from perdure_runtime.adapters.subscriptions import Entry, Subscription
 from perdure_runtime.errors import MessageTooLarge
 from perdure_runtime.ports import SubscriptionType
 

@@ -60,7 +60,8 @@ class Link:
         connection = self._connection
         await connection.writable()
         connection.send(frame)
-        waiter = self._waiting[id] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting[id] = waiter
         try:
             return await waiter
         finally:

@@ -11,8 +11,9 @@ from typing import Any, cast
 
 import msgspec
 
-from perdure_runtime.adapters.queues import Entry, QueueBroker, QueueConsumer
+from perdure_runtime.adapters.queues import QueueBroker, QueueConsumer
 from perdure_runtime.adapters.socket import calls, frames
+from perdure_runtime.adapters.subscriptions import Entry
 from perdure_runtime.errors import PerdureRuntimeError, StorageUnavailable
 from perdure_runtime.ports import Ports, SubscriptionType
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from itertools import count
 
-from perdure_runtime.adapters.queues import MESSAGE_MAX_BYTES, Entry, QueueConsumer, Queues, Subscription
+from perdure_runtime.adapters.queues import MESSAGE_MAX_BYTES, QueueConsumer, Queues
 from perdure_runtime.adapters.sqlite.database import Database, Group
+from perdure_runtime.adapters.subscriptions import Entry, Subscription
 from perdure_runtime.errors import MessageTooLarge
 from perdure_runtime.ports import SubscriptionType
 
