@@ -30,7 +30,8 @@ GRACE_SECONDS = 5.0
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 4096):  # not sys.stdin.read(): its lock would be held when the interpreter ends
+        pass
     os._exit(1)
 
 
