@@ -1,0 +1,275 @@
+"""What can be declared, what is refused with line and remedy, and what an app's registry finds."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from datetime import timedelta
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import perdure
+from perdure import (
+    DefinitionError,
+    NotInWorkflow,
+    Registry,
+    Retry,
+    method,
+    query,
+    service,
+    service_stub,
+    task,
+    update,
+    workflow,
+    workflow_of,
+)
+from perdure.failures import exception_from_failure, failure_from_exception
+from perdure.retry import NonRetryable, RetryLater
+from perdure_schemas.common import RetryPolicy, RunOptions, TaskOptions
+
+
+@task
+async def charge(order: str, cents: int = 5) -> str:
+    """Takes money."""
+    return f"{order}:{cents}"
+
+
+@task(mode="process", name="shop.resize", timeout=2, retry=Retry(attempts=3, max=timedelta(seconds=9)), tags=["cpu"])
+def resize(pixels: bytes) -> bytes:
+    return pixels
+
+
+@workflow(timeout=60, tags=["shop"])
+async def buy(order: str) -> str:
+    return await charge(order)
+
+
+@workflow(name="cart")
+class Cart:
+    def __init__(self) -> None:
+        self.items: list[str] = []
+
+    async def run(self, owner: str) -> list[str]:
+        return [owner, *self.items]
+
+    @query
+    def count(self, factor: int = 1) -> int:
+        return factor * len(self.items)
+
+    @update(name="put")
+    async def add(self, item: str) -> int:
+        self.items.append(item)
+        return len(self.items)
+
+
+@service(timeout=3)
+class Payments:
+    @method(retry=Retry(attempts=2))
+    async def charge(self, order: str, cents: int) -> str: ...
+
+    async def refund(self, order: str) -> None: ...
+
+
+class Bank(Payments):
+    def __init__(self, name: str = "bank") -> None:
+        self.name = name
+
+    async def charge(self, order: str, cents: int) -> str:
+        return f"{self.name} {order} {cents}"
+
+    async def refund(self, order: str) -> None: ...
+
+
+def test_options_travel() -> None:
+    assert charge.task_options == TaskOptions()
+    assert (charge.name, charge.mode, charge.__doc__) == ("charge", "async", "Takes money.")
+    assert (resize.name, resize.mode) == ("shop.resize", "process")
+    policy = RetryPolicy(attempts_max=3, delay_max_ms=9_000)
+    assert resize.task_options == TaskOptions(attempt_timeout_ms=2_000, retry=policy, tags=["cpu"])
+    changed = resize.options(queue_timeout=0.0004)
+    assert changed.task_options.queue_timeout_ms == 1, "a positive duration is never none"
+    assert resize.task_options.queue_timeout_ms is None, "options change a copy"
+    assert buy.run_options == RunOptions(run_timeout_ms=60_000, tags=["shop"])
+    assert (buy.options(id="o-1").id, buy.id) == ("o-1", None)
+
+
+def test_outside_a_workflow_a_call_names_both_ways_out() -> None:
+    with pytest.raises(NotInWorkflow, match=r"charge\.fn\(\.\.\.\).*client\.run\(charge, \.\.\.\)"):
+        charge("o-1")
+    with pytest.raises(NotInWorkflow, match=r"client\.execute\(buy, \.\.\.\)"):
+        buy("o-1")
+    with pytest.raises(NotInWorkflow, match=r"client\.run\(Payments\.charge"):
+        asyncio.run(service_stub(Payments).charge("o-1", 5))
+    assert asyncio.run(charge.fn("o-1")) == "o-1:5"
+
+
+async def a_coroutine() -> None: ...
+
+
+def a_function(a: int) -> int:
+    return a
+
+
+def a_generator() -> Any:
+    yield 1
+
+
+class WithoutRun: ...
+
+
+class SyncContract:
+    def charge(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("declare", "told"),
+    [
+        (lambda: task(name="a b")(a_coroutine), "cannot name a task"),
+        (lambda: task(mode="thread")(a_coroutine), "cannot have mode='thread'. Leave mode out"),
+        (lambda: task(mode="async")(a_function), 'Use mode="thread"'),
+        (lambda: task(a_generator), "cannot be a generator"),
+        (lambda: task(charge), "declared a task twice"),
+        (lambda: workflow(a_function), "is an `async def`"),  # type: ignore[arg-type]
+        (lambda: workflow(WithoutRun), "has no `async def run"),
+        (lambda: workflow(buy), "declared a workflow twice"),  # type: ignore[call-overload]
+        (lambda: query(a_coroutine), "is `async def`; a query answers at once"),
+        (lambda: update(a_function), "is not `async def`"),
+        (lambda: service(SyncContract), "write `async def`"),
+        (lambda: service(WithoutRun), "has no method"),
+        (lambda: service_stub(WithoutRun), "Put @service above it"),
+        (lambda: workflow_of(WithoutRun), "Put @workflow above"),  # type: ignore[type-var]
+    ],
+)
+def test_what_cannot_work_is_refused_with_a_remedy(declare: Any, told: str) -> None:
+    with pytest.raises(DefinitionError) as refused:
+        declare()
+    assert told in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [({"attempts": -1}, "attempts"), ({"factor": 0.5}, "factor"), ({"jitter": 2}, "jitter"), ({"initial": -1}, "neg")],
+)
+def test_retry_policies_that_make_no_sense(policy: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        Retry(**policy).policy()
+
+
+def module_of(**members: Any) -> ModuleType:
+    module = ModuleType("shop")
+    vars(module).update(members)
+    for member in members.values():
+        if isinstance(member, type):
+            member.__module__ = "shop"
+    return module
+
+
+def test_a_module_gives_its_tasks_workflows_and_implementations() -> None:
+    registry = Registry([module_of(charge=charge, buy=buy, Cart=Cart, Payments=Payments, Bank=Bank, other=1)])
+    assert sorted(registry.tasks) == ["Payments.charge", "Payments.refund", "charge"]
+    assert sorted(registry.workflows) == ["buy", "cart"]
+    options = registry.tasks["Payments.charge"].task_options
+    assert (options.attempt_timeout_ms, options.retry.attempts_max) == (3_000, 2)
+    assert asyncio.run(registry.tasks["Payments.charge"].fn("o", 1)) == "bank o 1"
+
+
+def test_a_given_implementation_runs_the_service() -> None:
+    registry = Registry([charge], services=[Bank("other")])
+    assert asyncio.run(registry.tasks["Payments.charge"].fn("o", 1)) == "other o 1"
+
+
+def test_what_is_half_implemented_twice_named_or_no_definition_is_refused() -> None:
+    class Half(Payments):
+        async def charge(self, order: str, cents: int) -> str:
+            return ""
+
+    @task(name="charge")
+    async def another() -> None: ...
+
+    with pytest.raises(DefinitionError, match="does not implement 'refund'"):
+        Registry(services=[Half()])
+    with pytest.raises(DefinitionError, match=r"two tasks are named 'charge'.*\.py:\d+ and .*\.py:\d+"):
+        Registry([charge, another])
+    with pytest.raises(DefinitionError, match="is no module, task or workflow"):
+        Registry([a_function])
+    Registry([charge, charge.options(timeout=1), buy, buy])
+
+
+def test_the_replay_loop_gets_a_workflow_as_payloads() -> None:
+    code = workflow_of(Cart).code
+    cart = code.create()
+    args = code.encode_args(("Ada",), {})
+    assert asyncio.run(code.main(cart, args)) == ["Ada"]
+    put = workflow_of(Cart).updates["put"].signature.bind(("pear",), {})
+    assert asyncio.run(code.update(cart, "put", put)).data == b"1"
+    assert code.query(cart, "count", workflow_of(Cart).queries["count"].signature.bind((), {"factor": 3})).data == b"3"
+    with pytest.raises(LookupError, match="cart has no query 'size'; it has count"):
+        code.query(cart, "size", args)
+    assert buy.code.create() is None
+
+
+class Declined(Exception):
+    def __init__(self, code: int, secret: object) -> None:
+        super().__init__(f"declined with {code}")
+        self.code = code
+        self.secret = secret
+
+
+def test_failures_keep_name_message_stack_attributes_and_causes() -> None:
+    try:
+        try:
+            raise OSError(5, "disk")
+        except OSError as error:
+            raise Declined(51, object()) from error
+    except Declined as error:
+        failure = failure_from_exception(error)
+    assert (failure.name, failure.message, failure.retryable) == ("Declined", "declined with 51", True)
+    assert "raise Declined(51" in failure.stack
+    assert failure.details is not None
+    assert failure.details.data == b'{"code":51}'
+    assert failure.cause is not None
+    assert failure.cause.name == "OSError"
+    back = exception_from_failure(failure)
+    assert str(back) == "Declined: declined with 51"
+    assert back.details == {"code": 51}
+    assert str(back.__cause__) == "OSError: [Errno 5] disk"
+    again = failure_from_exception(back)
+    assert (again.name, again.message, again.details) == (failure.name, failure.message, failure.details)
+
+
+def test_tasks_decide_about_their_retries() -> None:
+    later = failure_from_exception(RetryLater(timedelta(minutes=2)))
+    assert (later.retryable, later.next_delay_ms) == (True, 120_000)
+    assert not failure_from_exception(NonRetryable("no")).retryable
+    assert not failure_from_exception(FileNotFoundError("x"), non_retryable=["OSError"]).retryable
+    assert failure_from_exception(ValueError("x"), non_retryable=["OSError"]).retryable
+
+
+def test_endless_causes_and_broken_messages_end() -> None:
+    class Broken(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    error: BaseException = Broken()
+    for _ in range(50):
+        wrapped = ValueError("again")
+        wrapped.__cause__ = error
+        error = wrapped
+    depth, failure = 0, failure_from_exception(error)
+    while failure.cause is not None:
+        depth, failure = depth + 1, failure.cause
+    assert depth == 10
+    assert "cannot be made" in failure_from_exception(Broken()).message
+
+
+def test_public_names_are_the_same_for_checkers_and_at_run_time() -> None:
+    source = Path(perdure.__file__).read_text()
+    block = source.split("if TYPE_CHECKING:")[1].split("_MODULES")[0]
+    named = {tuple(line.split()[1::2][:2]) for line in block.splitlines() if line.strip()}
+    assert named == {(f"perdure.{module}", name) for name, module in perdure._HOME.items()}
+    for name in ("task", "workflow", "service"):
+        assert callable(getattr(perdure, name)), "the decorator, not the module"
+        assert f"perdure.{name}" in sys.modules
