@@ -96,6 +96,16 @@ class Database:
         except sqlite3.Error as error:
             self._fail(error)
 
+    def insert(self, sql: str, parameters: Sequence[Any]) -> int:
+        """As `write`, of one new row; returns its number."""
+        self.group()
+        try:
+            number = self._connection.execute(sql, parameters).lastrowid
+        except sqlite3.Error as error:
+            self._fail(error)
+        assert number is not None
+        return number
+
     def write_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         self.group()
         try:

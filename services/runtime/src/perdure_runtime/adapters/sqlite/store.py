@@ -70,9 +70,8 @@ class SqliteStore:
         expires_at = None if ttl is None else database.clock.now() + ttl
         if row is None:
             values = (head.version, head.run_id, head.seq, head.runs, _PURGED_RUN, expires_at, commit.commit_id)
-            database.write(_INSERT_HEAD, (*values, commit.key.namespace, commit.key.workflow_id))
-            row = self._row(commit.key)
-            assert row is not None
+            number = database.insert(_INSERT_HEAD, (*values, commit.key.namespace, commit.key.workflow_id))
+            row = _Row(number, _PURGED_RUN, head)
             run = self._new_run(row, head.run_id)
         elif row.head.run_id == head.run_id and row.run != _PURGED_RUN:
             run = row.run
@@ -90,10 +89,7 @@ class SqliteStore:
             database.write_many("INSERT OR IGNORE INTO causes VALUES (?, ?, ?, ?)", causes)
 
     def _new_run(self, row: _Row, run_id: str) -> int:
-        self._database.write("INSERT INTO runs (head, run_id) VALUES (?, ?)", (row.number, run_id))
-        found = self._run(row.number, run_id)
-        assert found is not None
-        return found
+        return self._database.insert("INSERT INTO runs (head, run_id) VALUES (?, ?)", (row.number, run_id))
 
     def _adopt_unborn(self, row: _Row, commit: Commit) -> int:
         """The run records anew what its unborn row held; the causes found there stay findable."""
