@@ -72,8 +72,12 @@ class Answers:
         result: Payload | None = None,
         failure: Failure | None = None,
         delegated: bool = False,
+        bare: bool = False,
     ) -> list[Step]:
-        """How an attempt ended, to each address that is to know, in the order they are given."""
+        """How an attempt ended, to each address that is to know, in the order they are given.
+
+        A `bare` failure does not bring what a record of the task needs.
+        """
         steps: list[Step] = []
         cause = delivery.message.id
         settled = outcome == "completed" and not delegated
@@ -88,7 +92,7 @@ class Answers:
                     result=result,
                     failure=failure,
                     delegated=delegated,
-                    task=None if settled else dispatch_of(run),
+                    task=None if settled or bare else dispatch_of(run),
                 )
             elif not settled:
                 continue  # whether a failure is final is the task engine's to say

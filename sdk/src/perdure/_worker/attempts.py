@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from perdure._worker.answers import Answers
 from perdure._worker.execution import Attempt, Ended
 from perdure._worker.handover import Handover
-from perdure._worker.outbox import Acks, Answer, Outbox, Step
+from perdure._worker.heartbeats import Heartbeats
+from perdure._worker.inlet import Inlet
+from perdure._worker.outbox import Answer, Outbox, Step
 from perdure.context import TaskContext
 from perdure.task import Mode, Task
 from perdure_runtime.ports import Delivery
-from perdure_schemas.common import Failure, Payload
+from perdure_schemas import topics
+from perdure_schemas.common import Failure
 from perdure_schemas.messages import AttemptCancelRequested, RunTask
 
 log = logging.getLogger("perdure.worker")
 
 DEATHS_MAX = 3
 """A delivery that took its worker with it so often is not tried again: it would take the next one."""
-HEARTBEATS_PER_TIMEOUT = 4
-"""Of those that user code reports, so many are sent per heartbeat time-out: enough that one may be lost."""
-HEARTBEAT_SECONDS = 1.0
-"""Between heartbeats of an attempt without heartbeat time-out: progress is for people to look at."""
 ABANDON_SECONDS = 1.0
 """What an async task may take to clean up after its time-out, before its attempt is answered without it."""
+BARE_BYTES = 500_000
+"""Arguments over this size are not sent along with a failure that stands for an answer too large already."""
 LONG_SECONDS = 1.0
 """An attempt that runs longer tells where it runs, so that a cancel can reach it."""
 
@@ -49,18 +50,14 @@ class Attempts:
         self._loop = asyncio.get_running_loop()
         self._running: dict[str, Attempt] = {}
         self._slots = slots
-        self.acks: Acks | None = None
-        self.executors: dict[Mode, Executor] = {}
-        self.freed = asyncio.Event()
+        self.inlet: Inlet | None = None
+        self.executors: Mapping[Mode, Executor] = {}
+        self._freed = asyncio.Event()
         """Set whenever a slot may be free again."""
         self._ended: Handover[tuple[Attempt, Ended]] = Handover(self._loop, self._on_ended)
-        self._beats: Handover[Attempt] = Handover(self._loop, self._on_beats)
+        self._heartbeats = Heartbeats(outbox, answers)
         self.abandoned = 0
         """Attempts answered without their thread having ended; each still has its slot."""
-
-    @property
-    def free(self) -> int:
-        return self._slots - len(self._running)
 
     @property
     def running(self) -> int:
@@ -72,11 +69,21 @@ class Attempts:
 
     # --- the beginning ------------------------------------------------------------------------------
 
-    def accept(self, deliveries: Sequence[Delivery]) -> None:
+    async def room(self) -> int:
+        """Waits until a slot is free; how many are."""
+        while len(self._running) >= self._slots:
+            self._freed.clear()
+            await self._freed.wait()
+        return self._slots - len(self._running)
+
+    def accept(self, deliveries: list[Delivery]) -> None:
+        assert self.inlet is not None
         for delivery in deliveries:
             run = delivery.message.body
-            assert isinstance(run, RunTask)
-            self._accept(delivery, run)
+            if isinstance(run, RunTask) and _answerable(run):
+                self._accept(delivery, run)
+            else:
+                self.inlet.reject(delivery)
 
     def _accept(self, delivery: Delivery, run: RunTask) -> None:
         twin = self._running.get(run.attempt_id)
@@ -85,18 +92,21 @@ class Attempts:
             return
         task = self._tasks.get(run.name)
         if task is None:
-            self._refuse(delivery, run, _unknown(run.name, self._tasks))
+            refusal = _unknown(run.name, self._tasks)
         elif delivery.redeliveries >= DEATHS_MAX:
-            self._refuse(delivery, run, _worker_died(run, delivery.redeliveries))
+            refusal = _worker_died(run, delivery.redeliveries)
         elif twin is not None:
-            self._refuse(
-                delivery, run, Failure(name="AttemptAbandoned", message="it still runs here, after its time-out")
-            )
+            refusal = Failure(name="AttemptAbandoned", message="it still runs here, after its time-out")
         else:
             self._begin(delivery, run, task)
+            return
+        assert self.inlet is not None
+        self._outbox.add(
+            Answer(self._answers.outcome(delivery, run, "failed", failure=refusal), [delivery], self.inlet.acks)
+        )
 
     def _begin(self, delivery: Delivery, run: RunTask, task: Task[..., Any]) -> None:
-        context = TaskContext(run, lambda progress: self._heartbeat(attempt, progress))
+        context = TaskContext(run, lambda progress: self._heartbeats.report(attempt, progress))
         attempt = Attempt(run, task, [delivery], context, started_at=self._loop.time())
         self._running[run.attempt_id] = attempt
         options = run.options
@@ -146,7 +156,7 @@ class Attempts:
             "attempt_abandoned",
             extra={"action": "attempt_abandoned", "task": attempt.run.name, "abandoned": self.abandoned},
         )
-        self._answer(attempt, self._steps(attempt, Ended()))
+        self._answer(attempt, _steps(self._answers, attempt, Ended()))
 
     def announce_long(self) -> None:
         """Tell of attempts that run for long where they run. Called now and then."""
@@ -155,30 +165,6 @@ class Attempts:
             if not attempt.announced and not attempt.answered and attempt.started_at < before:
                 attempt.announced = True
                 self._outbox.add(Answer([self._answers.started(attempt.run, 1)]))
-
-    def _heartbeat(self, attempt: Attempt, progress: Payload | None) -> None:
-        """In any thread."""
-        if progress is not None:
-            attempt.progress = progress
-        self._beats.put(attempt)
-
-    def _on_beats(self, attempts: list[Attempt]) -> None:
-        now = self._loop.time()
-        for attempt in attempts:
-            if attempt.answered or attempt.beat_timer is not None:
-                continue
-            due = attempt.beat_at + _beat_seconds(attempt.run)
-            if attempt.beat_at and now < due:
-                attempt.beat_timer = self._loop.call_later(due - now, self._beat, attempt)
-            else:
-                self._beat(attempt)
-
-    def _beat(self, attempt: Attempt) -> None:
-        attempt.beat_timer = None
-        if attempt.answered:
-            return
-        attempt.beat_at = self._loop.time()
-        self._outbox.add(Answer([self._answers.heartbeat(attempt.run, attempt.progress)]))
 
     # --- the end ------------------------------------------------------------------------------------
 
@@ -189,20 +175,8 @@ class Attempts:
             if attempt.answered:
                 self.abandoned -= 1
             else:
-                self._answer(attempt, self._steps(attempt, how))
-        self.freed.set()
-
-    def _steps(self, attempt: Attempt, how: Ended) -> list[Step]:
-        delivery, run = attempt.deliveries[0], attempt.run
-        if attempt.context.delegated and how.failure is None and not how.canceled and attempt.ending is None:
-            return self._answers.outcome(delivery, run, "completed", delegated=True)
-        if how.result is not None:
-            return self._answers.outcome(delivery, run, "completed", result=how.result)
-        if attempt.ending == "timed-out":
-            return self._answers.outcome(delivery, run, "timed-out", failure=_timed_out(run))
-        if attempt.ending == "canceled":
-            return self._answers.outcome(delivery, run, "canceled", failure=how.failure)
-        return self._answers.outcome(delivery, run, "failed", failure=how.failure)
+                self._answer(attempt, _steps(self._answers, attempt, how))
+        self._freed.set()
 
     def _answer(self, attempt: Attempt, steps: list[Step]) -> None:
         attempt.answered = True
@@ -210,18 +184,17 @@ class Attempts:
             if timer is not None:
                 timer.cancel()
         run, delivery = attempt.run, attempt.deliveries[0]
+        assert self.inlet is not None
         self._outbox.add(
             Answer(
                 steps,
                 attempt.deliveries,
-                self.acks,
-                instead=lambda problem: self._answers.outcome(delivery, run, "failed", failure=_too_large(problem)),
+                self.inlet.acks,
+                instead=lambda problem: self._answers.outcome(
+                    delivery, run, "failed", failure=_too_large(problem), bare=len(run.args.data) > BARE_BYTES
+                ),
             )
         )
-
-    def _refuse(self, delivery: Delivery, run: RunTask, failure: Failure) -> None:
-        steps = self._answers.outcome(delivery, run, "failed", failure=failure)
-        self._outbox.add(Answer(steps, [delivery], self.acks))
 
     def give_up(self) -> None:
         """At the end of the grace period: stop what still runs, unanswered. It will be delivered to somebody else."""
@@ -235,9 +208,22 @@ class Attempts:
             log.warning("attempt_handed_back", extra={"action": "attempt_handed_back", "task": attempt.run.name})
 
 
-def _beat_seconds(run: RunTask) -> float:
-    timeout_ms = run.options.heartbeat_timeout_ms
-    return HEARTBEAT_SECONDS if timeout_ms is None else timeout_ms / 1000 / HEARTBEATS_PER_TIMEOUT
+def _steps(answers: Answers, attempt: Attempt, how: Ended) -> list[Step]:
+    delivery, run = attempt.deliveries[0], attempt.run
+    if attempt.context.delegated and how.failure is None and not how.canceled and attempt.ending is None:
+        return answers.outcome(delivery, run, "completed", delegated=True)
+    if how.result is not None:
+        return answers.outcome(delivery, run, "completed", result=how.result)
+    if attempt.ending == "timed-out":
+        return answers.outcome(delivery, run, "timed-out", failure=_timed_out(run))
+    if attempt.ending == "canceled":
+        return answers.outcome(delivery, run, "canceled", failure=how.failure)
+    return answers.outcome(delivery, run, "failed", failure=how.failure)
+
+
+def _answerable(run: RunTask) -> bool:
+    """One that answers to a workflow engine must name its run."""
+    return run.workflow is not None or all(address.topic != topics.WORKFLOW_ENGINE for address in run.answer_to)
 
 
 def _unknown(name: str, tasks: Mapping[str, Any]) -> Failure:

@@ -36,7 +36,7 @@ class Attempt:
     timer: asyncio.TimerHandle | None = None
     handle: Any = None
     """What its executor needs to cancel it."""
-    beat_at: float = 0.0
+    beat_at: float | None = None
     """When its last heartbeat was sent."""
     beat_timer: asyncio.TimerHandle | None = None
     progress: Payload | None = None

@@ -1,0 +1,100 @@
+"""Turns on the messaging side: from their delivery, over a history if it is needed, to their answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from perdure._worker.answers import Answers
+from perdure._worker.attempts import DEATHS_MAX
+from perdure._worker.histories import Histories
+from perdure._worker.inlet import Inlet
+from perdure._worker.outbox import Answer, Outbox, Step
+from perdure._worker.turn_thread import TurnRunner
+from perdure._worker.turns import NeedsHistory, TurnAnswer, TurnDesk, TurnJob, TurnResult
+from perdure_runtime.ports import Delivery
+from perdure_schemas.common import Failure
+from perdure_schemas.events import StuckKind
+from perdure_schemas.messages import QueryResult, RunWorkflowTask
+
+
+class TurnFlow:
+    """Every turn gets an answer: only the engine may judge that one is out of date."""
+
+    def __init__(self, outbox: Outbox, answers: Answers, desk: TurnDesk) -> None:
+        """`desk` makes the answers of turns that are not run."""
+        self._outbox = outbox
+        self._answers = answers
+        self._desk = desk
+        self.runner: TurnRunner | None = None
+        self.inlet: Inlet | None = None
+        self.open = 0
+        """Turns received and not yet answered."""
+        self.histories = Histories(
+            lambda question: outbox.add(Answer([answers.get_history(question)])),
+            self._submit,
+            self._history_missing,
+            reply_topic=answers.inbox,
+        )
+
+    def accept(self, deliveries: list[Delivery]) -> None:
+        assert self.inlet is not None
+        jobs: list[TurnJob] = []
+        for delivery in deliveries:
+            task = delivery.message.body
+            if not isinstance(task, RunWorkflowTask):
+                self.inlet.reject(delivery)
+                continue
+            job = TurnJob(task, delivery)
+            self.open += 1
+            if delivery.redeliveries >= DEATHS_MAX and not task.queries:
+                message = f"{delivery.redeliveries} workers died or lost their broker during this turn"
+                self._answer(job, self._failed(job, "worker-died", "WorkerDied", message))
+            else:
+                jobs.append(job)
+        if jobs:
+            self._submit(jobs)
+
+    def done(self, results: list[tuple[TurnJob, TurnResult]]) -> None:
+        """Called by the runner, on the loop."""
+        for job, result in results:
+            if isinstance(result, NeedsHistory):
+                self.histories.fetch(job)
+            else:
+                self._answer(job, result)
+
+    def _submit(self, jobs: list[TurnJob]) -> None:
+        assert self.runner is not None
+        self.runner.submit(jobs)
+
+    def _history_missing(self, job: TurnJob) -> None:
+        message = f"the engine has no history of this run up to event {job.task.committed}"
+        self._answer(job, self._failed(job, "timeout", "HistoryMissing", message))
+
+    def _failed(self, job: TurnJob, kind: StuckKind, name: str, message: str) -> TurnAnswer:
+        """The answer to a turn that was not run: to its queries, where it has some."""
+        failure = Failure(name=name, message=message)
+        queries = job.task.queries
+        if queries:
+            return TurnAnswer(
+                queries=[(q, QueryResult(query_id=q.query_id, status="refused", failure=failure)) for q in queries]
+            )
+        return TurnAnswer(failed=self._desk.failure(job.task, kind, failure))
+
+    def _answer(self, job: TurnJob, answer: TurnAnswer) -> None:
+        assert self.inlet is not None
+        self.open -= 1
+
+        def too_large(problem: str) -> Sequence[Step]:
+            return self._steps(
+                job, self._failed(job, "bug", "MessageTooLarge", f"the answer cannot be sent: {problem}")
+            )
+
+        self._outbox.add(Answer(self._steps(job, answer), [job.delivery], self.inlet.acks, instead=too_large))
+
+    def _steps(self, job: TurnJob, answer: TurnAnswer) -> list[Step]:
+        cause = job.delivery.message.id
+        steps = [self._answers.query(query, result, cause) for query, result in answer.queries]
+        body = answer.completed or answer.failed
+        if body is not None:
+            steps.append(self._answers.turn(body, cause, answer.nonce))
+        return steps
