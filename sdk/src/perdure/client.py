@@ -37,7 +37,7 @@ Wait: TypeAlias = Literal["accepted", "sent"]
 
 LIST_MAX = 100
 """Runs on one page, unless told otherwise."""
-_START_OPTIONS = frozenset({"id", "conflict", "timeout", "retention", "tags", "attributes", "memo", "build"})
+_START_OPTIONS = frozenset({"id", "conflict", "timeout", "retention", "tags", "attributes", "memo", "build", "wait"})
 _TASK_OPTIONS = frozenset({"id"})
 
 
@@ -173,10 +173,9 @@ class Client:
             SerializationError, PayloadTooLarge: an argument cannot travel.
             Unavailable: the broker did not take it.
         """
-        wait = kwargs.pop("wait", "accepted") if "wait" in kwargs else "accepted"
-        handle, message = self._prepared(workflow, args, kwargs)
+        handle, message, options = self._prepared(workflow, args, kwargs)
         requests, _ = self._opened()
-        if wait == "sent":
+        if options.get("wait") == "sent":
             await requests.backend.publish(topics.WORKFLOW_ENGINE, message)
             return handle
         reply: StartReply = await requests.ask(topics.WORKFLOW_ENGINE, message)
@@ -198,9 +197,19 @@ class Client:
         conflict: ConflictPolicy | None = None,
         tags: Sequence[str] | None = None,
     ) -> R: ...
+    @overload
+    async def execute(
+        self,
+        workflow: type[HasRunPositional[*Ts, R]],
+        /,
+        *args: *Ts,
+        id: str | None = None,
+        conflict: ConflictPolicy | None = None,
+        tags: Sequence[str] | None = None,
+    ) -> R: ...
     async def execute(self, workflow: Any, /, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]  # it does take *Ts
         """Start a run and return its result: `start` and `Handle.result` in one, and cheaper."""
-        handle, message = self._prepared(workflow, args, kwargs)
+        handle, message, _ = self._prepared(workflow, args, kwargs)
         requests, _ = self._opened()
         body = WaitForResult(workflow_id=handle.id, run_id=handle.run_id, reply_topic=requests.reply_topic)
         question = requests.question(message.id, handle.run_id, until_end=True)
@@ -216,20 +225,21 @@ class Client:
             return await handle.result()
         return run_value(answer, handle._decode)
 
-    def _prepared(self, workflow: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Handle[Any], Message]:
-        """The handle of a run to be started, and the message that starts it."""
+    def _prepared(
+        self, workflow: Any, args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> tuple[Handle[Any], Message, Mapping[str, Any]]:
+        """The handle of a run to be started, the message that starts it, and the options given with its arguments."""
         requests, signals = self._opened()
-        decode: Decode[Any] = convert.decode
+        definition = _NAMED if isinstance(workflow, str) else workflow_of(workflow)
+        options = _taken(kwargs, _START_OPTIONS, definition.signature.names, definition.name) if kwargs else kwargs
+        if options:
+            definition = definition.options(**{key: value for key, value in options.items() if key != "wait"})
         if isinstance(workflow, str):
-            definition: Workflow[..., Any] = _NAMED.options(**kwargs)
+            decode: Decode[Any] = convert.decode
             name, payload = workflow, _array(args, workflow)
         else:
-            definition = workflow if isinstance(workflow, Workflow) else workflow_of(workflow)
-            if kwargs:
-                options = _taken(kwargs, _START_OPTIONS, definition.signature.names, definition.name)
-                definition = definition.options(**options) if options else definition
-            payload = definition.signature.bind(args, kwargs)
-            name, decode = definition.name, definition.signature.decode_result
+            decode = definition.signature.decode_result
+            name, payload = definition.name, definition.signature.bind(args, kwargs)
         run_id = self._new_id()
         workflow_id = definition.id or run_id
         body = StartWorkflow(
@@ -244,7 +254,7 @@ class Client:
         )
         expected = requests.expect(run_id)
         handle: Handle[Any] = Handle(requests, signals, workflow_id, run_id=run_id, decode=decode, expected=expected)
-        return handle, requests.message(workflow_id, body)
+        return handle, requests.message(workflow_id, body), options
 
     def _accepted(self, handle: Handle[Any], reply: StartReply) -> Handle[Any]:
         """The handle of the run in force: ours, or the one that was there."""

@@ -90,7 +90,7 @@ def _pydantic_codec(hint: Any) -> tuple[Callable[[Any], bytes], Callable[[bytes]
 
 def is_plain(hint: Any, _open: frozenset[Any] = frozenset()) -> bool:
     """Whether msgspec encodes values of `hint` as pydantic would, and decodes them alike."""
-    if isinstance(hint, typing.TypeAliasType if hasattr(typing, "TypeAliasType") else ()):
+    if type(hint).__name__ == "TypeAliasType":  # `type X = ...`, of Python 3.12
         hint = hint.__value__
     origin = typing.get_origin(hint)
     if origin is not None:

@@ -1,7 +1,7 @@
 """Services: tasks that belong together, as a contract that workflows import and an implementation that workers run.
 
     @service
-    class Payments:
+    class Payments(Protocol):
         async def charge(self, order: str, cents: int) -> str: ...
 
     payments = service_stub(Payments)          # in workflow code: await payments.charge("o-1", 500)
@@ -94,14 +94,16 @@ class _Stub:
         return f"<stub of service {self._contract.__name__}>"
 
 
-def service_stub(contract: type[C]) -> C:
+def service_stub(contract: Callable[..., C]) -> C:
     """What workflow code calls: each method dispatches its task. Typed as the contract itself.
+
+    `contract` is the class; it is taken as a callable since checkers let no abstract class or Protocol pass as a type.
 
     Raises:
         DefinitionError: the class is no `@service`.
     """
-    tasks = contract_of(contract)
-    if not tasks:
+    tasks = contract_of(contract) if isinstance(contract, type) else {}
+    if not isinstance(contract, type) or not tasks:
         raise DefinitionError(f"{location(contract)}: {contract.__name__} is no service. Put @service above it.")
     return cast(C, _Stub(contract, tasks))
 

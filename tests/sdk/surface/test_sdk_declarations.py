@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from pathlib import Path
 from datetime import timedelta
+from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -66,7 +66,7 @@ class Cart:
 
 
 @service(timeout=3)
-class Payments:
+class Payments(Protocol):
     @method(retry=Retry(attempts=2))
     async def charge(self, order: str, cents: int) -> str: ...
 
@@ -134,13 +134,13 @@ class SyncContract:
         (lambda: task(charge), "declared a task twice"),
         (lambda: workflow(a_function), "is an `async def`"),  # type: ignore[arg-type]
         (lambda: workflow(WithoutRun), "has no `async def run"),
-        (lambda: workflow(buy), "declared a workflow twice"),  # type: ignore[call-overload]
+        (lambda: workflow(buy), "declared a workflow twice"),  # type: ignore[arg-type]
         (lambda: query(a_coroutine), "is `async def`; a query answers at once"),
         (lambda: update(a_function), "is not `async def`"),
         (lambda: service(SyncContract), "write `async def`"),
         (lambda: service(WithoutRun), "has no method"),
         (lambda: service_stub(WithoutRun), "Put @service above it"),
-        (lambda: workflow_of(WithoutRun), "Put @workflow above"),  # type: ignore[type-var]
+        (lambda: workflow_of(WithoutRun), "Put @workflow above"),  # type: ignore[arg-type]
     ],
 )
 def test_what_cannot_work_is_refused_with_a_remedy(declare: Any, told: str) -> None:
@@ -190,7 +190,7 @@ def test_what_is_half_implemented_twice_named_or_no_definition_is_refused() -> N
     async def another() -> None: ...
 
     with pytest.raises(DefinitionError, match="does not implement 'refund'"):
-        Registry(services=[Half()])
+        Registry(services=[Half()])  # type: ignore[abstract]
     with pytest.raises(DefinitionError, match=r"two tasks are named 'charge'.*\.py:\d+ and .*\.py:\d+"):
         Registry([charge, another])
     with pytest.raises(DefinitionError, match="is no module, task or workflow"):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import assert_type
+from typing import Protocol, assert_type
 
 from perdure import Deferred, Retry, service, service_stub, task
 
 
 @task
-async def none() -> None: ...
+async def none() -> None:
+    pass
 
 
 @task
@@ -33,8 +34,13 @@ def light(a: int) -> int:
 
 
 @service
-class Payments:
+class Payments(Protocol):
     async def charge(self, order: str, cents: int) -> str: ...
+
+
+class Bank(Payments):
+    async def charge(self, order: str, cents: int) -> str:
+        return order
 
 
 payments = service_stub(Payments)

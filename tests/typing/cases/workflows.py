@@ -58,6 +58,8 @@ async def clients(client: Client) -> None:
     assert_type(await client.start(Cart, "Ada", id="c-1"), Handle[list[str]])
     assert_type(await client.execute(order, "a"), bytes)
     assert_type(await client.execute(Cart, "Ada"), list[str])
+    assert_type(await client.execute(Cart, "Ada", id="c-1"), list[str])
+    assert_type(await client.execute(order, "a", id="o-1"), bytes)
     assert_type(await client.run(double, 2), int)
     assert_type(await client.start_task(double, 2), TaskHandle[int])
     assert_type(client.handle(order, "o-1"), Handle[bytes])
