@@ -9,7 +9,9 @@ from pathlib import Path
 _COMMITS = 500
 """Between two looks at the log: a few megabytes of it."""
 _PASSES = 4
-"""Each pass leaves what was committed meanwhile, less and less; the log starts anew once a pass leaves nothing."""
+"""Each pass leaves what was committed meanwhile, less and less; the log starts anew once nothing is left."""
+_LOG_PAGES_MAX = 8192
+"""32 MiB. Under unbroken load every pass leaves something; above this the loop itself moves the little that is left."""
 
 
 class Checkpoints:
@@ -19,12 +21,18 @@ class Checkpoints:
         self._path = path
         self._commits = 0
         self._closed = False
+        self._behind = False
+        """The thread is done with a long log, but for what was committed meanwhile."""
         self._due = threading.Event()
         self._thread = threading.Thread(target=self._run, name="perdure-checkpoints", daemon=True)
         self._thread.start()
 
-    def note_commit(self) -> None:
+    def note_commit(self, connection: sqlite3.Connection) -> None:
+        """Between two transactions of the loop's connection."""
         self._commits += 1
+        if self._behind:
+            self._behind = False
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         if self._commits >= _COMMITS:
             self._commits = 0
             self._due.set()
@@ -52,7 +60,9 @@ class Checkpoints:
             connection.close()
 
     def _checkpoint(self, connection: sqlite3.Connection) -> None:
+        logged = 0
         for _ in range(_PASSES):
             _, logged, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             if logged == moved:
-                return
+                break
+        self._behind = logged > _LOG_PAGES_MAX

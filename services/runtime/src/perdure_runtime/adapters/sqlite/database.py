@@ -165,7 +165,10 @@ class Database:
         for waiter in group.waiters:
             if not waiter.done():
                 waiter.set_result(None)
-        self._checkpoints.note_commit()
+        try:
+            self._checkpoints.note_commit(self._connection)
+        except sqlite3.Error:
+            pass  # all is committed; the log grows until a later try
 
     def _fail(self, error: sqlite3.Error) -> NoReturn:
         self._roll_back(error)
