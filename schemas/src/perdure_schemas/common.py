@@ -182,7 +182,7 @@ class Command(Struct, frozen=True, kw_only=True):
     `task` (name, args, task) · `child` (name, args, child_id, close_policy, build_policy, run) ·
     `timer` (due_at) · `cancel` (target: a command id) · `signal` (target: a workflow id, name: the channel, args) ·
     `inline` (name, args: the recorded value, or failure) · `attributes` (args) ·
-    `update-result` (target: an update id, args or failure).
+    `update-result` (target: an update id, name: the topic that awaits the answer, args or failure).
     """
 
     id: str

@@ -81,7 +81,9 @@ class WorkflowChangedError(PerdureError):
 class RunFailed(PerdureError):
     """The run whose result was asked for failed. `failure` says why; `perdure resume ID` goes on from there."""
 
-    def __init__(self, message: str, *, workflow_id: str = "", run_id: str = "", failure: Failure | None = None) -> None:
+    def __init__(
+        self, message: str, *, workflow_id: str = "", run_id: str = "", failure: Failure | None = None
+    ) -> None:
         super().__init__(message)
         self.workflow_id = workflow_id
         self.run_id = run_id
@@ -129,7 +131,7 @@ class ResultTimeout(PerdureError):
 
 
 class Unavailable(PerdureError):
-    """The engine's broker or store does not answer. Nothing is lost; try again: with the same id nothing happens twice."""
+    """The engine's broker or store does not answer. Try again: with the same id nothing happens twice."""
 
 
 # --- raised at the edge: bad input ------------------------------------------------------------------

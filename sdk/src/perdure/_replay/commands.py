@@ -17,6 +17,7 @@ from perdure_schemas.common import (
     RunOptions,
     TaskOptions,
 )
+from perdure_schemas.events import UpdateReceived
 
 from perdure._replay.code import RunContext
 from perdure._replay.futures import Branch, Deferred, Path
@@ -196,9 +197,10 @@ class Commands:
         """Replace the run's search attributes by a JSON object."""
         self._plain(self.path().take(), "attributes", args=payload, data=payload.data if self._match_args else b"")
 
-    def complete_update(self, update_id: str, payload: Payload | None, failure: Failure | None = None) -> None:
-        """Answer an update."""
-        self._plain(f"u.{update_id}=", "update-result", target=update_id, args=payload, failure=failure)
+    def complete_update(self, update: UpdateReceived, payload: Payload | None, failure: Failure | None = None) -> None:
+        """Answer an update: the command's name is the topic that awaits the answer."""
+        id = update.update_id
+        self._plain(f"u.{id}=", "update-result", name=update.reply_topic, target=id, args=payload, failure=failure)
 
     def _plain(
         self,
@@ -216,7 +218,14 @@ class Commands:
         if not recorded:
             self.out.append(
                 Command(
-                    id=id, position=position, kind=kind, name=name, digest=mark, target=target, args=args, failure=failure
+                    id=id,
+                    position=position,
+                    kind=kind,
+                    name=name,
+                    digest=mark,
+                    target=target,
+                    args=args,
+                    failure=failure,
                 )
             )
 

@@ -206,9 +206,9 @@ class Instance:
         try:
             result = await self.code.update(self._object, event.name, event.args)
         except Exception as error:  # whoever sent it gets it; a bad update must not wedge the run
-            self.loop.complete_update(event.update_id, None, self.code.failure(error))
+            self.loop.complete_update(event, None, self.code.failure(error))
         else:
-            self.loop.complete_update(event.update_id, result)
+            self.loop.complete_update(event, result)
 
     def _missed(self, record: Recorded) -> None:
         """A signal after the code's end, in the same turn: it moves on to the next run, if there is one."""
