@@ -1,0 +1,226 @@
+"""The client with the real workflow engine and a real worker, in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from perdure import (
+    AlreadyStarted,
+    Client,
+    QueryFailed,
+    Refused,
+    Registry,
+    RunCanceled,
+    RunFailed,
+    RunNotFound,
+    RunTerminated,
+    UpdateFailed,
+    WorkflowError,
+    query,
+    task,
+    update,
+    workflow,
+    workflow_of,
+)
+from perdure._client.backend import PortsBackend
+from perdure.worker import Worker
+from perdure_runtime.adapters.memory import memory_ports
+from perdure_runtime.clock import SystemClock
+from perdure_runtime.workflow_driver import WorkflowEngine
+
+gate = asyncio.Event()
+
+
+@task
+async def add_one(a: int) -> int:
+    return a + 1
+
+
+@task
+async def pass_gate() -> str:
+    await gate.wait()
+    return "through"
+
+
+@workflow
+async def hello(a: int) -> int:
+    return await add_one(a)
+
+
+@workflow
+async def waits() -> str:
+    return await pass_gate()
+
+
+@workflow
+async def fails(message: str) -> None:
+    raise WorkflowError(message)
+
+
+@workflow
+class Counter:
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def run(self, start: int) -> int:
+        self.count = start
+        await pass_gate()
+        return self.count
+
+    @query
+    def now(self, factor: int = 1) -> int:
+        return factor * self.count
+
+    @update
+    async def add(self, more: int) -> int:
+        if more < 0:
+            raise WorkflowError("only upwards")
+        self.count += await add_one(more)
+        return self.count
+
+
+@workflow
+async def family(a: int) -> list[int]:
+    first, second = hello(a), workflow_of(Counter).options(id=f"child-{a}")(a)
+    return [await first, await second]
+
+
+def with_engine(work: Callable[[Client], Awaitable[None]]) -> None:
+    """Run `work` with a client of an engine and a worker."""
+
+    async def run() -> None:
+        global gate
+        gate = asyncio.Event()
+        ports = memory_ports(SystemClock())
+        worker = Worker(ports.broker, Registry([add_one, pass_gate, hello, waits, fails, Counter, family]))
+        running = [
+            asyncio.create_task(WorkflowEngine(ports, "default", "test").run()),
+            asyncio.create_task(worker.run()),
+        ]
+        backend = PortsBackend("default")
+        backend.use(ports.broker, ports.read_model, ports.store)
+        try:
+            async with asyncio.timeout(20), Client(backend) as client:
+                await worker.ready.wait()
+                await work(client)
+        finally:
+            for each in running:
+                each.cancel()
+            await asyncio.wait(running)
+
+    asyncio.run(run())
+
+
+def open_gate() -> None:
+    """Tasks run on the worker's own loop, and asyncio's events belong to one: wake the waiter there."""
+    loop = getattr(gate, "_loop", None)
+    gate.set() if loop is None else loop.call_soon_threadsafe(gate.set)
+
+
+def test_a_hundred_starts_under_one_id_make_one_run() -> None:
+    async def work(client: Client) -> None:
+        racing = [client.start(waits, id="same") for _ in range(100)]
+        results = await asyncio.gather(*racing, return_exceptions=True)
+        refused = [result for result in results if isinstance(result, AlreadyStarted)]
+        (handle,) = [result for result in results if not isinstance(result, BaseException)]
+        assert len(refused) == 99
+        assert {error.run_id for error in refused} == {handle.run_id}
+        open_gate()
+        assert await handle.result() == "through"
+
+    with_engine(work)
+
+
+def test_conflict_policies() -> None:
+    async def work(client: Client) -> None:
+        first = await client.start(waits, id="same")
+        same = await client.start(waits, id="same", conflict="use-existing")
+        assert same.run_id == first.run_id
+        other = await client.start(waits, id="same", conflict="terminate-existing")
+        assert other.run_id != first.run_id
+        with pytest.raises(RunTerminated):
+            await first.result()
+        open_gate()
+        assert await other.result() == "through"
+        assert await client.execute(hello, 1, id="same") == 2, "an ended run holds its id no longer"
+
+    with_engine(work)
+
+
+def test_results_can_be_had_later_and_by_anybody_who_knows_the_id() -> None:
+    async def work(client: Client) -> None:
+        first = await client.start(hello, 1, id="h")
+        assert await first.result() == 2
+        assert await first.result() == 2
+        assert await client.handle(hello, "h").result() == 2
+        await client.execute(hello, 5, id="h")
+        assert await client.handle("h").result() == 6
+        assert await client.handle("h", run_id=first.run_id).result() == 2, "of an earlier run, from its history"
+        with pytest.raises(RunNotFound):
+            await client.handle("unheard-of").result()
+
+    with_engine(work)
+
+
+def test_queries_and_updates_talk_to_the_code_of_a_run() -> None:
+    async def work(client: Client) -> None:
+        counter = await client.start(Counter, 5, id="c")
+        assert await counter.query(Counter.now) == 5
+        assert await counter.update(Counter.add, 1) == 7
+        assert await counter.update("add", 0) == 8
+        assert await counter.query(Counter.now, factor=2) == 16
+        assert await counter.query("now", 3) == 24
+        with pytest.raises(UpdateFailed, match="only upwards"):
+            await counter.update(Counter.add, -1)
+        with pytest.raises(QueryFailed, match="no query 'later'; it has now"):
+            await counter.query("later")
+        open_gate()
+        assert await counter.result() == 8
+        assert await counter.query(Counter.now) == 8, "of an ended run too"
+        with pytest.raises(Refused):
+            await counter.update(Counter.add, 1)
+
+    with_engine(work)
+
+
+def test_children_are_called_like_tasks() -> None:
+    async def work(client: Client) -> None:
+        run = await client.start(family, 3)
+        child = client.handle(Counter, "child-3")
+        while True:
+            try:
+                await child.update(Counter.add, 6)
+                break
+            except RunNotFound:
+                await asyncio.sleep(0)
+        open_gate()
+        assert await run.result() == [4, 10]
+
+    with_engine(work)
+
+
+def test_cancel_terminate_and_resume() -> None:
+    async def work(client: Client) -> None:
+        run = await client.start(waits, id="w")
+        await run.cancel("enough")
+        with pytest.raises(RunCanceled):
+            await run.result()
+        run = await client.start(waits, id="w")
+        await run.pause("later")
+        await run.unpause()
+        await run.terminate("now")
+        with pytest.raises(RunTerminated, match="now"):
+            await run.result()
+        with pytest.raises(Refused, match="terminated"):
+            await run.pause()
+        failed = await client.start(fails, "no luck", id="f")
+        for generation in (1, 2):
+            with pytest.raises(RunFailed, match="WorkflowError: no luck") as raised:
+                await failed.result()
+            assert "raise WorkflowError(message)" in str(raised.value.failure)
+            assert await failed.resume(reason="again") == generation
+
+    with_engine(work)
