@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import linecache
 import os
+import signal
 import threading
 import time
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from perdure.context import current_task
 from perdure.retry import NonRetryable, RetryLater
 from perdure.task import task
-from perdure_runtime.errors import StorageUnavailable
+from perdure_runtime.errors import MessageTooLarge, StorageUnavailable
 from perdure_schemas import topics
 from perdure_schemas.common import Address, RetryPolicy, TaskOptions
 from perdure_schemas.messages import (
@@ -264,6 +265,15 @@ async def test_a_process_that_dies_takes_only_its_own_attempt_along() -> None:
         assert value(again.result) != os.getpid()
 
 
+async def test_a_process_that_died_idle_is_replaced() -> None:
+    async with working(in_process) as (engine, _):
+        pid = value((await outcome_of(engine, await engine.run_task("in_process", "work"))).result)
+        os.kill(pid, signal.SIGKILL)
+        await asyncio.sleep(0.1)
+        again = await outcome_of(engine, await engine.run_task("in_process", "work"))
+        assert value(again.result) not in (pid, os.getpid())
+
+
 async def test_a_task_in_a_process_fails_like_any_other_and_is_killed_at_its_time_out() -> None:
     async with working(in_process) as (engine, _):
         failed = await outcome_of(engine, await engine.run_task("in_process", "raise"))
@@ -442,6 +452,25 @@ async def test_a_result_too_large_for_a_message_is_a_failure() -> None:
         assert outcome.failure is not None
         assert (outcome.failure.name, outcome.failure.retryable) == ("MessageTooLarge", False)
         assert (await outcome_of(engine, two)).outcome == "completed"
+
+
+async def test_a_failure_with_arguments_at_the_limit_is_told_without_them() -> None:
+    @task
+    async def picky(text: str) -> None:
+        raise ValueError("x" * 5_000)
+
+    async with working(picky) as (engine, _):
+        run = None
+        for size in range(1024 * 1024, 0, -10):  # the largest arguments that can be sent at all
+            try:
+                run = await engine.run_task("picky", "x" * size)
+                break
+            except MessageTooLarge:
+                continue
+        assert run is not None
+        outcome = await outcome_of(engine, run)
+        assert outcome.failure is not None
+        assert (outcome.failure.name, outcome.task) == ("MessageTooLarge", None)
 
 
 async def test_a_worker_tells_what_it_can_do() -> None:

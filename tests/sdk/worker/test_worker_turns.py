@@ -40,6 +40,10 @@ class Counter:
         return self.seen
 
     @query
+    def everything(self) -> str:
+        return "x" * 2_000_000
+
+    @query
     def count(self) -> int:
         return self.seen
 
@@ -148,6 +152,22 @@ async def test_queries_are_answered_and_change_nothing() -> None:
         assert refused.failure is not None
         assert "count" in refused.failure.message
         assert not engine.has(WorkflowTaskCompleted)
+
+
+async def test_a_query_whose_answer_is_too_large_is_refused_and_does_not_hurt_the_run() -> None:
+    async with working(Counter, greet) as (engine, _):
+        run = Run(engine, "Counter")
+        await run.turn()
+        client = Address(topics.inbox("client"), "client")
+        asked = Query(query_id="q-1", name="everything", args=json(), reply_to=client)
+        assert run.last is not None
+        base = run.last.base
+        await run.ask(queries=[asked], events=[], base=base, base_hash=run.hashes[base])
+        answer = await engine.next(QueryResult)
+        assert answer.status == "refused"
+        assert answer.failure is not None
+        assert answer.failure.name == "MessageTooLarge"
+        assert not engine.has(WorkflowTaskFailed)
 
 
 async def test_a_bug_makes_the_turn_fail_with_its_traceback() -> None:
