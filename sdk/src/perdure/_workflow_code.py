@@ -7,10 +7,9 @@ import typing
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
-from perdure_schemas.common import Failure, Payload
-
 from perdure import convert
 from perdure.failures import failure_from_exception
+from perdure_schemas.common import Failure, Payload
 
 if TYPE_CHECKING:
     from perdure.workflow import Handler, Workflow
@@ -53,9 +52,7 @@ class Code:
     def query(self, instance: Any, name: str, args: Payload) -> Payload:
         handler = _handler(self._workflow.queries, name, f"{self.name} has no query")
         values = handler.signature.decode(args)
-        return handler.signature.encode_result(
-            handler.signature.call(functools.partial(handler.fn, instance), values)
-        )
+        return handler.signature.encode_result(handler.signature.call(functools.partial(handler.fn, instance), values))
 
     async def update(self, instance: Any, name: str, args: Payload) -> Payload:
         handler = _handler(self._workflow.updates, name, f"{self.name} has no update")

@@ -233,7 +233,7 @@ def test_execute_asks_for_an_end_that_was_lost(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_result_follows_continue_as_new_and_ignores_ends_before_a_resume() -> None:
-    answers = iter(["continued", "old", "new"])
+    answers = iter(["continued", "old", "old", "new"])
 
     def continues(message: Message) -> Iterator[Body]:
         body = message.body
