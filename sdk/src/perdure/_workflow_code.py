@@ -12,7 +12,7 @@ from perdure.failures import failure_from_exception
 from perdure_schemas.common import Failure, Payload
 
 if TYPE_CHECKING:
-    from perdure.workflow import Handler, Workflow
+    from perdure.workflow import Handler, Match, Workflow
 
 
 class Code:
@@ -23,15 +23,16 @@ class Code:
         self._signature = workflow.signature
         self._target = workflow.target
         self.name = workflow.name
-        self.match = workflow.match
+        self.match: Match = workflow.match
+        self._channels: Mapping[str, Callable[[Payload], Any]] | None = None
 
-    @functools.cached_property
+    @property
     def channels(self) -> Mapping[str, Callable[[Payload], Any]]:
         """Decoders of the declared channels: `approvals: Channel[str] = Channel()`."""
-        if not isinstance(self._target, type):
-            return {}
-        hints = typing.get_type_hints(self._target, include_extras=True)
-        return {name: _decoder(hint, name) for name, hint in hints.items() if _is_channel(hint)}
+        if self._channels is None:  # not before its first run: hints may name what is defined further down
+            hints = typing.get_type_hints(self._target, include_extras=True) if isinstance(self._target, type) else {}
+            self._channels = {name: _decoder(hint, name) for name, hint in hints.items() if _is_channel(hint)}
+        return self._channels
 
     def create(self) -> Any:
         return self._target() if isinstance(self._target, type) else None
