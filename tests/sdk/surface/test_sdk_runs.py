@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from perdure import (
     RunFailed,
     RunNotFound,
     RunTerminated,
+    Unavailable,
     UpdateFailed,
     WorkflowError,
     query,
@@ -28,6 +30,7 @@ from perdure import (
 from perdure._client.backend import PortsBackend
 from perdure.worker import Worker
 from perdure_runtime.adapters.memory import memory_ports
+from perdure_runtime.adapters.socket import serve
 from perdure_runtime.clock import SystemClock
 from perdure_runtime.workflow_driver import WorkflowEngine
 
@@ -224,3 +227,32 @@ def test_cancel_terminate_and_resume() -> None:
             assert await failed.resume(reason="again") == generation
 
     with_engine(work)
+
+
+def test_a_client_connects_by_the_socket_or_by_the_database_beside_it(tmp_path: Path) -> None:
+    async def run() -> None:
+        ports = memory_ports(SystemClock())
+        worker = Worker(ports.broker, Registry([add_one, hello]))
+        database = tmp_path / "dev.sqlite"
+        with pytest.raises(Unavailable, match="Is `perdure dev` running"):
+            async with Client.connect(database):
+                pass
+        server = await serve(ports, tmp_path / "dev.sock")
+        async with asyncio.timeout(20):
+            running = [
+                asyncio.create_task(WorkflowEngine(ports, "default", "test").run()),
+                asyncio.create_task(worker.run()),
+            ]
+            await worker.ready.wait()
+            for path in (database, tmp_path / "dev.sock"):
+                async with Client.connect(path) as client:
+                    assert await client.execute(hello, 1) == 2
+                    handle = await client.start(hello, 2)
+                    assert await handle.result() == 3
+                    assert (await handle.history())[-1].event.__class__.__name__ == "RunEnded"
+            for each in running:
+                each.cancel()
+            await asyncio.wait(running)
+        await server.close()
+
+    asyncio.run(run())

@@ -63,7 +63,9 @@ class Reads(Protocol):
 class Histories(Protocol):
     """The part of a store that clients use."""
 
-    async def history(self, key: RunKey, run_id: str, after_seq: int, up_to: int, limit: int) -> Sequence[Recorded]: ...
+    async def history(  # noqa: PLR0917 the port's
+        self, key: RunKey, run_id: str, after_seq: int, up_to: int, limit: int
+    ) -> Sequence[Recorded]: ...
 
 
 class PortsBackend:
