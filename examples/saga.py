@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from perdure import Client, TaskFailed, task, workflow
-from perdure.errors import RunFailed
+from perdure import Client, RunFailed, TaskFailed, task, workflow
 
 JOURNAL: list[str] = []
 """What the services did; a real one would be a bank and a warehouse."""
