@@ -114,7 +114,7 @@ def test_a_paused_run_goes_on_when_unpaused(dev: Dev) -> None:
 
 
 def test_an_unknown_run_is_not_found(dev: Dev) -> None:
-    for command in (["show", "nobody"], ["result", "nobody"], ["resume", "nobody"], ["signal", "nobody", "x", "1"]):
+    for command in (["show", "nobody"], ["result", "nobody"], ["resume", "nobody"]):
         told = dev.perdure(*command, code=3)
         assert "try: perdure list" in " ".join(told.split())
 

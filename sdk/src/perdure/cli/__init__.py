@@ -10,4 +10,9 @@ def main() -> None:
     """Entry point of the `perdure` command."""
     from perdure.cli.application import application  # the import is most of the start-up time
 
-    application()
+    from perdure.cli.output import Problem, exit_with
+
+    try:
+        application()
+    except Problem as problem:
+        exit_with(problem)
