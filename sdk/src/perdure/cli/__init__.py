@@ -9,7 +9,6 @@ from __future__ import annotations
 def main() -> None:
     """Entry point of the `perdure` command."""
     from perdure.cli.application import application  # the import is most of the start-up time
-
     from perdure.cli.output import Problem, exit_with
 
     try:
