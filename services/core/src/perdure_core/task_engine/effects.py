@@ -1,0 +1,148 @@
+"""What a task record publishes. Ids are derived from the record, so a repetition is recognised."""
+
+from __future__ import annotations
+
+from perdure_schemas import ids, topics
+from perdure_schemas.common import Address, Outcome
+from perdure_schemas.messages import (
+    AttemptCancelRequested,
+    Body,
+    CommandReply,
+    Message,
+    RunTask,
+    ScheduleTimer,
+    TaskChanged,
+    TaskOutcome,
+    TaskResult,
+    TaskTimerFired,
+)
+
+from perdure_core.task_engine.decisions import Effect
+from perdure_core.task_engine.state import AttemptRef, TaskRecord
+
+_OUTCOMES: dict[str, Outcome] = {
+    "completed": "completed",
+    "failed": "failed",
+    "timed-out": "timed-out",
+    "canceled": "canceled",
+    "skipped": "skipped",
+}
+NAMESPACE = ""
+"""The driver, which knows it, fills it in."""
+
+
+def _message(record: TaskRecord, key: str, body: Body, *identity: str | int) -> Message:
+    id = ids.derive_id(record.task.task_id, *identity)
+    return Message(id=id, namespace=NAMESPACE, key=key, at=record.at, body=body, emitter="task-engine")
+
+
+def run_task(record: TaskRecord) -> Effect:
+    """The current attempt, to the task's topic."""
+    task = record.task
+    body = RunTask(
+        task_id=task.task_id,
+        attempt_id=record.attempt_id,
+        attempt=record.attempt,
+        name=task.name,
+        args=task.args,
+        options=task.options,
+        answer_to=[*task.answer_to, *_own_address(record)],
+        generation=record.generation,
+        last_failure=record.failure,
+        workflow=task.workflow,
+    )
+    topic = topics.task_run(task.name, task.options.build)
+    return topic, _message(record, task.task_id, body, record.attempt_id, "run")
+
+
+def _own_address(record: TaskRecord) -> list[Address]:
+    """A stand-alone task's outcome comes here too: this engine is its authority."""
+    own = Address(topics.TASK_ENGINE, record.task.task_id)
+    return [] if own in record.task.answer_to else [own]
+
+
+def timer(record: TaskRecord, due_at: int) -> Effect:
+    """The record's one timer; scheduling it again moves it."""
+    task = record.task
+    fires = TaskTimerFired(
+        task_id=task.task_id, generation=record.generation, attempt=record.attempt, due_at=due_at, task=task
+    )
+    body = ScheduleTimer(
+        timer_id=task.task_id,
+        due_at=due_at,
+        target=Address(topics.TASK_ENGINE, task.task_id),
+        fires=fires,
+        message_id=ids.derive_id(task.task_id, "due", record.version, due_at),
+    )
+    return topics.TIMERS, _message(record, task.task_id, body, "timer", record.version, due_at)
+
+
+def stop_attempt(record: TaskRecord, attempt: AttemptRef) -> Effect:
+    """Tell the worker that its attempt is of no use any more."""
+    reason = record.failure.message if record.failure is not None else record.status
+    body = AttemptCancelRequested(task_id=record.task.task_id, attempt_id=attempt.attempt_id, reason=reason)
+    return attempt.inbox, _message(record, "", body, "stop", attempt.attempt_id)
+
+
+def answers(record: TaskRecord) -> list[Effect]:
+    """The outcome, to whoever the task answers to and to whoever waits for it."""
+    told: list[Effect] = []
+    for address in record.task.answer_to:
+        if address.topic == topics.WORKFLOW_ENGINE:
+            told.append(_task_outcome(record, address))
+        elif address.topic != topics.TASK_ENGINE:
+            told.append(task_result(record, address.topic))
+    return [*told, *(task_result(record, topic) for topic in record.waiters)]
+
+
+def _task_outcome(record: TaskRecord, address: Address) -> Effect:
+    workflow = record.task.workflow
+    body = TaskOutcome(
+        workflow_id=address.key,
+        run_id=workflow.run_id if workflow is not None else "",
+        command_id=record.task.task_id,
+        generation=record.generation,
+        attempt=record.attempt,
+        outcome=_OUTCOMES[record.status],
+        result=record.result,
+        failure=record.failure if record.status not in ("completed", "skipped") else None,
+    )
+    return address.topic, _message(record, address.key, body, "outcome", record.generation, record.version)
+
+
+def task_result(record: TaskRecord, topic: str) -> Effect:
+    """The outcome, for a client."""
+    body = TaskResult(
+        task_id=record.task.task_id,
+        outcome=_OUTCOMES[record.status],
+        result=record.result,
+        failure=record.failure if record.status not in ("completed", "skipped") else None,
+    )
+    return topic, _message(record, "", body, "result", record.version, topic)
+
+
+def command_reply(record: TaskRecord, topic: str) -> Effect:
+    """Accepted, to the person who asked."""
+    body = CommandReply(status="ok", generation=record.generation)
+    message = _message(record, "", body, "reply", record.cause)
+    return topic, Message(
+        id=message.id, namespace=NAMESPACE, key="", at=record.at, body=body, causation_id=record.cause
+    )
+
+
+def changed(record: TaskRecord) -> Effect:
+    """For the read models."""
+    body = TaskChanged(
+        task_id=record.task.task_id,
+        name=record.task.name,
+        version=record.version,
+        status=record.status,
+        attempt=record.attempt,
+        at=record.at,
+        workflow=record.task.workflow,
+        next_attempt_at=record.retry_at,
+        progress=record.progress,
+        failure=record.failure,
+        worker=record.worker,
+    )
+    return topics.TASK_EVENTS, _message(record, record.task.task_id, body, "changed", record.version)
