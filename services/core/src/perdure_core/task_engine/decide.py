@@ -103,8 +103,8 @@ def _dispatch(
         closed = _closed_by(authority, message)
         if closed is not None:
             return closed
-    fresh = born(message, at=header.at, cause=header.id)
-    return _save(_next(fresh, header, version=record.version if record is not None else 0))
+    before = record.version if record is not None else 0
+    return _save(_next(msgspec.structs.replace(born(message, at=header.at, cause=""), version=before), header))
 
 
 def _closed_by(authority: Authority | None, task: DispatchTask) -> Decision | None:

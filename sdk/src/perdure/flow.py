@@ -1,0 +1,214 @@
+"""What workflow code calls, beside tasks, children and plain asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+import random as _random
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, MutableMapping
+from typing import Any, Generic, NoReturn, TypeVar, overload
+
+from perdure_schemas.common import BuildPolicy, Payload
+
+from perdure import convert
+from perdure._duration import Duration, milliseconds
+from perdure._replay.code import RunContext
+from perdure._replay.commands import digest
+from perdure._replay.futures import AllOf, AnyOf, Branch, Deferred
+from perdure._replay.loop import current, running
+from perdure._replay.mailbox import Receipt
+from perdure.errors import ContinueAsNew
+
+T = TypeVar("T")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
+
+sleep = asyncio.sleep
+"""A durable timer: `asyncio.sleep` itself, which in a workflow may last a year."""
+
+
+def branch(coro: Coroutine[Any, Any, T]) -> Branch[T]:
+    """Run a coroutine beside the others: positions inside it are its own. Awaitable, with `&` and `|`."""
+    loop = current("branch()")
+    task = loop.create_task(coro)
+    assert isinstance(task, Branch)
+    return task
+
+
+@overload
+def all_of(a: asyncio.Future[T1], b: asyncio.Future[T2], /) -> AllOf[tuple[T1, T2]]: ...
+@overload
+def all_of(a: asyncio.Future[T1], b: asyncio.Future[T2], c: asyncio.Future[T3], /) -> AllOf[tuple[T1, T2, T3]]: ...
+@overload
+def all_of(
+    a: asyncio.Future[T1], b: asyncio.Future[T2], c: asyncio.Future[T3], d: asyncio.Future[T4], /
+) -> AllOf[tuple[T1, T2, T3, T4]]: ...
+@overload
+def all_of(members: Iterable[asyncio.Future[T]], /) -> AllOf[list[T]]: ...
+@overload
+def all_of(*members: asyncio.Future[T]) -> AllOf[tuple[T, ...]]: ...
+def all_of(*members: Any) -> AllOf[Any]:
+    """Everything, in order. Fails as soon as one fails; canceling it cancels what is still open."""
+    loop = current("all_of()")
+    if len(members) == 1 and not isinstance(members[0], asyncio.Future):
+        return AllOf(loop, members[0], list)
+    return AllOf(loop, members, tuple)
+
+
+@overload
+def any_of(members: Iterable[asyncio.Future[T]], /) -> AnyOf[T]: ...
+@overload
+def any_of(*members: asyncio.Future[T]) -> AnyOf[T]: ...
+def any_of(*members: Any) -> AnyOf[Any]:
+    """Whatever ends first; the others run on."""
+    loop = current("any_of()")
+    if len(members) == 1 and not isinstance(members[0], asyncio.Future):
+        return AnyOf(loop, members[0])
+    return AnyOf(loop, members)
+
+
+async def completed(members: Iterable[asyncio.Future[T]]) -> AsyncIterator[asyncio.Future[T]]:
+    """The members in the order in which they end; one step each, however many there are."""
+    current("completed()")
+    ended: asyncio.Queue[asyncio.Future[T]] = asyncio.Queue()
+    count = 0
+    for member in members:
+        count += 1
+        member.add_done_callback(ended.put_nowait)
+    for _ in range(count):
+        yield await ended.get()
+
+
+def timer(when: Duration | dt.datetime) -> Deferred[None]:
+    """A durable timer that combines with `&` and `|`. A number is seconds; a datetime must carry its zone."""
+    loop = current("timer()")
+    if isinstance(when, dt.datetime):
+        if when.tzinfo is None:
+            raise ValueError("timer() needs a datetime with a time zone, such as datetime(..., tzinfo=UTC).")
+        return loop.issue_timer(round(when.timestamp() * 1000))
+    return loop.issue_timer(loop.now_ms + milliseconds(when))
+
+
+def inline(fn: Callable[[], T]) -> T:
+    """Run a plain function at least once; its first recorded value is the result, also in every replay."""
+    return current("inline()").inline(fn, _encode, convert.decode)
+
+
+def _encode(value: Any) -> Payload:
+    return convert.encode(value, what="the value of inline()")
+
+
+def now() -> dt.datetime:
+    """The time of the event being applied, in UTC: the same in every replay."""
+    loop = current("now()")
+    return dt.datetime.fromtimestamp(loop.now_ms / 1000, dt.UTC)
+
+
+def _stream(what: str) -> _random.Random:
+    """A generator of its own for each call: derived from the run and the position, which it takes."""
+    loop = current(what)
+    position = loop.path().take()
+    return _random.Random(digest(what, f"{loop.context.run_id}\x1f{position}", b""))
+
+
+def random() -> _random.Random:
+    """A seeded generator: the same numbers in every replay."""
+    return _stream("random()")
+
+
+def uuid4() -> uuid.UUID:
+    """A UUID derived from the run and the position."""
+    return uuid.UUID(int=_stream("uuid4()").getrandbits(128), version=4)
+
+
+def patched(id: str) -> bool:
+    """True in runs that have not passed this point before the patch `id` was deployed. Takes no position."""
+    return current("patched()").patched(id)
+
+
+def info() -> RunContext:
+    """The run's ids, name, tags and parent."""
+    return current("info()").context
+
+
+def set_attributes(**attributes: Any) -> None:
+    """Replace the run's search attributes."""
+    current("set_attributes()").set_attributes(convert.encode(attributes, dict[str, Any], "the attributes"))
+
+
+def signal(workflow_id: str, channel: str, value: Any) -> None:
+    """Send a signal to another run."""
+    current("signal()").issue_signal(workflow_id, channel, convert.encode(value, what=f"a signal to {channel}"))
+
+
+def continue_as_new(workflow: Any, *args: Any, build: BuildPolicy = "current", **kwargs: Any) -> NoReturn:
+    """End this run and go on as a new one of the same id, with a fresh history. Signals not received move on."""
+    current("continue_as_new()")
+    from perdure.workflow import workflow_of
+
+    code = workflow_of(workflow).code
+    raise ContinueAsNew(code.name, code.encode_args(args, kwargs), build)
+
+
+class Channel(Generic[T]):
+    """Signals of one name, in order, kept until somebody receives them.
+
+    As an attribute of a class workflow: `approvals: Channel[str] = Channel()`.
+    """
+
+    __perdure_channel__ = True
+
+    def __init__(self, name: str = "", type: Any = Any) -> None:
+        self.name = name
+        self._type = type
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = self.name or name
+
+    def encode(self, value: T) -> Payload:
+        """The payload of a signal."""
+        return convert.encode(value, self._type, f"a signal to {self.name}")
+
+    def receive(self, *, where: Callable[[T], bool] | None = None) -> Receipt[T]:
+        """The next signal (that `where` accepts). Awaitable, with `&` and `|`."""
+        loop = current(f"{self.name}.receive()")
+        receipt: Receipt[T] = Receipt(loop, self._decode, where)
+        loop.mailbox(self.name).receive(receipt)
+        return receipt
+
+    def _decode(self, payload: Payload) -> Any:
+        return convert.decode(payload, self._type, f"a signal of {self.name}")
+
+    def __aiter__(self) -> Channel[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        return await self.receive()
+
+
+def channel(name: str, type: Any = Any) -> Channel[Any]:
+    """A channel of a function workflow."""
+    return Channel(name, type)
+
+
+class _WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
+    """Silent in replay: a line is written once, when it is first reached."""
+
+    def isEnabledFor(self, level: int) -> bool:
+        loop = running()
+        silent = loop is not None and (loop.replaying or loop.evicting)
+        return not silent and super().isEnabledFor(level)
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        loop = running()
+        if loop is not None:
+            kwargs["extra"] = {"workflow_id": loop.context.workflow_id, "run_id": loop.context.run_id}
+        return msg, kwargs
+
+
+logger = _WorkflowLogger(logging.getLogger("perdure.workflow"), {})
+"""Log from workflow code with it: every line once, with the run's ids."""
