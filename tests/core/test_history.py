@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from perdure_core.history import effective
 from perdure_schemas.common import NULL, Command, Failure, Outcome, RunOptions, WaitsFor
 from perdure_schemas.events import (
@@ -29,9 +30,7 @@ def started() -> Event:
 def turn(*ids: str, cancels: Sequence[str] = ()) -> Event:
     commands = [Command(id=id, position=id, kind="task") for id in ids]
     commands += [Command(id=f"{id}!", position=f"{id}!", kind="cancel", target=id) for id in cancels]
-    return TurnCommitted(
-        workflow_task_id="t", base=0, nonce="n", generation=0, commands=commands, waits_for=WaitsFor()
-    )
+    return TurnCommitted(workflow_task_id="t", base=0, nonce="n", generation=0, commands=commands, waits_for=WaitsFor())
 
 
 def settled(id: str, outcome: Outcome = "completed") -> Event:
@@ -103,7 +102,14 @@ def test_rewind_keeps_successes_signals_and_cancels_in_order() -> None:
 
 
 def test_rewind_keeps_the_cancel_that_the_workflow_itself_asked_for() -> None:
-    events = started(), turn("a", "b"), signal(), turn(cancels=["a"]), settled("a", "canceled"), settled("b", "canceled")
+    events = (
+        started(),
+        turn("a", "b"),
+        signal(),
+        turn(cancels=["a"]),
+        settled("a", "canceled"),
+        settled("b", "canceled"),
+    )
     assert in_force(*events, rewound(4)) == [1, 2, 3, 4, 5, 7]
 
 

@@ -10,8 +10,6 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, MutableMapping
 from typing import Any, Generic, NoReturn, TypeVar, overload
 
-from perdure_schemas.common import BuildPolicy, Payload
-
 from perdure import convert
 from perdure._duration import Duration, milliseconds
 from perdure._replay.code import RunContext
@@ -20,6 +18,7 @@ from perdure._replay.futures import AllOf, AnyOf, Branch, Deferred
 from perdure._replay.loop import current, running
 from perdure._replay.mailbox import Receipt
 from perdure.errors import ContinueAsNew
+from perdure_schemas.common import BuildPolicy, Payload
 
 T = TypeVar("T")
 T1 = TypeVar("T1")

@@ -7,6 +7,11 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from perdure._replay.code import RunContext
+from perdure._replay.futures import Branch, Deferred, Path
+from perdure._replay.history import INLINE_MARK, Record
+from perdure.errors import DefinitionError, Evicted, NotInWorkflow, WorkflowChangedError
+from perdure.failures import exception_from_failure
 from perdure_schemas.common import (
     BuildPolicy,
     ClosePolicy,
@@ -18,12 +23,6 @@ from perdure_schemas.common import (
     TaskOptions,
 )
 from perdure_schemas.events import UpdateReceived
-
-from perdure._replay.code import RunContext
-from perdure._replay.futures import Branch, Deferred, Path
-from perdure._replay.history import INLINE_MARK, Record
-from perdure.errors import DefinitionError, Evicted, NotInWorkflow, WorkflowChangedError
-from perdure.failures import exception_from_failure
 
 if TYPE_CHECKING:
     from perdure._replay.loop import ReplayLoop

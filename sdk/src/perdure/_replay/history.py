@@ -6,9 +6,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path as FilePath
 
-from perdure_schemas.common import Command
-
 from perdure.errors import WorkflowChangedError
+from perdure_schemas.common import Command
 
 INLINE_MARK = "~"
 """In a position: what follows was issued inside the inline function at the position before it."""

@@ -12,19 +12,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from perdure_schemas.common import Command, Completion, Failure, Payload, WaitsFor
-from perdure_schemas.common import ContinueAsNew as NextRun
-from perdure_schemas.events import (
-    CancelRequested,
-    CommandSettled,
-    Recorded,
-    SignalReceived,
-    Started,
-    TurnCommitted,
-    UpdateReceived,
-)
-from perdure_schemas.messages import WorkflowTaskCompleted
-
 from perdure._replay import compat
 from perdure._replay.code import RunContext, Stoppage, Turn, WorkflowCode
 from perdure._replay.futures import Branch, Path
@@ -37,6 +24,18 @@ from perdure.errors import (
     WorkflowChangedError,
     WorkflowError,
 )
+from perdure_schemas.common import Command, Completion, Failure, Payload, WaitsFor
+from perdure_schemas.common import ContinueAsNew as NextRun
+from perdure_schemas.events import (
+    CancelRequested,
+    CommandSettled,
+    Recorded,
+    SignalReceived,
+    Started,
+    TurnCommitted,
+    UpdateReceived,
+)
+from perdure_schemas.messages import WorkflowTaskCompleted
 
 _BASE_BYTES = 4_000
 """A minimal live instance takes 3.2 kB."""

@@ -33,7 +33,9 @@ class Ready(asyncio.Handle):
 
     __slots__ = ()
 
-    def __init__(self, callback: Callable[..., Any], args: tuple[Any, ...], context: contextvars.Context | None) -> None:
+    def __init__(
+        self, callback: Callable[..., Any], args: tuple[Any, ...], context: contextvars.Context | None
+    ) -> None:
         self._callback = callback
         self._args = args
         self._context = context if context is not None else contextvars.copy_context()
@@ -298,14 +300,48 @@ def _refusal(name: str) -> Any:
     return refuse
 
 
-for _name in (
-    "run_in_executor create_connection create_server getaddrinfo getnameinfo create_datagram_endpoint "
-    "create_unix_connection create_unix_server sock_recv sock_recv_into sock_recvfrom sock_recvfrom_into sock_sendall "
-    "sock_sendto sock_connect sock_accept sock_sendfile subprocess_exec subprocess_shell add_reader remove_reader "
-    "add_writer remove_writer add_signal_handler remove_signal_handler connect_read_pipe connect_write_pipe sendfile "
-    "start_tls connect_accepted_socket run_forever run_until_complete stop close set_default_executor "
-    "shutdown_default_executor set_debug call_soon_threadsafe set_task_factory set_exception_handler"
-).split():
+for _name in [
+    "run_in_executor",
+    "create_connection",
+    "create_server",
+    "getaddrinfo",
+    "getnameinfo",
+    "create_datagram_endpoint",
+    "create_unix_connection",
+    "create_unix_server",
+    "sock_recv",
+    "sock_recv_into",
+    "sock_recvfrom",
+    "sock_recvfrom_into",
+    "sock_sendall",
+    "sock_sendto",
+    "sock_connect",
+    "sock_accept",
+    "sock_sendfile",
+    "subprocess_exec",
+    "subprocess_shell",
+    "add_reader",
+    "remove_reader",
+    "add_writer",
+    "remove_writer",
+    "add_signal_handler",
+    "remove_signal_handler",
+    "connect_read_pipe",
+    "connect_write_pipe",
+    "sendfile",
+    "start_tls",
+    "connect_accepted_socket",
+    "run_forever",
+    "run_until_complete",
+    "stop",
+    "close",
+    "set_default_executor",
+    "shutdown_default_executor",
+    "set_debug",
+    "call_soon_threadsafe",
+    "set_task_factory",
+    "set_exception_handler",
+]:
     setattr(ReplayLoop, _name, _refusal(_name))
 
 

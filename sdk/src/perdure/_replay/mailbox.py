@@ -6,9 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from perdure_schemas.common import Payload
-
 from perdure._replay.futures import ReplayFuture
+from perdure_schemas.common import Payload
 
 if TYPE_CHECKING:
     from perdure._replay.loop import ReplayLoop

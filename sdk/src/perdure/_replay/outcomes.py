@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from perdure_schemas.events import CommandSettled
-
 from perdure.errors import (
     ChildCanceled,
     ChildFailed,
@@ -16,6 +14,7 @@ from perdure.errors import (
     TaskTimedOut,
 )
 from perdure.failures import exception_from_failure
+from perdure_schemas.events import CommandSettled
 
 _ERRORS: Final[dict[tuple[str, str], type[CommandFailed]]] = {
     ("task", "failed"): TaskFailed,

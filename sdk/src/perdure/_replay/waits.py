@@ -13,10 +13,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Literal
 
-from perdure_schemas.common import WaitGroup, WaitsFor
-
 from perdure._replay import compat
 from perdure._replay.futures import AllOf, Deferred
+from perdure_schemas.common import WaitGroup, WaitsFor
 
 Op = Literal["any", "all", "all_or_fail"]
 

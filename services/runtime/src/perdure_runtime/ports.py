@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from msgspec import Struct
+
 from perdure_schemas.events import Recorded
 from perdure_schemas.messages import Message, RunChanged, ScheduleTimer, TaskChanged
 
@@ -157,9 +158,7 @@ class Store(Protocol):
         """
         ...
 
-    async def history(
-        self, key: RunKey, run_id: str, after_seq: int, up_to: int, limit: int
-    ) -> Sequence[Recorded]:
+    async def history(self, key: RunKey, run_id: str, after_seq: int, up_to: int, limit: int) -> Sequence[Recorded]:
         """Events with after_seq < seq <= up_to, in order, at most `limit`."""
         ...
 

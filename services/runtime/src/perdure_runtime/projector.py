@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from perdure_schemas import topics
-from perdure_schemas.messages import RunChanged, RunPurged, TaskChanged
-
 from perdure_runtime.errors import StorageUnavailable
 from perdure_runtime.ports import Delivery, Ports
+from perdure_schemas import topics
+from perdure_schemas.messages import RunChanged, RunPurged, TaskChanged
 
 log = logging.getLogger("perdure.projector")
 

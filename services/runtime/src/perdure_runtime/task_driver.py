@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import assert_never, get_args
 
 import msgspec
+
 from perdure_core.history import effective
 from perdure_core.task_engine import state as records
 from perdure_core.task_engine.decide import decide
@@ -22,12 +23,11 @@ from perdure_core.task_engine.decisions import (
     Hold,
     Save,
 )
+from perdure_runtime.errors import StorageUnavailable, UnknownOutcome
+from perdure_runtime.ports import Consumer, Delivery, Ports, RunKey, Store, Undeliverable
 from perdure_schemas import topics
 from perdure_schemas.events import CommandSettled, RunEnded, TurnCommitted
 from perdure_schemas.messages import AttemptOutcome, DispatchTask, TaskMessage
-
-from perdure_runtime.errors import StorageUnavailable, UnknownOutcome
-from perdure_runtime.ports import Consumer, Delivery, Ports, RunKey, Store, Undeliverable
 
 log = logging.getLogger("perdure.task_engine")
 

@@ -10,11 +10,10 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from perdure_schemas import topics
-from perdure_schemas.messages import CancelTimer, Message, ScheduleTimer
-
 from perdure_runtime.errors import StorageUnavailable
 from perdure_runtime.ports import Consumer, Delivery, Ports, Undeliverable
+from perdure_schemas import topics
+from perdure_schemas.messages import CancelTimer, Message, ScheduleTimer
 
 log = logging.getLogger("perdure.timers")
 

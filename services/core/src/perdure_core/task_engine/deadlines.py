@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from perdure_schemas.common import TaskOptions
-
 from perdure_core.task_engine.state import TaskRecord
+from perdure_schemas.common import TaskOptions
 
 Deadline = Literal["retry", "queue", "attempt", "heartbeat", "total", "watch"]
 

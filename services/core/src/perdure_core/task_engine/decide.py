@@ -9,6 +9,12 @@ from __future__ import annotations
 from typing import assert_never
 
 import msgspec
+
+from perdure_core.retry import next_delay_ms
+from perdure_core.task_engine.deadlines import next_deadline, watch_again
+from perdure_core.task_engine.decisions import Ask, Authority, Decision, Discard, Effect, Emit, Header, Hold, Save
+from perdure_core.task_engine.effects import answers, changed, command_reply, run_task, stop_attempt, task_result, timer
+from perdure_core.task_engine.state import TaskRecord, born, unborn
 from perdure_schemas.common import Failure, Outcome
 from perdure_schemas.messages import (
     AttemptHeartbeat,
@@ -23,19 +29,13 @@ from perdure_schemas.messages import (
     WaitForTask,
 )
 
-from perdure_core.retry import next_delay_ms
-from perdure_core.task_engine.deadlines import next_deadline, watch_again
-from perdure_core.task_engine.decisions import Ask, Authority, Decision, Discard, Effect, Emit, Header, Hold, Save
-from perdure_core.task_engine.effects import answers, changed, command_reply, run_task, stop_attempt, task_result, timer
-from perdure_core.task_engine.state import TaskRecord, born, unborn
-
 DELIVERIES_MAX = 3
 """So many deliveries that died with their worker fail the attempt."""
 RECORD_TTL_MS = 7 * 24 * 3_600_000
 """A closed record is kept a week, to answer repetitions and whoever asks for the result."""
 
 
-def decide(  # noqa: C901, PLR0912 - one branch per member of a closed union
+def decide(  # noqa: C901 - one branch per member of a closed union
     record: TaskRecord | None, message: TaskMessage, header: Header, authority: Authority | None
 ) -> Decision:
     """Total and pure: any message on any record has an answer."""

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 from msgspec import Struct
-from perdure_schemas.common import Outcome, WorkflowRef
-from perdure_schemas.messages import Message
 
 from perdure_core.task_engine.state import TaskRecord
+from perdure_schemas.common import Outcome, WorkflowRef
+from perdure_schemas.messages import Message
 
 Effect: TypeAlias = tuple[str, Message]
 """A topic and what to publish there."""

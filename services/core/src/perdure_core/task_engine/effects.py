@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from perdure_core.task_engine.decisions import Effect
+from perdure_core.task_engine.state import AttemptRef, TaskRecord
 from perdure_schemas import ids, topics
 from perdure_schemas.common import Address, Outcome
 from perdure_schemas.messages import (
@@ -16,9 +18,6 @@ from perdure_schemas.messages import (
     TaskResult,
     TaskTimerFired,
 )
-
-from perdure_core.task_engine.decisions import Effect
-from perdure_core.task_engine.state import AttemptRef, TaskRecord
 
 _OUTCOMES: dict[str, Outcome] = {
     "completed": "completed",

@@ -1,14 +1,15 @@
 """The record of one supervised task, and its codec.
 
-    (none) ── dispatch ──▶ queued ── started ──▶ running ── outcome ──▶ completed · failed · timed-out
-                             ▲                      │                   canceled · skipped
-                             └── due ── waiting-retry ◀── failed, retries left
+(none) ── dispatch ──▶ queued ── started ──▶ running ── outcome ──▶ completed · failed · timed-out
+                         ▲                      │                   canceled · skipped
+                         └── due ── waiting-retry ◀── failed, retries left
 """
 
 from __future__ import annotations
 
 import msgspec
 from msgspec import Struct
+
 from perdure_schemas import ids
 from perdure_schemas.common import NULL, Failure, Payload, TaskOptions
 from perdure_schemas.messages import CancelTask, DispatchTask, TaskStatus
