@@ -24,7 +24,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        try:
+            self.wfile.write(body)
+        except BrokenPipeError:
+            self.close_connection = True  # the worker that asked was killed
 
 
 def serve_photographs() -> str:
