@@ -66,7 +66,9 @@ def test_signal_and_query(dev: Dev) -> None:
     assert dev.perdure("result", "votes", "--wait") == ["Ada", "Grace"]
 
 
-@pytest.mark.xfail(reason="known red, listed in CHANGELOG under Known gaps; strict: turns the run red again once it is mended")
+@pytest.mark.xfail(
+    reason="known red, listed in CHANGELOG under Known gaps; strict: turns the run red again once it is mended"
+)
 def test_resume_with_edited_input_goes_on_from_the_failure(dev: Dev) -> None:
     told = dev.perdure("start", "parsed", '"seven"', "--id", "edited", "--wait", code=1)
     assert "perdure resume edited" in told
@@ -80,7 +82,9 @@ def test_resume_with_edited_input_goes_on_from_the_failure(dev: Dev) -> None:
     assert sum(row["event"] == "task completed" and row["detail"].startswith("add") for row in history) == 1
 
 
-@pytest.mark.xfail(reason="known red, listed in CHANGELOG under Known gaps; strict: turns the run red again once it is mended")
+@pytest.mark.xfail(
+    reason="known red, listed in CHANGELOG under Known gaps; strict: turns the run red again once it is mended"
+)
 def test_resume_with_a_skipped_task(dev: Dev) -> None:
     dev.perdure("start", "parsed", '"eight"', "--id", "skipped", "--wait", code=1)
     history = dev.perdure("show", "skipped")["history"]

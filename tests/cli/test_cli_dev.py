@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
-
 import os
 import shutil
 import signal
 from pathlib import Path
+
+import pytest
 
 from tests.cli.dev_process import Dev, perdure, running_dev, until
 
