@@ -89,7 +89,7 @@ class TaskEngine:
         """A dispatch and its success meet here: both are done, nothing is stored. False: look at the record."""
         body, key = delivery.message.body, delivery.message.key
         dispatch = isinstance(body, DispatchTask) and body.dispatched and body.workflow is not None
-        success = isinstance(body, AttemptOutcome) and body.outcome == "completed" and body.task is None
+        success = isinstance(body, AttemptOutcome) and body.outcome == "completed" and not body.delegated
         held = self._held.get(key)
         if held is None:
             if dispatch and delivery.redeliveries == 0:

@@ -33,6 +33,7 @@ class TimerService:
         self._namespace = namespace
         self._publisher = ports.broker.publisher()
         self._changed = asyncio.Event()
+        self._writing = asyncio.Lock()  # a timer put while others fire must not be removed with them
 
     async def run(self) -> None:
         """Consume and fire until canceled."""
@@ -56,10 +57,11 @@ class TimerService:
                 wanted.pop(body.timer_id, None)
                 gone.append(body.timer_id)
         try:
-            if wanted:
-                await self._ports.timers.put(self._namespace, SHARD, list(wanted.values()))
-            if gone:
-                await self._ports.timers.remove(self._namespace, SHARD, gone)
+            async with self._writing:
+                if wanted:
+                    await self._ports.timers.put(self._namespace, SHARD, list(wanted.values()))
+                if gone:
+                    await self._ports.timers.remove(self._namespace, SHARD, gone)
             await consumer.ack(batch)
         except StorageUnavailable as error:
             log.warning("timer store unavailable", extra={"action": "timers_outage", "error": str(error)})
@@ -70,7 +72,9 @@ class TimerService:
         while True:
             try:
                 self._changed.clear()
-                await self._sleep(await self._fire())
+                async with self._writing:
+                    next_due = await self._fire()
+                await self._sleep(next_due)
             except StorageUnavailable as error:
                 log.warning("cannot fire timers", extra={"action": "fire_outage", "error": str(error)})
                 await asyncio.sleep(OUTAGE_DELAY_MS / 1000)

@@ -65,8 +65,15 @@ def decide(  # noqa: C901 - one branch per member of a closed union
 
 
 def _next(record: TaskRecord, header: Header, **changes: object) -> TaskRecord:
+    """A transition: whom it tells, and which attempt it stops, is said anew each time."""
+    told: dict[str, object] = {"cause": header.id, "stopped": None, "reply_topic": "", **changes}
+    return msgspec.structs.replace(record, version=record.version + 1, at=max(record.at, header.at), **told)
+
+
+def _noted(record: TaskRecord, header: Header, **changes: object) -> TaskRecord:
+    """No transition: the last one's message, if it comes again, must still find its effects (protocol rule 26)."""
     at = max(record.at, header.at)
-    return msgspec.structs.replace(record, version=record.version + 1, cause=header.id, at=at, **changes)
+    return msgspec.structs.replace(record, version=record.version + 1, at=at, **changes)
 
 
 def _save(record: TaskRecord) -> Save:
@@ -127,26 +134,32 @@ def _closed_by(authority: Authority | None, task: DispatchTask) -> Decision | No
 
 
 def _outcome(record: TaskRecord | None, message: AttemptOutcome, header: Header) -> Decision:
-    if record is None:
-        return _outcome_first(message, header)
+    if record is None or message.generation > record.generation:
+        return _outcome_first(record, message, header)
     if not record.open or message.generation < record.generation:
-        return Discard("stale-attempt")
-    if message.outcome in ("completed", "skipped"):
-        known = record.task.workflow is not None
-        ended = _next(record, header, status="completed", result=message.result, closed=known, stopped=None)
-        return _save(ended)
-    if message.attempt != record.attempt:
         return Discard("stale-attempt")
     if message.delegated:
         return _save(_next(record, header, status="running", delegated=True))
+    if message.outcome in ("completed", "skipped"):
+        known = record.task.workflow is not None
+        ended = _next(record, header, status="completed", result=message.result, closed=known)
+        return _save(ended)
+    if message.attempt != record.attempt:
+        return Discard("stale-attempt")
     return _attempt_failed(record, message.outcome, _failure(message), header)
 
 
-def _outcome_first(message: AttemptOutcome, header: Header) -> Decision:
-    """No record: a success meets its DispatchTask in memory, anything else makes the record (protocol rule 27)."""
+def _reborn(record: TaskRecord | None, task: DispatchTask, attempt: int, header: Header) -> TaskRecord:
+    """The task as dispatched, in the place of the record of an older generation, if there is one."""
+    version = record.version if record is not None else 0
+    return msgspec.structs.replace(born(task, at=header.at, cause=""), attempt=attempt, version=version)
+
+
+def _outcome_first(older: TaskRecord | None, message: AttemptOutcome, header: Header) -> Decision:
+    """No record of this generation: a success meets its DispatchTask in memory, the rest makes one (rule 27)."""
     if message.task is None:
         return Discard("duplicate") if header.waited else Hold()
-    record = msgspec.structs.replace(born(message.task, at=header.at, cause=""), attempt=message.attempt)
+    record = _reborn(older, message.task, message.attempt, header)
     if message.delegated:
         return _save(_next(record, header, status="running", delegated=True))
     return _attempt_failed(record, message.outcome, _failure(message), header)
@@ -164,7 +177,8 @@ def _attempt_failed(record: TaskRecord, outcome: Outcome, failure: Failure, head
     delay = next_delay_ms(policy, failure, attempt=number, attempt_id=record.attempt_id)
     if delay is None:
         status = "timed-out" if outcome == "timed-out" else "failed"
-        return _save(_next(record, header, status=status, failure=failure, retry_at=None))
+        stopped = record.stopped if outcome == "timed-out" else None
+        return _save(_next(record, header, status=status, failure=failure, retry_at=None, stopped=stopped))
     waiting = _next(
         record,
         header,
@@ -175,17 +189,17 @@ def _attempt_failed(record: TaskRecord, outcome: Outcome, failure: Failure, head
         deliveries=0,
         started_at=None,
         inbox="",
-        stopped=None,
+        stopped=record.stopped if outcome == "timed-out" else None,
         delegated=False,
     )
     return _save(waiting)
 
 
 def _started(record: TaskRecord | None, message: AttemptStarted, header: Header) -> Decision:
-    if record is None:
+    if record is None or message.generation > record.generation:
         if message.task is None:
             return Discard("unknown-task")
-        record = msgspec.structs.replace(born(message.task, at=header.at, cause=""), attempt=message.attempt)
+        record = _reborn(record, message.task, message.attempt, header)
     if not record.open or message.attempt != record.attempt or message.generation < record.generation:
         return Discard("stale-attempt")
     if message.deliveries >= DELIVERIES_MAX:
@@ -209,16 +223,15 @@ def _heartbeat(record: TaskRecord | None, message: AttemptHeartbeat, header: Hea
         return Discard("unknown-task") if header.waited else Hold()
     if not record.open or message.attempt != record.attempt or message.generation != record.generation:
         return Discard("stale-heartbeat")
-    alive = _next(
+    alive = _noted(
         record,
         header,
         status="running",
         heartbeat_at=header.at,
         progress=message.progress,
         inbox=message.inbox or record.inbox,
-        relayed=False,
     )
-    return _save(alive)
+    return Save(record=alive, effects=[changed(alive)])
 
 
 def _cancel(record: TaskRecord | None, message: CancelTask, header: Header) -> Decision:
@@ -289,25 +302,30 @@ def _wait(record: TaskRecord | None, message: WaitForTask, header: Header) -> De
         return Emit([task_result(record, message.reply_topic)])
     if message.reply_topic in record.waiters or len(record.waiters) >= WAITERS_MAX:
         return Discard("duplicate")
-    return _save(_next(record, header, waiters=[*record.waiters, message.reply_topic], relayed=False))
+    return Save(record=_noted(record, header, waiters=[*record.waiters, message.reply_topic]))
 
 
 def _fired(record: TaskRecord | None, message: TaskTimerFired, header: Header, authority: Authority | None) -> Decision:
     if record is not None and not record.open:
         return Discard("settled")
+    if record is None and message.task.workflow is None:
+        return Discard("unknown-task")
+    if record is not None and (message.generation, message.attempt) < (record.generation, record.attempt):
+        return Discard("stale-attempt")
     closed = _closed_by(authority, message.task)
     if isinstance(closed, Ask):
         return closed
     if record is None:
-        record = msgspec.structs.replace(born(message.task, at=header.at, cause=""), attempt=message.attempt)
+        record = _reborn(None, message.task, message.attempt, header)
     if closed is not None:
         return _save(_next(record, header, status="completed", closed=True))
     due_at, kind = next_deadline(record)
     if kind == "watch":
-        again = _next(record, header, relayed=False)
+        again = _noted(record, header)
         return Save(record=again, before=[timer(again, watch_again(record, message.due_at))])
     if due_at > max(header.at, message.due_at):
-        return _save(_next(record, header, relayed=False))
+        rearmed = _noted(record, header)
+        return Save(record=rearmed, before=[timer(rearmed, due_at)])
     if kind == "retry":
         return _save(_next(record, header, status="queued", relayed=True, retry_at=None, dispatched_at=header.at))
     failure = Failure(name="TimedOut", message=f"the task exceeded its {kind} time-out", retryable=kind != "total")

@@ -61,13 +61,13 @@ def _own_address(record: TaskRecord) -> list[Address]:
 
 
 def timer(record: TaskRecord, due_at: int) -> Effect:
-    """The record's one timer; scheduling it again moves it."""
+    """The record's next deadline. Each due time is a timer of its own: an older one still to come changes nothing."""
     task = record.task
     fires = TaskTimerFired(
         task_id=task.task_id, generation=record.generation, attempt=record.attempt, due_at=due_at, task=task
     )
     body = ScheduleTimer(
-        timer_id=task.task_id,
+        timer_id=ids.derive_id(task.task_id, "due", record.generation, due_at),
         due_at=due_at,
         target=Address(topics.TASK_ENGINE, task.task_id),
         fires=fires,
