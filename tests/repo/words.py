@@ -11,12 +11,12 @@ _REGISTRIES = [
     ("npmjs", "org"),
     ("npmjs", "com"),
     ("yarnpkg", "com"),
-    ("proxy.golang", "org"),
+    ("proxy", "golang.org"),
     ("registry.k8s", "io"),
     ("docker", "io"),
     ("quay", "io"),
     ("ghcr", "io"),
-    ("repo.maven.apache", "org"),
+    ("repo", "maven.apache.org"),
     ("crates", "io"),
 ]
 _PATTERNS = {

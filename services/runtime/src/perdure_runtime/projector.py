@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 
 from perdure_runtime.errors import StorageUnavailable
+from perdure_runtime.poison import OUTAGE_DELAY_MS
 from perdure_runtime.ports import Delivery, Ports
 from perdure_schemas import topics
 from perdure_schemas.messages import RunChanged, RunPurged, TaskChanged
 
 log = logging.getLogger("perdure.projector")
-
-OUTAGE_DELAY_MS = 500
 
 
 class Projector:

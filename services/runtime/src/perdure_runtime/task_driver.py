@@ -24,6 +24,7 @@ from perdure_core.task_engine.decisions import (
     Save,
 )
 from perdure_runtime.errors import StorageUnavailable, UnknownOutcome
+from perdure_runtime.poison import OUTAGE_DELAY_MS, FailureCounts, bury_bytes
 from perdure_runtime.ports import Consumer, Delivery, Ports, RunKey, Store, Undeliverable
 from perdure_schemas import topics
 from perdure_schemas.events import CommandSettled, RunEnded, TurnCommitted
@@ -34,9 +35,6 @@ log = logging.getLogger("perdure.task_engine")
 HOLD_MAX_S = 1.0
 """Protocol rule 23: what is met in memory within a second is never stored."""
 LOST_DELAY_MS = 50
-OUTAGE_DELAY_MS = 500
-FAILURES_MAX = 5
-"""Handling a message may fail so often (not counting outages); then it goes to the dead-letter topic."""
 TASK_BODIES = get_args(TaskMessage)
 
 
@@ -53,7 +51,7 @@ class TaskEngine:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._busy: dict[str, list[tuple[Delivery, bool]]] = {}
         self._work: set[asyncio.Task[None]] = set()
-        self._failures: dict[str, int] = {}
+        self._failures = FailureCounts()
 
     async def run(self) -> None:
         """Consume until canceled."""
@@ -73,9 +71,7 @@ class TaskEngine:
         met: list[Delivery] = []
         for delivery in batch:
             if isinstance(delivery, Undeliverable):
-                dead = topics.dead_letters(delivery.topic)
-                await self._publisher.publish_raw(dead, self._namespace, delivery.data, delivery.error)
-                await consumer.ack([delivery])
+                await bury_bytes(self._publisher, consumer, self._namespace, delivery)
             elif delivery.message.key in self._busy:
                 self._busy[delivery.message.key].append((delivery, False))
             elif not self._meet(delivery, met):
@@ -198,13 +194,11 @@ class TaskEngine:
     async def _failed(self, delivery: Delivery, error: Exception) -> None:
         assert self._consumer is not None
         message = delivery.message
-        count = self._failures.get(message.id, 0) + 1
-        self._failures[message.id] = count
         log.error("message failed", extra={"action": "message_failed", "message_id": message.id}, exc_info=error)
-        if count < FAILURES_MAX:
+        if not self._failures.exhausted(message.id):
             await self._consumer.nack([delivery], LOST_DELAY_MS)
             return
-        del self._failures[message.id]
+        self._failures.forget(message.id)
         await self._publisher.publish([(topics.dead_letters(delivery.topic), message)])
         await self._consumer.ack([delivery])
 

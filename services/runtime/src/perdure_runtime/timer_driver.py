@@ -11,6 +11,7 @@ import logging
 from collections.abc import Sequence
 
 from perdure_runtime.errors import StorageUnavailable
+from perdure_runtime.poison import OUTAGE_DELAY_MS
 from perdure_runtime.ports import Consumer, Delivery, Ports, Undeliverable
 from perdure_schemas import topics
 from perdure_schemas.messages import CancelTimer, Message, ScheduleTimer
@@ -20,7 +21,6 @@ log = logging.getLogger("perdure.timers")
 SHARD = 0
 """Embedded there is one owner, hence one shard."""
 FIRE_BATCH = 500
-OUTAGE_DELAY_MS = 500
 SLEEP_MAX_S = 3_600.0
 """Wall clocks are set: look again at least every hour."""
 

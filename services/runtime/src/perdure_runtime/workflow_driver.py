@@ -23,16 +23,15 @@ from perdure_core.workflow_engine.rewind import decide_rewind, resume_parent
 from perdure_core.workflow_engine.state import fold
 from perdure_runtime.actor import Actor, actor_of
 from perdure_runtime.errors import StorageUnavailable, UnknownOutcome
+from perdure_runtime.poison import OUTAGE_DELAY_MS, FailureCounts, bury_bytes
 from perdure_runtime.ports import Commit, Consumer, Delivery, Ports, RunKey, Undeliverable
 from perdure_runtime.workflow_reads import history_page, reemit, route, run_purged
 from perdure_runtime.workflow_round import (
     ACTORS_MAX,
     AHEAD_DELAY_MS,
-    FAILURES_MAX,
     HOLD_MAX_MS,
     LATER_DELAY_MS,
     LOST_DELAY_MS,
-    OUTAGE_DELAY_MS,
     START_HOLD_MAX_MS,
     TOMBSTONE_TTL_MS,
     UNBORN_TTL_MS,
@@ -62,7 +61,7 @@ class WorkflowEngine:
         self._owner = owner
         self._publisher = ports.broker.publisher()
         self._actors: dict[str, Actor] = {}
-        self._failures: dict[str, int] = {}
+        self._failures = FailureCounts()
         self._rounds: set[asyncio.Task[None]] = set()
         self._consumer: Consumer | None = None
         self._tries = 0
@@ -95,7 +94,8 @@ class WorkflowEngine:
         work: dict[str, list[Delivery]] = {}
         for delivery in batch:
             if isinstance(delivery, Undeliverable):
-                await self._bury_bytes(delivery)
+                assert self._consumer is not None
+                await bury_bytes(self._publisher, self._consumer, self._namespace, delivery)
                 continue
             key = delivery.message.key
             actor = self._actors.get(key)
@@ -149,6 +149,11 @@ class WorkflowEngine:
             await self._decide_inbox(actor, this)
         for actor, delivery in this.refresh:
             await self._refresh(actor, delivery)
+        await self._finish(actors, this)
+        return [actor for actor in actors if self._has_more(actor)]
+
+    async def _finish(self, actors: Sequence[Actor], this: Round) -> None:
+        """Commit what was decided, publish all of it, acknowledge all of it: in this order (protocol rule 2)."""
         await self._commit_all(this)
         for actor, delivery, decision in this.slow:
             await self._carry_out(actor, delivery, decision, this)
@@ -158,7 +163,6 @@ class WorkflowEngine:
             await self._publisher.publish(this.publish)
         if this.acks:
             await self._ack(this.acks)
-        return [actor for actor in actors if self._has_more(actor)]
 
     def _has_more(self, actor: Actor) -> bool:
         actor.fresh = False
@@ -193,6 +197,11 @@ class WorkflowEngine:
             self._forget(actor)
             self._nack(back, delay_ms)
 
+    def _lose(self, actor: Actor) -> None:
+        """Another replica was first, or the view cannot be trusted: its messages come again soon."""
+        self._drop([actor], LOST_DELAY_MS)
+        actor.head = UNLOADED
+
     def _nack(self, deliveries: Sequence[Delivery], delay_ms: int) -> None:
         if deliveries and self._consumer is not None:
             task = asyncio.get_running_loop().create_task(self._consumer.nack(deliveries, delay_ms))
@@ -202,9 +211,8 @@ class WorkflowEngine:
     async def _ack(self, deliveries: Sequence[Delivery]) -> None:
         assert self._consumer is not None
         await self._consumer.ack(deliveries)
-        if self._failures:
-            for delivery in deliveries:
-                self._failures.pop(delivery.message.id, None)
+        for delivery in deliveries:
+            self._failures.forget(delivery.message.id)
 
     # -- loading -----------------------------------------------------------------------------------
 
@@ -229,21 +237,14 @@ class WorkflowEngine:
         """The message at the front of the inbox, on a view that is fresh now: in the same handling."""
         this = Round()
         await self._decide_inbox(actor, this)
-        await self._commit_all(this)
-        for owner, delivery, decision in this.slow:
-            await self._carry_out(owner, delivery, decision, this)
-        self._want_turn(actor, this)
-        if this.publish:
-            await self._publisher.publish(this.publish)
-        if this.acks:
-            await self._ack(this.acks)
+        await self._finish([actor], this)
 
     # -- deciding ----------------------------------------------------------------------------------
 
     async def _decide_inbox(self, actor: Actor, this: Round) -> None:
         if actor.flush_due:
             if actor.buffer:
-                this.commits.append((actor, None, None))
+                this.commits.append(actor)
                 return
             actor.flush_due = False
         while actor.inbox:
@@ -326,11 +327,11 @@ class WorkflowEngine:
         actor.append(decision.events, message, decision.cause)
         if decision.again:
             actor.inbox.insert(0, delivery)
-            this.commits.append((actor, None, decision))
+            this.commits.append(actor)
             return False
         actor.held.append(delivery)
         if decision.now:
-            this.commits.append((actor, delivery, decision))
+            this.commits.append(actor)
             return False
         self._arm_flush(actor, START_HOLD_MAX_MS if decision.begins_run else HOLD_MAX_MS)
         return True
@@ -357,13 +358,12 @@ class WorkflowEngine:
 
     async def _commit_all(self, this: Round) -> None:
         if len(this.commits) == 1:
-            results = [await self._commit(this.commits[0][0])]
+            results = [await self._commit(this.commits[0])]
         else:
-            results = await asyncio.gather(*(self._commit(actor) for actor, _, _ in this.commits))
-        for (actor, _, _), events in zip(this.commits, results, strict=True):
+            results = await asyncio.gather(*(self._commit(actor) for actor in this.commits))
+        for actor, events in zip(this.commits, results, strict=True):
             if events is None:
-                self._drop([actor], LOST_DELAY_MS)
-                actor.head = UNLOADED
+                self._lose(actor)
             else:
                 self._committed(actor, events, this)
 
@@ -459,8 +459,7 @@ class WorkflowEngine:
         actor.held.append(delivery)
         events = await self._commit(actor)
         if events is None:
-            self._drop([actor], LOST_DELAY_MS)
-            actor.head = UNLOADED
+            self._lose(actor)
             return False
         this.publish += resume_parent(actor.state, delivery.message, body, ended)
         self._committed(actor, events, this)
@@ -478,20 +477,11 @@ class WorkflowEngine:
     async def _failed(self, actor: Actor, delivery: Delivery, error: Exception, this: Round) -> None:
         """Count the failure; a message that always fails leaves its key free."""
         message = delivery.message
-        count = self._failures.get(message.id, 0) + 1
-        self._failures[message.id] = count
-        extra = {"action": "message_failed", "workflow_id": message.key, "message_id": message.id, "count": count}
+        extra = {"action": "message_failed", "workflow_id": message.key, "message_id": message.id}
         log.error("message failed", extra=extra, exc_info=error)
-        if count < FAILURES_MAX:
+        if not self._failures.exhausted(message.id):
             actor.inbox.insert(0, delivery)
-            self._drop([actor], LOST_DELAY_MS)
-            actor.head = UNLOADED
+            self._lose(actor)
             return
         this.publish.append((topics.dead_letters(delivery.topic), message))
         this.acks.append(delivery)
-
-    async def _bury_bytes(self, delivery: Undeliverable) -> None:
-        assert self._consumer is not None
-        dead = topics.dead_letters(delivery.topic)
-        await self._publisher.publish_raw(dead, self._namespace, delivery.data, delivery.error)
-        await self._consumer.ack([delivery])

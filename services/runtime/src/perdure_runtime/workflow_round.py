@@ -18,9 +18,6 @@ LOST_DELAY_MS = 20
 """After a lost compare-and-set another replica is at work on the run: come back soon, at most 100 ms."""
 AHEAD_DELAY_MS = 300
 LATER_DELAY_MS = 50
-OUTAGE_DELAY_MS = 500
-FAILURES_MAX = 5
-"""Handling a message may fail so often (not counting outages); then it goes to the dead-letter topic."""
 UNBORN_TTL_MS = 3_600_000
 """A signal or cancel that overtook its start waits for it so long."""
 TOMBSTONE_TTL_MS = 30 * 24 * 3_600_000
@@ -38,7 +35,6 @@ class Round:
 
     publish: list[d.Published] = field(default_factory=list)
     acks: list[Delivery] = field(default_factory=list)
-    commits: list[tuple[Actor, Delivery | None, d.Record | None]] = field(default_factory=list)
+    commits: list[Actor] = field(default_factory=list)
     refresh: list[tuple[Actor, Delivery]] = field(default_factory=list)
     slow: list[tuple[Actor, Delivery, d.Decision]] = field(default_factory=list)
-    published_by: list[Actor] = field(default_factory=list)

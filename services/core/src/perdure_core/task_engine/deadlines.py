@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Literal
 
 from perdure_core.task_engine.state import TaskRecord
-from perdure_schemas.common import TaskOptions
 
 Deadline = Literal["retry", "queue", "attempt", "heartbeat", "total", "watch"]
 
@@ -26,12 +25,6 @@ def watch_again(record: TaskRecord, due_at: int) -> int:
     """When to look again, after the watch that was due at `due_at`: a function of it, so that a repetition re-arms
     the same timer."""
     return due_at + min(max(due_at - record.created_at, WATCH_MS), WATCH_MAX_MS)
-
-
-def dispatched_before(options: TaskOptions, due_at: int) -> int:
-    """When the attempt was dispatched whose first timer was due at `due_at`."""
-    limits = (options.queue_timeout_ms, options.attempt_timeout_ms, options.total_timeout_ms)
-    return due_at - min((limit for limit in limits if limit is not None), default=WATCH_MS)
 
 
 def _deadlines(record: TaskRecord) -> Iterator[tuple[int, Deadline]]:
