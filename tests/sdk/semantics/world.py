@@ -1,0 +1,182 @@
+"""A whole Perdure in one process whose parts can be killed and watched one by one.
+
+`World` runs the real engines, a real worker and a client on ports that tests may tamper with. Where no part has to
+be killed or watched, tests use `Client.embedded` itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeAlias, TypeVar
+
+from perdure import Client, Registry
+from perdure._client.backend import PortsBackend
+from perdure.worker import Worker
+from perdure_runtime.adapters.memory import memory_ports
+from perdure_runtime.clock import SystemClock
+from perdure_runtime.embedded import Embedded
+from perdure_runtime.ports import Broker, Consumer, Ports, Publisher, SubscriptionType
+from perdure_schemas.common import Command
+from perdure_schemas.events import Event, Recorded, TurnCommitted
+from perdure_schemas.messages import Body, Message
+
+B = TypeVar("B")
+E = TypeVar("E")
+
+PATIENCE_SECONDS = 20
+"""Of a whole test, on a loaded machine; each takes a fraction of a second."""
+
+Batch: TypeAlias = Sequence[tuple[str, Message]]
+Tamper: TypeAlias = Callable[[Batch], Batch]
+
+
+class World:
+    """Opened by `async with`: engines, one worker and a client."""
+
+    def __init__(self, *objects: object, ports: Ports | None = None, tamper: Tamper | None = None) -> None:
+        """`tamper` changes what is published: each batch, before the broker has it."""
+        self.ports = ports or memory_ports(SystemClock())
+        self.spy = Spy(self.ports.broker, tamper)
+        self._engine_ports = dataclasses.replace(self.ports, broker=self.spy)
+        self._registry = Registry(objects)
+        self._engine = Embedded(self._engine_ports)
+        self._worker: asyncio.Task[None] | None = None
+        self._deadline = asyncio.timeout(PATIENCE_SECONDS)
+        backend = PortsBackend("default")
+        backend.use(self.spy, self.ports.read_model, self.ports.store)
+        self.client = Client(backend)
+
+    async def __aenter__(self) -> Self:
+        await self._deadline.__aenter__()
+        await self._engine.__aenter__()
+        await self.start_worker()
+        await self.client.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.client.__aexit__(kind, error, trace)
+        await self.kill_worker()
+        await self.kill_engine()
+        await self._deadline.__aexit__(kind, error, trace)
+
+    async def start_worker(self) -> None:
+        worker = Worker(self.spy, self._registry)
+        self._worker = asyncio.create_task(worker.run())
+        await worker.ready.wait()
+
+    async def kill_worker(self) -> None:
+        """All it holds in memory is gone; what it had not answered goes to the next one."""
+        if self._worker is not None:
+            self._worker.cancel()
+            await asyncio.wait([self._worker])
+            self._worker = None
+
+    async def kill_engine(self) -> None:
+        await self._engine.__aexit__(None, None, None)
+
+    async def start_engine(self) -> None:
+        self._engine = Embedded(self._engine_ports)
+        await self._engine.__aenter__()
+
+    async def restart_worker(self) -> None:
+        await self.kill_worker()
+        await self.start_worker()
+
+    async def send(self, topic: str, body: Body, key: str, *, id: str = "by-hand") -> None:
+        """A message as anybody could send it."""
+        message = Message(id=id, namespace="default", key=key, at=self.ports.clock.now(), body=body)
+        await self.ports.broker.publisher().publish([(topic, message)])
+
+    async def quiet(self) -> None:
+        """Until nothing more is published."""
+        seen = -1
+        while seen != len(self.spy.published):
+            seen = len(self.spy.published)
+            await asyncio.sleep(0.02)
+
+
+class Spy:
+    """A broker that remembers what was published through it, and lets a test tamper with it."""
+
+    def __init__(self, broker: Broker, tamper: Tamper | None) -> None:
+        self._broker = broker
+        self.tamper = tamper
+        self.published: list[tuple[str, Message]] = []
+
+    def publisher(self) -> Publisher:
+        return SpyPublisher(self, self._broker.publisher())
+
+    async def subscribe(
+        self, namespace: str, topics: Sequence[str], subscription: str, type: SubscriptionType
+    ) -> Consumer:
+        return await self._broker.subscribe(namespace, topics, subscription, type)
+
+    def bodies(self, kind: type[B]) -> list[B]:
+        return [message.body for _, message in self.published if isinstance(message.body, kind)]
+
+
+class SpyPublisher:
+    def __init__(self, spy: Spy, publisher: Publisher) -> None:
+        self._spy = spy
+        self._publisher = publisher
+
+    async def publish(self, batch: Batch) -> None:
+        if self._spy.tamper is not None:
+            batch = self._spy.tamper(batch)
+        self._spy.published += batch
+        await self._publisher.publish(batch)
+
+    async def publish_raw(self, topic: str, namespace: str, data: bytes, reason: str) -> None:
+        await self._publisher.publish_raw(topic, namespace, data, reason)
+
+
+class Gate:
+    """Holds tasks up, and tells when one has come to it. Tasks run on a loop of their own, tests on another."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+        self._arrivals: asyncio.Queue[Any] = asyncio.Queue()
+        self._open = False
+
+    async def passed(self, what: Any = None) -> None:
+        """Called in a task: tell, and wait until the gate is open."""
+        opened = asyncio.Event()
+        self._waiting.append((asyncio.get_running_loop(), opened))
+        self._loop.call_soon_threadsafe(self._arrivals.put_nowait, what)
+        if not self._open:
+            await opened.wait()
+
+    def tell(self, what: Any = None) -> None:
+        """Called in a task, on any thread: only tell."""
+        self._loop.call_soon_threadsafe(self._arrivals.put_nowait, what)
+
+    async def reached(self) -> Any:
+        """Called in a test: the next arrival."""
+        return await self._arrivals.get()
+
+    def open(self) -> None:
+        self._open = True
+        for loop, opened in self._waiting:
+            if not loop.is_closed():  # its worker was killed
+                loop.call_soon_threadsafe(opened.set)
+        self._waiting.clear()
+
+
+def events(history: Sequence[Recorded], kind: type[E]) -> Iterator[E]:
+    """Those of one kind."""
+    return (record.event for record in history if isinstance(record.event, kind))
+
+
+def commands(history: Sequence[Recorded]) -> list[Command]:
+    """What the run's turns issued."""
+    return [command for turn in events(history, TurnCommitted) for command in turn.commands]
+
+
+def kinds(history: Sequence[Recorded]) -> list[type[Event]]:
+    return [type(record.event) for record in history]
