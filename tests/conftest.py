@@ -24,8 +24,10 @@ def pytest_runtest_makereport() -> Generator[None, Any, Any]:
     recursion depth mismatch`) when a finalizer runs meanwhile and prints a traceback, which parses too; and some tests
     leave things behind that resist being closed, on purpose.
     """
+    enabled = gc.isenabled()  # a fixture may have disabled it for the whole test, of which there are three reports
     gc.disable()
     try:
         return (yield)
     finally:
-        gc.enable()
+        if enabled:
+            gc.enable()

@@ -66,31 +66,28 @@ def test_signal_and_query(dev: Dev) -> None:
     assert dev.perdure("result", "votes", "--wait") == ["Ada", "Grace"]
 
 
-@pytest.mark.xfail(
-    reason="known red, listed in CHANGELOG under Known gaps; strict: turns the run red again once it is mended"
-)
 def test_resume_with_edited_input_goes_on_from_the_failure(dev: Dev) -> None:
     told = dev.perdure("start", "parsed", '"seven"', "--id", "edited", "--wait", code=1)
     assert "perdure resume edited" in told
     shown = dev.perdure("show", "edited")
     assert shown["status"] == "failed"
     assert "invalid literal for int()" in shown["traceback"]
-    position = next(row["position"] for row in shown["history"] if row["detail"].startswith("parse"))
+    position = _position_of("parse", shown["history"])
     dev.perdure("resume", "edited", "--edit", f'{position}=["7"]')
     assert dev.perdure("result", "edited", "--wait") == 7
     history = dev.perdure("show", "edited")["history"]
     assert sum(row["event"] == "task completed" and row["detail"].startswith("add") for row in history) == 1
 
 
-@pytest.mark.xfail(
-    reason="known red, listed in CHANGELOG under Known gaps; strict: turns the run red again once it is mended"
-)
 def test_resume_with_a_skipped_task(dev: Dev) -> None:
     dev.perdure("start", "parsed", '"eight"', "--id", "skipped", "--wait", code=1)
-    history = dev.perdure("show", "skipped")["history"]
-    position = next(row["position"] for row in history if row["detail"].startswith("parse"))
+    position = _position_of("parse", dev.perdure("show", "skipped")["history"])
     dev.perdure("resume", "skipped", "--skip", f"{position}=8")
     assert dev.perdure("result", "skipped", "--wait") == 8
+
+
+def _position_of(task: str, history: list[dict[str, str]]) -> str:
+    return next(r["position"] for r in history if r["event"] == "task dispatched" and r["detail"].startswith(task))
 
 
 def test_reset_runs_an_ended_run_again_from_a_position(dev: Dev) -> None:

@@ -10,7 +10,9 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def without_garbage_collection() -> Iterator[None]:
-    """As for reports: see tests/conftest.py."""
+    """As for reports: see tests/conftest.py. Frozen, too: a thread that a test left behind may enable it again."""
+    gc.freeze()
     gc.disable()
     yield
     gc.enable()
+    gc.unfreeze()

@@ -7,7 +7,6 @@ import pytest
 from tests.repo import purity, tree
 
 
-@pytest.mark.xfail(strict=False, reason="unreliable: see Known gaps in CHANGELOG")
 def test_the_core_is_pure() -> None:
     modules = sorted((tree.PACKAGES["perdure_core"] / "src").rglob("*.py"))
     assert modules

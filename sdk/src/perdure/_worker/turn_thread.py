@@ -9,13 +9,12 @@ import queue
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from perdure._worker.blocking import blocking
 from perdure._worker.handover import Handover
 from perdure._worker.turns import TurnDesk, TurnJob, TurnResult
-from perdure._worker.user_loop import blocking_frame
 from perdure.errors import Blocked
 
 log = logging.getLogger("perdure.worker")
@@ -165,26 +164,15 @@ class TurnThread:
 
 
 def _tell(thread: threading.Thread, job: TurnJob, spent: float) -> None:
-    frame = sys._current_frames().get(thread.ident or 0)
-    if frame is None:
+    found = blocking(thread)
+    if found is None:
         return
-    code = blocking_frame(frame).f_code
-    line = blocking_frame(frame).f_lineno
+    task = job.task
     log.warning(
-        "turn_blocks: %s:%d in %s has kept a turn of workflow %s for %.1f s; all workflows of this worker wait. "
+        "turn_blocks: %s\n  has kept a turn of workflow %s for %.1f s; all workflows of this worker wait. "
         "Computing and waiting belong in a task.",
-        code.co_filename,
-        line,
-        code.co_qualname,
-        job.task.name,
+        found,
+        task.name,
         spent,
-        extra={
-            "action": "turn_blocks",
-            "workflow": job.task.name,
-            "workflow_id": job.task.workflow_id,
-            "file": code.co_filename,
-            "line": line,
-            "function": code.co_qualname,
-            "stack": "".join(traceback.format_stack(frame)),
-        },
+        extra={"action": "turn_blocks", "workflow": task.name, "workflow_id": task.workflow_id, **found.facts},
     )

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
-import sysconfig
 import threading
 import time
-import traceback
 from collections.abc import Callable
-from types import FrameType
 
+from perdure._worker.blocking import blocking
 from perdure._worker.execution import Attempt, Ended, call_async
 from perdure._worker.handover import Handover
 
@@ -20,7 +17,6 @@ log = logging.getLogger("perdure.worker")
 BLOCKED_SECONDS = 1.0
 """A loop that gives nobody a turn for so long delays every task on it visibly."""
 PROBE_SECONDS = 0.25
-_STDLIB = sysconfig.get_path("stdlib")
 
 Report = Callable[[Attempt, Ended], None]
 
@@ -131,36 +127,15 @@ class Watchdog:
         self._answered = time.monotonic()
 
     def _tell(self, since: float) -> None:
-        frame = sys._current_frames().get(self._watched.ident or 0)
-        if frame is None:
+        found = blocking(self._watched)
+        if found is None:
             return
-        user = blocking_frame(frame)
-        code = user.f_code
         task = asyncio.current_task(self._loop)
+        name = task.get_name() if task is not None else ""
         log.warning(
-            "task_blocks_loop: %s:%d in %s has blocked the loop of async tasks for %.1f s; all others wait. "
+            "task_blocks_loop: %s\n  has blocked the loop of async tasks for %.1f s; all others wait. "
             "Await instead, or declare the task with `def`: it then gets a thread.",
-            code.co_filename,
-            user.f_lineno,
-            code.co_qualname,
+            found,
             time.monotonic() - since,
-            extra={
-                "action": "task_blocks_loop",
-                "task": task.get_name() if task is not None else "",
-                "file": code.co_filename,
-                "line": user.f_lineno,
-                "function": code.co_qualname,
-                "stack": "".join(traceback.format_stack(frame)),
-            },
+            extra={"action": "task_blocks_loop", "task": name, **found.facts},
         )
-
-
-def blocking_frame(frame: FrameType) -> FrameType:
-    """The innermost frame that is not the standard library's: the line its author can change."""
-    current: FrameType | None = frame
-    while current is not None:
-        file = current.f_code.co_filename
-        if not file.startswith((_STDLIB, "<frozen")) or "site-packages" in file:
-            return current
-        current = current.f_back
-    return frame
