@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import typing
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
-from perdure import convert
 from perdure.failures import failure_from_exception
 from perdure_schemas.common import Failure, Payload
 
@@ -24,15 +22,6 @@ class Code:
         self._target = workflow.target
         self.name = workflow.name
         self.match: Match = workflow.match
-        self._channels: Mapping[str, Callable[[Payload], Any]] | None = None
-
-    @property
-    def channels(self) -> Mapping[str, Callable[[Payload], Any]]:
-        """Decoders of the declared channels: `approvals: Channel[str] = Channel()`."""
-        if self._channels is None:  # not before its first run: hints may name what is defined further down
-            hints = typing.get_type_hints(self._target, include_extras=True) if isinstance(self._target, type) else {}
-            self._channels = {name: _decoder(hint, name) for name, hint in hints.items() if _is_channel(hint)}
-        return self._channels
 
     def create(self) -> Any:
         return self._target() if isinstance(self._target, type) else None
@@ -70,12 +59,3 @@ def _handler(handlers: Mapping[str, Handler], name: str, problem: str) -> Handle
     if found is None:
         raise LookupError(f"{problem} {name!r}; it has {', '.join(sorted(handlers)) or 'none'}")
     return found
-
-
-def _is_channel(hint: Any) -> bool:
-    return getattr(typing.get_origin(hint) or hint, "__perdure_channel__", False) is True
-
-
-def _decoder(hint: Any, name: str) -> Callable[[Payload], Any]:
-    value_hint = (typing.get_args(hint) or (Any,))[0]
-    return functools.partial(convert.decode, hint=value_hint, what=f"a signal of {name}")

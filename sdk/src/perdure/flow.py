@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 import logging
 import random as _random
+import typing
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, MutableMapping
 from typing import Any, Generic, NoReturn, TypeVar, overload
@@ -159,18 +160,29 @@ class Channel(Generic[T]):
     As an attribute of a class workflow: `approvals: Channel[str] = Channel()`.
     """
 
-    __perdure_channel__ = True
-
     def __init__(self, name: str = "", type: Any = Any) -> None:
+        """`type` is what its values are; for an attribute of a class, the annotation tells."""
         self.name = name
         self._type = type
+        self._declared: tuple[Any, str] | None = None
+        """The class and attribute whose annotation tells the type, until it was looked at."""
 
-    def __set_name__(self, owner: type, name: str) -> None:
+    def __set_name__(self, owner: Any, name: str) -> None:
         self.name = self.name or name
+        if self._type is Any:
+            self._declared = owner, name
+
+    def _hint(self) -> Any:
+        """The type of the values. Not before the first use: an annotation may name what is defined further down."""
+        if self._declared is not None:
+            owner, attribute = self._declared
+            arguments = typing.get_args(typing.get_type_hints(owner, include_extras=True).get(attribute))
+            self._type, self._declared = (arguments or (Any,))[0], None
+        return self._type
 
     def encode(self, value: T) -> Payload:
         """The payload of a signal."""
-        return convert.encode(value, self._type, f"a signal to {self.name}")
+        return convert.encode(value, self._hint(), f"a signal to {self.name}")
 
     def receive(self, *, where: Callable[[T], bool] | None = None) -> Receipt[T]:
         """The next signal (that `where` accepts). Awaitable, with `&` and `|`."""
@@ -180,7 +192,7 @@ class Channel(Generic[T]):
         return receipt
 
     def _decode(self, payload: Payload) -> Any:
-        return convert.decode(payload, self._type, f"a signal of {self.name}")
+        return convert.decode(payload, self._hint(), f"a signal of {self.name}")
 
     def __aiter__(self) -> Channel[T]:
         return self

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar
 
-from perdure import Client, Registry
+from perdure import Client, Handle, Registry
 from perdure._client.backend import PortsBackend
 from perdure.worker import Worker
 from perdure_runtime.adapters.memory import memory_ports
@@ -20,8 +20,8 @@ from perdure_runtime.clock import SystemClock
 from perdure_runtime.embedded import Embedded
 from perdure_runtime.ports import Broker, Consumer, Ports, Publisher, SubscriptionType
 from perdure_schemas.common import Command
-from perdure_schemas.events import Event, Recorded, TurnCommitted
-from perdure_schemas.messages import Body, Message
+from perdure_schemas.events import Event, Recorded, RunStatus, TurnCommitted
+from perdure_schemas.messages import Body, Message, RunChanged
 
 B = TypeVar("B")
 E = TypeVar("E")
@@ -166,6 +166,19 @@ class Gate:
             if not loop.is_closed():  # its worker was killed
                 loop.call_soon_threadsafe(opened.set)
         self._waiting.clear()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Look now and then."""
+    while not holds():  # noqa: ASYNC110  what is looked at tells nobody
+        await asyncio.sleep(0.001)
+
+
+async def described(run: Handle[Any], status: RunStatus) -> RunChanged:
+    """The run as clients see it, once its status is this."""
+    while (found := await run.describe()).status != status:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    return found
 
 
 def events(history: Sequence[Recorded], kind: type[E]) -> Iterator[E]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -19,11 +19,6 @@ class WorkflowCode(Protocol):
     @property
     def match(self) -> Literal["args", "name"]:
         """Whether arguments of commands must be equal in replay, or only their names."""
-        ...
-
-    @property
-    def channels(self) -> Mapping[str, Callable[[Payload], Any]]:
-        """Decoders of the channels declared by the workflow."""
         ...
 
     def create(self) -> Any:
