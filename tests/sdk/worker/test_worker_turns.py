@@ -90,10 +90,29 @@ async def test_the_same_turn_asked_again_gives_the_same_nonce() -> None:
     async with working(hello, greet) as (engine, _):
         run = Run(engine, "hello", "Ann")
         await run.ask()
-        await run.ask()
         one, _ = await engine.next_message(WorkflowTaskCompleted)
+        await run.ask()
         two, _ = await engine.next_message(WorkflowTaskCompleted)
         assert (one.id, one.body) == (two.id, two.body)
+
+
+async def test_the_same_turn_asked_twice_before_it_is_answered_is_answered_once() -> None:
+    """An early commit asks for a turn again; answered twice, its commands would be published twice."""
+    async with working(hello, greet, grace_seconds=0) as (engine, _):
+        run = Run(engine, "hello", "Ann")
+        first = await run.turn()
+        run.settle(first.commands[0].id, "A")
+    async with working(hello, greet) as (engine, worker):
+        run.engine = engine
+        await run.ask()
+        await run.ask()
+        question = await engine.next(GetHistory)
+        page = [r for r in run.records if r.seq <= question.up_to]
+        answer = HistoryPage(workflow_id=run.id, run_id=run.run_id, events=page, after_seq=0, last_seq=question.up_to)
+        await engine.send(topics.inbox(worker.id), answer)
+        await engine.next(WorkflowTaskCompleted)
+        with pytest.raises(TimeoutError):
+            await engine.next(WorkflowTaskCompleted, timeout=0.1)
 
 
 async def test_a_run_not_in_the_cache_is_rebuilt_from_pages_of_its_history() -> None:

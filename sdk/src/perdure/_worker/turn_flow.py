@@ -29,6 +29,8 @@ class TurnFlow:
         self.inlet: Inlet | None = None
         self.open = 0
         """Turns received and not yet answered."""
+        self._deciding: dict[str, TurnJob] = {}
+        """Those that decide something, by the turn's id."""
         self.histories = Histories(
             lambda question: outbox.add(Answer([answers.get_history(question)])),
             self._submit,
@@ -44,8 +46,14 @@ class TurnFlow:
             if not isinstance(task, RunWorkflowTask):
                 self.inlet.reject(delivery)
                 continue
+            twin = None if task.queries else self._deciding.get(task.workflow_task_id)
+            if twin is not None:  # answered twice, its commands would be published twice
+                twin.twins.append(delivery)
+                continue
             job = TurnJob(task, delivery)
             self.open += 1
+            if not task.queries:
+                self._deciding[task.workflow_task_id] = job
             if delivery.redeliveries >= DEATHS_MAX and not task.queries:
                 message = f"{delivery.redeliveries} workers died or lost their broker during this turn"
                 self._answer(job, self._failed(job, "worker-died", "WorkerDied", message))
@@ -83,13 +91,16 @@ class TurnFlow:
     def _answer(self, job: TurnJob, answer: TurnAnswer) -> None:
         assert self.inlet is not None
         self.open -= 1
+        if not job.task.queries:
+            self._deciding.pop(job.task.workflow_task_id, None)
 
         def too_large(problem: str) -> Sequence[Step]:
             return self._steps(
                 job, self._failed(job, "bug", "MessageTooLarge", f"the answer cannot be sent: {problem}")
             )
 
-        self._outbox.add(Answer(self._steps(job, answer), [job.delivery], self.inlet.acks, instead=too_large))
+        deliveries = [job.delivery, *job.twins]
+        self._outbox.add(Answer(self._steps(job, answer), deliveries, self.inlet.acks, instead=too_large))
 
     def _steps(self, job: TurnJob, answer: TurnAnswer) -> list[Step]:
         cause = job.delivery.message.id

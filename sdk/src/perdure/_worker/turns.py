@@ -27,6 +27,8 @@ class TurnJob:
     task: RunWorkflowTask
     delivery: Delivery
     records: Sequence[Recorded] | None = None
+    twins: list[Delivery] = field(default_factory=list)
+    """The same turn again, before it was answered: one answer is for all."""
 
 
 @dataclass(slots=True, eq=False)
