@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import assert_never
 
 from perdure_core.workflow_engine import decisions as d
@@ -144,13 +145,23 @@ class WorkflowEngine:
         unloaded = [actor for actor in actors if actor.head.version < 0]
         if unloaded:
             await asyncio.gather(*(self._load(actor) for actor in unloaded))
-        this = Round()
-        for actor in actors:
-            await self._decide_inbox(actor, this)
-        for actor, delivery in this.refresh:
-            await self._refresh(actor, delivery)
-        await self._finish(actors, this)
+        with self._gathering() as this:
+            for actor in actors:
+                await self._decide_inbox(actor, this)
+            for actor, delivery in this.refresh:
+                await self._refresh(actor, delivery)
+            await self._finish(actors, this)
         return [actor for actor in actors if self._has_more(actor)]
+
+    @contextmanager
+    def _gathering(self) -> Iterator[Round]:
+        """A round that, should it fail, hands back what it had taken from the inboxes."""
+        this = Round()
+        try:
+            yield this
+        except Exception:
+            self._nack(this.in_hand(), OUTAGE_DELAY_MS)
+            raise
 
     async def _finish(self, actors: Sequence[Actor], this: Round) -> None:
         """Commit what was decided, publish all of it, acknowledge all of it: in this order (protocol rule 2)."""
@@ -235,9 +246,12 @@ class WorkflowEngine:
 
     async def _decide_again(self, actor: Actor) -> None:
         """The message at the front of the inbox, on a view that is fresh now: in the same handling."""
-        this = Round()
-        await self._decide_inbox(actor, this)
-        await self._finish([actor], this)
+        with self._gathering() as this:
+            await self._decide_inbox(actor, this)
+            for _, delivery in this.refresh:  # of another message, behind this one: in the next round
+                actor.inbox.insert(0, delivery)
+            this.refresh.clear()
+            await self._finish([actor], this)
 
     # -- deciding ----------------------------------------------------------------------------------
 

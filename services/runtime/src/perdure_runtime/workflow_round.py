@@ -38,3 +38,8 @@ class Round:
     commits: list[Actor] = field(default_factory=list)
     refresh: list[tuple[Actor, Delivery]] = field(default_factory=list)
     slow: list[tuple[Actor, Delivery, d.Decision]] = field(default_factory=list)
+
+    def in_hand(self) -> list[Delivery]:
+        """Deliveries that are neither acknowledged, nor handed back, nor kept by their actor."""
+        waiting = [delivery for _, delivery in self.refresh] + [delivery for _, delivery, _ in self.slow]
+        return list(dict.fromkeys([*self.acks, *waiting]))

@@ -1,0 +1,149 @@
+"""One schedule: a workload in a world with faults, from its first message until nothing is left to do."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+
+from perdure import Worker
+from perdure_runtime.projector import Projector
+from perdure_runtime.task_driver import TaskEngine
+from perdure_runtime.timer_driver import TimerService
+from perdure_runtime.workflow_driver import WorkflowEngine
+from tests.simulation.app import Stage, registry
+from tests.simulation.checks import CHECKERS
+from tests.simulation.client import NAMESPACE, RETENTION_MS, Client
+from tests.simulation.faults import Faults
+from tests.simulation.faulty_store import ports_of
+from tests.simulation.leftovers import leftovers, waiting
+from tests.simulation.virtual import Deadlock, VirtualLoop
+from tests.simulation.workloads import WORKLOADS, Script
+from tests.simulation.world import Process, World
+
+FINISH_SECONDS_MAX = 900.0
+"""Virtual. Everything that is retried has ended by then, also with doubled delays."""
+QUIET_SECONDS = 2.0
+"""Longer than any hold."""
+
+
+@dataclass(slots=True)
+class Report:
+    seed: int
+    workload: str
+    violations: list[str] = field(default_factory=list)
+    stats: Counter[str] = field(default_factory=Counter)
+    log: list[str] = field(default_factory=list)
+    steps: int = 0
+    doubled: list[str] = field(default_factory=list)
+    """Attempts delivered more than once: allowed where something died between publish and acknowledge."""
+
+
+def simulate(seed: int, faults: Faults, workload: str | None = None) -> Report:
+    """Run the schedule of a seed; the workload is drawn too unless named."""
+    name = workload if workload is not None else random.Random(f"workload {seed}").choice(sorted(WORKLOADS))
+    loop = VirtualLoop()
+    asyncio.set_event_loop(loop)
+    try:
+        world = World(seed, faults, loop)
+        Stage.ledger = world.ledger
+        report = Report(seed, name)
+        try:
+            loop.run_until_complete(_Schedule(world, WORKLOADS[name]).run())
+        except Deadlock as error:
+            world.ledger.violations.append(f"deadlock: {error}")
+        report.violations = [*world.ledger.violations, *(found for check in CHECKERS for found in check(world))]
+        report.stats, report.log, report.steps = world.ledger.stats, world.ledger.log, world.steps
+        report.doubled = [id for id, attempt in world.ledger.attempts.items() if attempt.delivered > 1]
+        report.stats["double deliveries"] = len(report.doubled)
+        return report
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+class _Schedule:
+    def __init__(self, world: World, script: Script) -> None:
+        self._world = world
+        self._script = script
+
+    async def run(self) -> None:
+        world = self._world
+        for number in range(2):
+            world.start(f"workflow-engine-{number}", self._workflow_engine)
+            world.start(f"task-engine-{number}", self._task_engine)
+            world.start(f"worker-{number}", self._worker)
+        world.start("timers", self._timers)
+        world.start("projector", self._projector)
+        client = Client(world, "client-0")
+        finished = await self._play(client)
+        if finished:
+            await self._settle("after the script")
+            for name in ("worker-0", "worker-1"):
+                world.end(world.processes[name])
+            await asyncio.sleep(RETENTION_MS / 1000 + 60)
+            await self._settle("after retention")
+            world.ledger.violations += leftovers(world)
+        client.close()
+        for process in world.processes.values():
+            world.end(process)
+        await asyncio.sleep(0)
+
+    async def _play(self, client: Client) -> bool:
+        """Whether the script came to its end."""
+        world = self._world
+        playing = asyncio.ensure_future(self._script(client, world.dice.rng))
+        try:
+            await asyncio.wait_for(playing, FINISH_SECONDS_MAX)
+        except TimeoutError:
+            world.ledger.violations.append(f"unfinished: {', '.join(waiting(world)) or 'nothing is on its way'}")
+            return False
+        except AssertionError as error:
+            world.ledger.violations.append(f"wrong: {error}")
+        return True
+
+    async def _settle(self, when: str) -> None:
+        """Wait until no message is left, after the last fault."""
+        world = self._world
+        rest = world.dice.faults.until + QUIET_SECONDS - world.loop.time()
+        if rest > 0:
+            await asyncio.sleep(rest)
+        deadline = world.loop.time() + FINISH_SECONDS_MAX
+        quiet_since = None
+        while world.loop.time() < deadline:
+            if list(waiting(world)):
+                quiet_since = None
+            elif quiet_since is None:
+                quiet_since = world.loop.time()
+            elif world.loop.time() - quiet_since >= QUIET_SECONDS:
+                return
+            await asyncio.sleep(QUIET_SECONDS / 4)
+        world.ledger.violations.append(f"left over {when}: {', '.join(waiting(world))}")
+
+    # --- services -----------------------------------------------------------------------------------
+
+    async def _workflow_engine(self, process: Process) -> None:
+        await WorkflowEngine(ports_of(self._world, process), NAMESPACE, process.name).run()
+
+    async def _task_engine(self, process: Process) -> None:
+        await TaskEngine(ports_of(self._world, process), NAMESPACE, process.name).run()
+
+    async def _timers(self, process: Process) -> None:
+        await TimerService(ports_of(self._world, process), NAMESPACE).run()
+
+    async def _projector(self, process: Process) -> None:
+        await Projector(ports_of(self._world, process), NAMESPACE).run()
+
+    async def _worker(self, process: Process) -> None:
+        numbers = iter(range(1, 1_000_000))
+        ports = ports_of(self._world, process)
+        worker = Worker(
+            ports.broker,
+            registry(),
+            clock=process.clock,
+            worker_id=process.name,
+            ids=lambda: f"{process.name}-{next(numbers)}",
+            inline_turns=True,
+        )
+        await worker.run()

@@ -1,0 +1,47 @@
+"""2,000 schedules in which everything goes wrong that may; `make simulate` runs more."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from tests.simulation.faults import NO_FAULTS, Faults
+from tests.simulation.schedule import simulate
+from tests.simulation.workloads import WORKLOADS
+
+SEEDS = 2_000
+SHARDS = 20
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """What goes wrong here is meant to."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("shard", range(SHARDS))
+def test_schedules_keep_every_promise(shard: int) -> None:
+    broken = []
+    for seed in range(shard, SEEDS, SHARDS):
+        report = simulate(seed, Faults())
+        if report.violations:
+            broken.append(f"seed {seed} {report.workload}: {'; '.join(report.violations)}")
+    assert not broken, "\n".join(broken)
+
+
+@pytest.mark.parametrize("workload", sorted(WORKLOADS))
+def test_without_faults_nothing_is_done_twice(workload: str) -> None:
+    report = simulate(1, NO_FAULTS, workload)
+    assert not report.violations, report.violations
+    assert not report.doubled, report.doubled
+
+
+@pytest.mark.parametrize("workload", sorted(WORKLOADS))
+def test_a_schedule_repeats_exactly(workload: str) -> None:
+    first, second = simulate(7, Faults(), workload), simulate(7, Faults(), workload)
+    assert first.log
+    assert (first.log, first.steps, first.stats) == (second.log, second.steps, second.stats)
