@@ -5,14 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import sqlite3
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-_IDLE_FIELDS = (3, 4)
-"""Of the `cpu` line of /proc/stat: idle, and waiting for a disk."""
-_CALIBRATION_STEPS = 200_000
 
 
 def description() -> str:
@@ -38,42 +34,6 @@ def rss_mb(pids: Iterable[int]) -> float:
     """Resident memory. Pages that processes share are counted once for each."""
     page_mb = os.sysconf("SC_PAGE_SIZE") / 1e6
     return sum(int(_after_name(pid)[21]) for pid in pids) * page_mb
-
-
-class Neighbours:
-    """What other processes took of this machine while we measured."""
-
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self._before = _machine_seconds() - _own_seconds()
-
-    def share(self) -> float:
-        """Of all cores, since this was made; 0: the machine was ours alone. Ended children count as ours."""
-        taken = _machine_seconds() - _own_seconds() - self._before
-        return max(0.0, taken / (time.perf_counter() - self._started) / (os.cpu_count() or 1))
-
-
-def calibration_ms() -> float:
-    """Processor time of a fixed loop of plain Python: how fast this machine was at that moment."""
-    started = time.process_time()
-    number = 0
-    for step in range(_CALIBRATION_STEPS):
-        number ^= step
-    return (time.process_time() - started) * 1000
-
-
-def _machine_seconds() -> float:
-    values = [int(value) for value in _lines("/proc/stat")[0].split()[1:9]]
-    return sum(value for index, value in enumerate(values) if index not in _IDLE_FIELDS) / TICKS_PER_SECOND
-
-
-def _own_seconds() -> float:
-    """Of this process and of its children, the ended and the running."""
-    return sum(os.times()[:4]) + cpu_seconds(_children())
-
-
-def _children() -> list[int]:
-    return [int(pid) for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()]
 
 
 def _after_name(pid: int) -> list[str]:

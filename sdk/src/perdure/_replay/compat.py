@@ -47,29 +47,28 @@ def leave(state: Outer) -> None:
 
 def callbacks(future: asyncio.Future[Any]) -> list[tuple[Any, Any]]:
     """(callback, context) of those who wait for a future."""
-    return future._callbacks or []
+    return future._callbacks or []  # type: ignore[attr-defined]
 
 
-def waiter(task: Any) -> asyncio.Future[Any] | None:
+def waiter(task: asyncio.Task[Any]) -> Any:
     """The future that a suspended task awaits."""
-    future: asyncio.Future[Any] | None = task._fut_waiter
-    return future
+    return task._fut_waiter  # type: ignore[attr-defined]
 
 
 def exception(future: asyncio.Future[Any]) -> BaseException | None:
     """The exception of a future, without counting as having looked at it."""
-    return future._exception
+    return future._exception  # type: ignore[attr-defined]
 
 
 def unseen(future: asyncio.Future[Any]) -> bool:
     """Whether it failed and nobody has looked."""
-    return future._log_traceback
+    return future._log_traceback  # type: ignore[attr-defined]
 
 
 def silence(future: asyncio.Future[Any]) -> None:
     """No report at garbage collection: its time is arbitrary, and we look ourselves."""
-    if future._log_traceback:
-        future._log_traceback = False
+    if future._log_traceback:  # type: ignore[attr-defined]
+        future._log_traceback = False  # type: ignore[attr-defined]
 
 
 def closure(callback: Any) -> tuple[str, dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from perdure_core.workflow_engine.decisions import Published
 from perdure_core.workflow_engine.effects import effects
+from perdure_core.workflow_engine.replies import found_end
 from perdure_core.workflow_engine.requests import run_changed
 from perdure_core.workflow_engine.state import fold
 from perdure_runtime.actor import Actor
@@ -33,6 +34,12 @@ async def reemit(store: Store, actor: Actor, recorded_at: tuple[str, int], cause
     caused = [recorded for recorded in events if recorded.cause == cause]
     changed = [run_changed(state, version, caused)] if version else []
     return [*effects(state, caused), *changed]
+
+
+async def earlier_end(store: Store, actor: Actor, run_id: str, message: Message) -> list[Published]:
+    """How another run of the workflow id than the current one ended, for whoever waits for it."""
+    history = await store.history(actor.key, run_id, 0, TO_THE_END, EVENTS_MAX)
+    return found_end(message, fold(actor.key.namespace, actor.key.workflow_id, 1, history))
 
 
 async def history_page(store: Store, actor: Actor, message: Message) -> Published:

@@ -71,13 +71,13 @@ def decide(  # noqa: C901, PLR0912 - one branch per member of a closed union
         case QueryRun():
             return decide_query(state, message, body)
         case ControlRun():
-            return decide_control(state, message, body)
+            return decide_control(state, message, body, context)
         case ResumeRun():
             return decide_resume(state, message, body)
         case MoveRun():
             return decide_move(state, message, body)
         case WaitForResult():
-            return decide_wait(state, message, body, context)
+            return decide_wait(state, message, body)
         case GetHistory():
             return SendHistory()
         case _:
