@@ -36,6 +36,43 @@ def rss_mb(pids: Iterable[int]) -> float:
     return sum(int(_after_name(pid)[21]) for pid in pids) * page_mb
 
 
+class Neighbours:
+    """What other processes took of this machine while we measured."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._before = _machine_seconds() - _own_seconds()
+
+    def share(self) -> float:
+        """Of all cores, since this was made; 0: the machine was ours alone. Ended children count as ours."""
+        taken = _machine_seconds() - _own_seconds() - self._before
+        return max(0.0, taken / (time.perf_counter() - self._started) / (os.cpu_count() or 1))
+
+
+def calibration_ms() -> float:
+    """Processor time of a fixed loop of plain Python: how fast this machine was at that moment."""
+    started = time.process_time()
+    number = 0
+    for step in range(_CALIBRATION_STEPS):
+        number ^= step
+    return (time.process_time() - started) * 1000
+
+
+def _machine_seconds() -> float:
+    values = [int(value) for value in _lines("/proc/stat")[0].split()[1:9]]
+    return sum(value for index, value in enumerate(values) if index not in _IDLE_FIELDS) / TICKS_PER_SECOND
+
+
+def _own_seconds() -> float:
+    """Of this process and of its children, the ended and the running."""
+    return sum(os.times()[:4]) + cpu_seconds(_children())
+
+
+def _children() -> list[int]:
+    """Of the main thread, which is the one that starts any."""
+    return [int(pid) for line in _lines(f"/proc/self/task/{os.getpid()}/children") for pid in line.split()]
+
+
 def _after_name(pid: int) -> list[str]:
     """Fields of /proc/PID/stat from the third on: the name before them may hold anything."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
