@@ -1,7 +1,8 @@
 """Measures the embedded engine and writes build/bench/embedded.json: `make bench`.
 
 The engine (SQLite, synchronous=NORMAL) and the client share this process; the worker is a process of its own on the
-other end of a unix socket. Every number is the median of several rounds after a warm-up.
+other end of a unix socket. Every number is the median of several rounds after a warm-up. What other processes took of
+the machine meanwhile is measured too: on a busy machine only processor time per run can be compared.
 """
 
 from __future__ import annotations
@@ -170,9 +171,12 @@ def show(figures: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    load = machine.load()
+    load, neighbours = machine.load(), machine.Neighbours()
+    calibration = [machine.calibration_ms()]
     with tempfile.TemporaryDirectory(prefix="perdure-bench-") as folder:
         figures = asyncio.run(measure(Path(folder)))
+    calibration.append(machine.calibration_ms())
+    figures |= {"others_cpu_share": neighbours.share(), "calibration_ms": statistics.mean(calibration)}
     figures |= {"machine": machine.description(), "load": load, "load_after": machine.load()}
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps(figures, indent=2) + "\n")

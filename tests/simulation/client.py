@@ -8,27 +8,31 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-import msgspec
-
 from perdure import convert
 from perdure.task import Task
 from perdure.workflow import Workflow, workflow_of
 from perdure_runtime.errors import StorageUnavailable
-from perdure_runtime.ports import Consumer, Delivery
+from perdure_runtime.ports import Consumer, Delivery, RunKey
 from perdure_schemas import ids, topics
-from perdure_schemas.common import Address
+from perdure_schemas.common import Address, Query
+from perdure_schemas.events import RunEnded
 from perdure_schemas.messages import (
     Body,
     CommandReply,
+    CompleteTask,
     ControlRun,
     DispatchTask,
     Message,
+    QueryResult,
+    QueryRun,
     ResumeRun,
     RunResult,
     SendSignal,
     StartReply,
     StartWorkflow,
     TaskResult,
+    UpdateResult,
+    UpdateRun,
     WaitForResult,
     WaitForTask,
 )
@@ -40,8 +44,6 @@ NAMESPACE = "default"
 ASK_AGAIN_SECONDS = 4.0
 RETRY_SECONDS = 0.05
 LOOK_AGAIN_SECONDS = 1.0
-RETENTION_MS = 3_600_000
-"""Of every run: so long after the last end nothing may be left of any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ class Client:
             run_id=run_id,
             name=definition.name,
             args=definition.signature.bind(args, {}),
-            options=replaced(definition.run_options, retention_ms=RETENTION_MS),
+            options=definition.run_options,
             reply_topic=self._topic,
             **changes,
         )
@@ -151,9 +153,26 @@ class Client:
         while True:
             answer = await self._ask(topics.WORKFLOW_ENGINE, lambda: self.message(run.workflow_id, body), (run.run_id,))
             assert isinstance(answer, RunResult)
+            if answer.status == "not-found":
+                answer = self._from_history(run) or answer
             if answer.status != "not-found" and answer.generation >= generation:
                 return answer
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
+
+    def _from_history(self, run: Run) -> RunResult | None:
+        """Of a run that another one has followed: the engine has only the last at hand."""
+        events = at_once(self.world.store.history(RunKey(NAMESPACE, run.workflow_id), run.run_id, 0, 2**31, 2**31))
+        ended = events[-1].event if events else None
+        if not isinstance(ended, RunEnded):
+            return None
+        return RunResult(
+            workflow_id=run.workflow_id,
+            run_id=run.run_id,
+            status=ended.status,
+            result=ended.result,
+            failure=ended.failure,
+            next_run_id=ended.next_run_id,
+        )
 
     async def control(self, run: Run, action: Any) -> CommandReply:
         body = ControlRun(workflow_id=run.workflow_id, action=action, run_id=run.run_id, reply_topic=self._topic)
@@ -181,6 +200,28 @@ class Client:
         assert isinstance(reply, CommandReply)
         return reply
 
+    async def update(self, run: Run, name: str, *args: Any) -> UpdateResult:
+        update_id = ids.derive_id(self.name, "update", next(self._numbers))
+        body = UpdateRun(
+            workflow_id=run.workflow_id,
+            update_id=update_id,
+            name=name,
+            args=convert.encode(list(args)),
+            reply_topic=self._topic,
+            run_id=run.run_id,
+        )
+        answer = await self.ask(topics.WORKFLOW_ENGINE, self.message(run.workflow_id, body), update_id)
+        assert isinstance(answer, UpdateResult)
+        return answer
+
+    async def query(self, run: Run, name: str) -> QueryResult:
+        query_id = ids.derive_id(self.name, "query", next(self._numbers))
+        query = Query(query_id=query_id, name=name, args=convert.encode([]), reply_to=Address(self._topic, ""))
+        body = QueryRun(workflow_id=run.workflow_id, query=query, run_id=run.run_id)
+        answer = await self.ask(topics.WORKFLOW_ENGINE, self.message(run.workflow_id, body), query_id)
+        assert isinstance(answer, QueryResult)
+        return answer
+
     # --- tasks --------------------------------------------------------------------------------------
 
     async def run_task(self, task: Task[..., Any], *args: Any) -> TaskResult:
@@ -203,9 +244,10 @@ class Client:
         assert isinstance(answer, TaskResult)
         return answer
 
-
-def replaced(struct: Any, **changes: Any) -> Any:
-    return msgspec.structs.replace(struct, **changes)
+    async def complete_task(self, task_id: str, value: Any) -> None:
+        """Bring the outcome of a task that was delegated."""
+        body = CompleteTask(task_id=task_id, outcome="completed", result=convert.encode(value))
+        await self.publish(topics.TASK_ENGINE, self.message(task_id, body))
 
 
 def _keys(body: Body) -> tuple[str, ...]:
@@ -214,5 +256,9 @@ def _keys(body: Body) -> tuple[str, ...]:
             return (body.run_id,)
         case TaskResult():
             return (body.task_id,)
+        case UpdateResult():
+            return (body.update_id,)
+        case QueryResult():
+            return (body.query_id,)
         case _:
             return ()

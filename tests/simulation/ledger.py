@@ -103,7 +103,7 @@ class Ledger:
 
     def purged(self, key: RunKey, run_id: str) -> None:
         self.gone.add((key.workflow_id, run_id))
-        if self.heads[key].run_id == run_id:
+        if key in self.heads and self.heads[key].run_id == run_id:
             del self.heads[key]
 
     def saw(self, process: str, id: str) -> None:

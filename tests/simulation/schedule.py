@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections import Counter
 from dataclasses import dataclass, field
@@ -12,9 +13,9 @@ from perdure_runtime.projector import Projector
 from perdure_runtime.task_driver import TaskEngine
 from perdure_runtime.timer_driver import TimerService
 from perdure_runtime.workflow_driver import WorkflowEngine
-from tests.simulation.app import Stage, registry
+from tests.simulation.app import RETENTION_SECONDS, Stage, registry
 from tests.simulation.checks import CHECKERS
-from tests.simulation.client import NAMESPACE, RETENTION_MS, Client
+from tests.simulation.client import NAMESPACE, Client
 from tests.simulation.faults import Faults
 from tests.simulation.faulty_store import ports_of
 from tests.simulation.leftovers import leftovers, waiting
@@ -45,9 +46,12 @@ def simulate(seed: int, faults: Faults, workload: str | None = None) -> Report:
     name = workload if workload is not None else random.Random(f"workload {seed}").choice(sorted(WORKLOADS))
     loop = VirtualLoop()
     asyncio.set_event_loop(loop)
+    world = World(seed, faults, loop)
+    errors = _Errors(world)
+    log = logging.getLogger("perdure")
+    log.addHandler(errors)
     try:
-        world = World(seed, faults, loop)
-        Stage.ledger = world.ledger
+        Stage.set(world.ledger, seed)
         report = Report(seed, name)
         try:
             loop.run_until_complete(_Schedule(world, WORKLOADS[name]).run())
@@ -59,8 +63,21 @@ def simulate(seed: int, faults: Faults, workload: str | None = None) -> Report:
         report.stats["double deliveries"] = len(report.doubled)
         return report
     finally:
+        log.removeHandler(errors)
         asyncio.set_event_loop(None)
         loop.close()
+
+
+class _Errors(logging.Handler):
+    """What a service reports as an error is one: no fault here may confuse it so."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(logging.ERROR)
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        self._world.ledger.violations.append(f"error: {record.getMessage()} {error!r}")
 
 
 class _Schedule:
@@ -80,9 +97,10 @@ class _Schedule:
         finished = await self._play(client)
         if finished:
             await self._settle("after the script")
-            for name in ("worker-0", "worker-1"):
+            for name in ("worker-0", "worker-1"):  # not to have them announce themselves for an hour
                 world.end(world.processes[name])
-            await asyncio.sleep(RETENTION_MS / 1000 + 60)
+            await asyncio.sleep(RETENTION_SECONDS + 60)
+            world.start("worker-0", self._worker)
             await self._settle("after retention")
             world.ledger.violations += leftovers(world)
         client.close()

@@ -1,83 +1,47 @@
 """Bytes of messages and of what stores keep.
 
-A message's bytes are those of its family's envelope in Avro binary. Only the record of the one member that is
-set goes through the Avro library; the nulls around it are constant.
+A message's bytes are those of its family's envelope in Avro binary; docs/adr says why generated code and no Avro
+library writes and reads them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from io import BytesIO
 from typing import Any, TypeVar
 
 import msgspec
-from fastavro import parse_schema, schemaless_reader, schemaless_writer
-from msgspec import Struct
 
 from perdure_schemas import schema
+from perdure_schemas.coders import Coders, check_end
 from perdure_schemas.events import Recorded
 from perdure_schemas.messages import Body, DispatchTask, Message, RunChanged, ScheduleTimer, TaskChanged
+from perdure_schemas.primitives import CodecError as CodecError
+from perdure_schemas.primitives import integer, text
 
-_NULL = b"\x00"
-"""Avro's index of the first branch of a union, `null` in all of ours."""
-_SET = b"\x02"
-"""Avro's index of the second branch."""
-_VERSION = bytes([schema.VERSION << 1])
-"""The version as Avro writes a small int."""
-_NATIVE = (bytes,)
-"""Left as they are by `to_builtins`."""
+_VERSION = integer(schema.VERSION)
 
 _EVENTS_ENCODER = msgspec.msgpack.Encoder()
 _EVENTS_DECODER = msgspec.msgpack.Decoder(list[Recorded])
 
+_CODERS = Coders(schema.record, schema.VERSION)
+
 _T = TypeVar("_T")
-_Fields = dict[str, Any]
-
-
-class CodecError(ValueError):
-    """These bytes are no message of this contract, or this message cannot be written in it."""
-
-
-class _Type:
-    """How one type of message is written and read: header, constant nulls, body."""
-
-    __slots__ = ("after", "before", "body", "from_wire", "name", "schema", "to_wire")
-
-    def __init__(self, body: type[Any], family: schema.Family) -> None:
-        self.body = body
-        self.name = body.__name__
-        fields = schema.envelope_fields(family)
-        header = [field for field in fields if schema.member_type(field) is None]
-        members = [name for field in fields if (name := schema.member_type(field)) is not None]
-        position = members.index(self.name)
-        self.before = _NULL * position + _SET
-        self.after = _NULL * (len(members) - position - 1)
-        nulls = {"type": "fixed", "name": "Nulls", "size": len(self.before)}
-        self.schema = _parse([*header, {"name": "before", "type": nulls}, {"name": "body", "type": self.name}])
-        self.to_wire, self.from_wire = _SHAPES.get(self.name, (_unchanged, _unchanged))
 
 
 def encode(message: Message) -> bytes:
     """
     Raises:
-        CodecError: a value does not fit its type: an integer over 64 bits, a lone surrogate.
+        CodecError: a value does not fit its type: an integer over 64 bits, a lone surrogate, an unknown symbol.
     """
-    of = _type(type(message.body))
-    fields = {
-        "v": schema.VERSION,
-        "type": of.name,
-        "message_id": message.id,
-        "namespace": message.namespace,
-        "key": message.key,
-        "emitted_at": message.at,
-        "emitter": message.emitter,
-        "causation_id": message.causation_id,
-        "traceparent": message.traceparent,
-        "before": of.before,
-        "body": of.to_wire(msgspec.to_builtins(message.body, builtin_types=_NATIVE)),
-    }
-    return _write(of.schema, fields) + of.after
+    kind = type(message.body)
+    write = _WRITERS.get(kind) or _message(kind)[0]
+    try:
+        return write(message)
+    except CodecError:
+        raise
+    except Exception as error:
+        raise CodecError(f"cannot be written as a {kind.__name__}: {type(error).__name__}: {error}") from error
 
 
 def decode(data: bytes) -> Message:
@@ -96,9 +60,13 @@ def body_type(message: Message) -> str:
 def encode_events(events: Sequence[Recorded]) -> bytes:
     """A piece of a history, as a store keeps it: MessagePack by field names, which only our own code reads.
 
-    Avro took 145 µs for the two events of a small commit, this takes one; a commit is on every run's way.
+    Raises:
+        CodecError: a failure has causes without end.
     """
-    return _VERSION + _EVENTS_ENCODER.encode(events)
+    try:
+        return _VERSION + _EVENTS_ENCODER.encode(events)
+    except RecursionError as error:
+        raise CodecError(str(error)) from error
 
 
 def decode_events(data: bytes) -> list[Recorded]:
@@ -118,8 +86,7 @@ def decode_timer(data: bytes) -> ScheduleTimer:
     Raises:
         CodecError: these bytes are not from `encode_timer`.
     """
-    decoded: ScheduleTimer = _guarded(lambda data: _decode_record(data, (ScheduleTimer,)), data)
-    return decoded
+    return _guarded(lambda data: _decode_record(data, ScheduleTimer), data)
 
 
 def encode_change(change: RunChanged | TaskChanged) -> bytes:
@@ -131,8 +98,7 @@ def decode_change(data: bytes) -> RunChanged | TaskChanged:
     Raises:
         CodecError: these bytes are not from `encode_change`.
     """
-    decoded: RunChanged | TaskChanged = _guarded(lambda data: _decode_record(data, (RunChanged, TaskChanged)), data)
-    return decoded
+    return _guarded(_decode_change, data)
 
 
 def encode_task(task: DispatchTask) -> bytes:
@@ -144,56 +110,42 @@ def decode_task(data: bytes) -> DispatchTask:
     Raises:
         CodecError: these bytes are not from `encode_task`.
     """
-    decoded: DispatchTask = _guarded(lambda data: _decode_record(data, (DispatchTask,)), data)
-    return decoded
+    return _guarded(lambda data: _decode_record(data, DispatchTask), data)
 
 
 # --- messages ------------------------------------------------------------------------------------
 
+_BODIES: dict[bytes, type[Body]] = {
+    body.__name__.encode(): body for bodies in schema.BODIES.values() for body in bodies
+}
+_WRITERS: dict[type[Any], Callable[[Message], bytes]] = {}
+_READERS: dict[bytes, Callable[[bytes], Message]] = {}
+"""Filled when a type is first seen: to compile them all would slow every start."""
+
 
 def _decode(data: bytes) -> Message:
-    of = _type(_BODY_BY_NAME[_type_name(data)])
-    stream = BytesIO(data)
-    fields: Any = schemaless_reader(stream, of.schema, None)
-    if fields["before"] != of.before:
-        raise CodecError(f"a {of.name} whose envelope has another member set")
-    # Fewer nulls than ours: written before a type was added to the envelope. More: after.
-    if data[stream.tell() :].strip(_NULL):
-        raise CodecError(f"bytes after the end of a {of.name}")
-    return Message(
-        id=fields["message_id"],
-        namespace=fields["namespace"],
-        key=fields["key"],
-        at=fields["emitted_at"],
-        body=msgspec.convert(of.from_wire(fields["body"]), of.body),
-        emitter=fields["emitter"],
-        causation_id=fields["causation_id"],
-        traceparent=fields["traceparent"],
-    )
+    read = _READERS.get(_type_name(data)) or _message(_BODIES[_type_name(data)])[1]
+    return read(data)
 
 
 def _type_name(data: bytes) -> bytes:
     """The name after the version; both are short enough for one byte of length each."""
     if data[:1] != _VERSION:
         raise CodecError(f"not version {schema.VERSION} of the contract")
-    end = 2 + (data[1] >> 1)
-    name = data[2:end]
-    if name not in _BODY_BY_NAME:
+    name = data[2 : 2 + (data[1] >> 1)]
+    if name not in _BODIES:
         raise CodecError(f"unknown type {name.decode('utf-8', 'backslashreplace')!r}")
     return name
 
 
-@cache
-def _type(body: type[Any]) -> _Type:
+def _message(body: type[Any]) -> tuple[Callable[[Message], bytes], Callable[[bytes], Message]]:
     for family, bodies in schema.BODIES.items():
         if body in bodies:
-            return _Type(body, family)
+            made = _CODERS.of_message(body.__name__, family)
+            _WRITERS[body], _READERS[body.__name__.encode()] = made
+            return made
     raise CodecError(f"{body.__name__} is no message")
 
-
-_BODY_BY_NAME: dict[bytes, type[Body]] = {
-    body.__name__.encode(): body for bodies in schema.BODIES.values() for body in bodies
-}
 
 # --- what stores keep ----------------------------------------------------------------------------
 
@@ -204,108 +156,41 @@ def _decode_events(data: bytes) -> list[Recorded]:
     return _EVENTS_DECODER.decode(memoryview(data)[1:])
 
 
-def _encode_record(value: Struct) -> bytes:
-    name = type(value).__name__
-    to_wire, _ = _SHAPES.get(name, (_unchanged, _unchanged))
-    body = to_wire(msgspec.to_builtins(value, builtin_types=_NATIVE))
-    return _write(_record_schema(name), {"v": schema.VERSION, "type": name, "body": body})
+def _encode_record(value: Any) -> bytes:
+    begin, write, _ = _record(type(value).__name__)
+    return begin + write(value)
 
 
-def _decode_record(data: bytes, allowed: Sequence[type[Any]]) -> Any:
+def _decode_change(data: bytes) -> RunChanged | TaskChanged:
+    if _type_name(data) == b"TaskChanged":
+        return _decode_record(data, TaskChanged)
+    return _decode_record(data, RunChanged)
+
+
+def _decode_record(data: bytes, kind: type[_T]) -> _T:
     name = _type_name(data).decode()
-    for kind in allowed:
-        if kind.__name__ == name:
-            stream = BytesIO(data)
-            fields: Any = schemaless_reader(stream, _record_schema(name), None)
-            _check_end(stream, data)
-            _, from_wire = _SHAPES.get(name, (_unchanged, _unchanged))
-            return msgspec.convert(from_wire(fields["body"]), kind)
-    raise CodecError(f"a {name} is not expected here")
+    if name != kind.__name__:
+        raise CodecError(f"a {name} where a {kind.__name__} is expected")
+    begin, _, read = _record(name)
+    value: _T
+    value, at = read(data, data.decode("latin-1"), len(begin))
+    check_end(data, at, name)
+    return value
 
 
 @cache
-def _record_schema(name: str) -> schema.Schema:
-    return _parse([{"name": "v", "type": "int"}, {"name": "type", "type": "string"}, {"name": "body", "type": name}])
-
-
-# --- shapes: where a struct and its Avro record differ ----------------------------------------------
-
-
-def _unchanged(fields: _Fields) -> _Fields:
-    return fields
-
-
-def _to_union(tagged: _Fields) -> _Fields:
-    name = tagged["type"]
-    return {"type": name, _MEMBERS[name]: tagged}
-
-
-def _from_union(union: _Fields) -> _Fields:
-    name = union["type"]
-    tagged: _Fields = union[_MEMBERS[name]]
-    tagged["type"] = name
-    return tagged
-
-
-def _events_at(field: str, change: Callable[[_Fields], _Fields]) -> Callable[[_Fields], _Fields]:
-    def reshape(fields: _Fields) -> _Fields:
-        for recorded in fields[field]:
-            recorded["event"] = change(recorded["event"])
-        return fields
-
-    return reshape
-
-
-def _fires(change: Callable[[_Fields], _Fields]) -> Callable[[_Fields], _Fields]:
-    def reshape(fields: _Fields) -> _Fields:
-        fields["fires"] = change(fields["fires"])
-        return fields
-
-    return reshape
-
-
-_MEMBERS: dict[str, str] = {
-    name: field["name"]
-    for union in ("Event", "Fires")
-    for field in schema.record(union)["fields"]
-    if (name := schema.member_type(field)) is not None
-}
-_SHAPES: dict[str, tuple[Callable[[_Fields], _Fields], Callable[[_Fields], _Fields]]] = {
-    "StartWorkflow": (_events_at("signals", _to_union), _events_at("signals", _from_union)),
-    "RunWorkflowTask": (_events_at("events", _to_union), _events_at("events", _from_union)),
-    "HistoryPage": (_events_at("events", _to_union), _events_at("events", _from_union)),
-    "RunChanged": (_events_at("events", _to_union), _events_at("events", _from_union)),
-    "ScheduleTimer": (_fires(_to_union), _fires(_from_union)),
-}
-
-# --- Avro ----------------------------------------------------------------------------------------
-
-
-def _parse(fields: list[Any]) -> schema.Schema:
-    return parse_schema(
-        schema.compose({"type": "record", "namespace": schema.NAMESPACE, "name": "Wire", "fields": fields})
-    )
-
-
-def _write(parsed: schema.Schema, fields: Any) -> bytes:
-    stream = BytesIO()
-    try:
-        schemaless_writer(stream, parsed, fields)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise CodecError(str(error)) from error
-    return stream.getvalue()
-
-
-def _check_end(stream: BytesIO, data: bytes) -> None:
-    if stream.tell() != len(data):
-        raise CodecError("bytes after the end")
+def _record(name: str) -> tuple[bytes, Callable[[Any], bytes], Callable[[bytes, str, int], tuple[Any, int]]]:
+    write, read = _CODERS.of_record(name)
+    return _VERSION + text(name), write, read
 
 
 def _guarded(decoder: Callable[[bytes], _T], data: bytes) -> _T:
-    """The Avro library raises all sorts of things on garbage; callers see one."""
+    """Garbage makes readers raise all sorts of things; callers see one."""
     try:
         return decoder(data)
     except CodecError:
         raise
+    except IndexError:
+        raise CodecError("the bytes end within a value") from None
     except Exception as error:
         raise CodecError(f"{type(error).__name__}: {error}") from error

@@ -27,13 +27,16 @@ BODIES: dict[Family, tuple[type[Any], ...]] = {
 }
 """The message types of each family."""
 
-_ENVELOPES: dict[Family, str] = {
+ENVELOPES: dict[Family, str] = {
     "workflow-engine": "WorkflowEngineEnvelope",
     "task-engine": "TaskEngineEnvelope",
     "worker": "WorkerEnvelope",
     "timers": "TimersEnvelope",
     "events": "EventsEnvelope",
 }
+"""The record of each family's envelope."""
+UNIONS = ("Event", "Fires")
+"""Records that stand for a tagged union: a type name, and one nullable member per type."""
 _PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
 
 
@@ -50,21 +53,25 @@ def compose(root: Schema) -> Schema:
 
 def envelope_schema(family: Family) -> dict[str, Any]:
     """The schema to register with a broker for the topics of this family."""
-    composed: dict[str, Any] = compose(_ENVELOPES[family])
+    composed: dict[str, Any] = compose(ENVELOPES[family])
     return composed
 
 
 @cache
 def record(name: str) -> dict[str, Any]:
     """The file of one record as it is written: other records by name."""
-    (path,) = folder().glob(f"*/{name}.avsc")
-    parsed: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    parsed: dict[str, Any] = json.loads(_files()[name].read_text("utf-8"))
     return parsed
+
+
+@cache
+def _files() -> dict[str, Path]:
+    return {path.stem: path for path in folder().glob("*/*.avsc")}
 
 
 def envelope_fields(family: Family) -> list[dict[str, Any]]:
     """The fields of an envelope: the header, then one nullable member per message."""
-    fields: list[dict[str, Any]] = record(_ENVELOPES[family])["fields"]
+    fields: list[dict[str, Any]] = record(ENVELOPES[family])["fields"]
     return fields
 
 

@@ -4,8 +4,8 @@ Belongs here: what turns recorded events into steps of workflow code and those s
 Does not belong here: messages, brokers, storage, type hints; a worker brings the events and sends the commands,
 and `WorkflowCode` knows how to decode them.
 
-`compat` private names of asyncio · `futures` Deferred, groups, branches · `loop` the event loop · `commands` what code
-issues · `history` the match with what is recorded · `mailbox` signals · `waits` what a run waits for · `instance` one
-run · `cache` live instances · `runner` the thread and its watchdog · `stdlib` frozen parts of asyncio · `guard` nets
-against nondeterminism
+`compat` private names of asyncio · `futures` Deferred, groups, branches · `loop` the event loop, made of `positions`
+(where code stands), `commands` (what it issues), `refusals` (what it cannot have), `handles` (callbacks and timers),
+`generators` · `history` the match with what is recorded · `outcomes` of commands · `mailbox` signals · `waits` what a
+run waits for · `stdlib` frozen parts of asyncio · `instance` one run, with its `ending` and its `eviction`
 """

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from perdure._replay.code import RunContext
-from perdure._replay.futures import Branch, Deferred, Path
-from perdure._replay.history import INLINE_MARK, Record
-from perdure.errors import DefinitionError, Evicted, NotInWorkflow, WorkflowChangedError
+from perdure._replay.futures import Deferred, Path
+from perdure._replay.history import INLINE_MARK
+from perdure._replay.positions import Positions
+from perdure.errors import DefinitionError
 from perdure.failures import exception_from_failure
 from perdure_schemas.common import (
     BuildPolicy,
@@ -38,74 +39,17 @@ def digest(kind: str, name: str, data: bytes) -> str:
     return blake2b(f"{kind}\x1f{name}\x1f".encode() + data, digest_size=_DIGEST_BYTES).hexdigest()
 
 
-class Commands:
+class Commands(Positions):
     """Issues commands for the loop it belongs to."""
 
     def __init__(self, context: RunContext, *, match_args: bool, failure: Callable[[BaseException], Failure]) -> None:
-        self.record = Record()
+        super().__init__(context)
         self.out: list[Command] = []
         self.patches: list[str] = []
-        self.evicting = False
-        self.querying = False
-        self.replaying = False
-        self.guarded = True
+        self.recorded_patches: set[str] = set()
+        self._patched: dict[str, bool] = {}
         self._match_args = match_args
         self._failure = failure
-        self._ids = blake2b(
-            f"{context.namespace}\x1f{context.workflow_id}\x1f{context.run_id}\x1f{context.generation}\x1f".encode(),
-            digest_size=16,
-        )
-        self._adoptable: dict[str, Command] = {}
-        self._patched: dict[str, bool] = {}
-        self.recorded_patches: set[str] = set()
-        self._callback_path = Path("cb")
-        self._inline_path: Path | None = None
-        self.pending: dict[str, Any] = {}
-        """Deferreds and timer handles by command id."""
-
-    # --- positions and ids --------------------------------------------------------------------------
-
-    def path(self) -> Path:
-        """Where the code now running stands."""
-        if self._inline_path is not None:
-            return self._inline_path
-        task = asyncio.current_task(self)  # type: ignore[arg-type]  # a loop is what we are mixed into
-        if task is None:
-            return self._callback_path
-        if isinstance(task, Branch):
-            return task.path
-        raise NotInWorkflow(
-            "asyncio.Task(...) made directly has no place in a workflow's history: use asyncio.create_task or branch()."
-        )
-
-    def adopt(self, commands: Sequence[Command]) -> None:
-        """Commands of dropped turns: issued again at the same position with the same digest, they keep their id."""
-        for command in commands:
-            self._adoptable[command.position] = command
-
-    def _id(self, position: str, kind: CommandKind, name: str, digest: str) -> tuple[str, Command | None, bool]:
-        """The id of the command; what is known of it from before; whether it is in the history."""
-        if self.evicting:
-            raise Evicted("this run is being closed: nothing can be issued any more")
-        if self.querying:
-            raise self.noted(NotInWorkflow("a query only reads: it cannot call tasks, start timers or send signals"))
-        try:
-            recorded = self.record.take(position, kind, name, digest)
-        except WorkflowChangedError as error:
-            raise self.noted(error)
-        if recorded is not None:
-            return recorded.id, recorded, True
-        old = self._adoptable.get(position)
-        if old is not None and old.kind == kind and old.name == name and old.digest == digest:
-            del self._adoptable[position]
-            return old.id, old, False
-        state = self._ids.copy()
-        state.update(position.encode())
-        return state.hexdigest(), None, False
-
-    def noted(self, error: BaseException) -> BaseException:
-        """Overridden by the loop: the error counts, even if user code swallows it."""
-        raise NotImplementedError
 
     # --- commands with an outcome -------------------------------------------------------------------
 
@@ -115,7 +59,7 @@ class Commands:
         """Dispatch a task."""
         position = self.path().take()
         mark = digest("task", name, args.data if self._match_args else b"")
-        id, _, recorded = self._id(position, "task", name, mark)
+        id, _, recorded = self.claim(position, "task", name, mark)
         if not recorded:
             self.out.append(
                 Command(id=id, position=position, kind="task", name=name, digest=mark, args=args, task=options)
@@ -136,7 +80,7 @@ class Commands:
         """Start a child workflow. An empty `child_id` leaves it to the engine."""
         position = self.path().take()
         mark = digest("child", name, args.data if self._match_args else b"")
-        id, _, recorded = self._id(position, "child", name, mark)
+        id, _, recorded = self.claim(position, "child", name, mark)
         if not recorded:
             self.out.append(
                 Command(
@@ -167,7 +111,7 @@ class Commands:
         by milliseconds where code is changed."""
         position = self.path().take()
         mark = digest("timer", "", b"%d" % delay_us)
-        id, old, recorded = self._id(position, "timer", "", mark)
+        id, old, recorded = self.claim(position, "timer", "", mark)
         if not recorded:
             due_at = due_ms if old is None or old.due_at is None else old.due_at
             self.out.append(Command(id=id, position=position, kind="timer", digest=mark, due_at=due_at))
@@ -184,8 +128,8 @@ class Commands:
 
     def issue_cancel(self, position: str, target: str, name: str) -> None:
         """Cancel the command issued at `position`. It takes no position of its own, so it shifts none."""
-        self.pending.pop(target, None)
         self._plain(position + "!", "cancel", name=name, target=target)
+        self.pending.pop(target, None)
 
     def issue_signal(self, workflow_id: str, channel: str, payload: Payload) -> None:
         """Send a signal to another run."""
@@ -213,7 +157,7 @@ class Commands:
         data: bytes = b"",
     ) -> None:
         mark = digest(kind, name, data)
-        id, _, recorded = self._id(position, kind, name, mark)
+        id, _, recorded = self.claim(position, kind, name, mark)
         if not recorded:
             self.out.append(
                 Command(
@@ -236,7 +180,7 @@ class Commands:
         position = self.path().take()
         name = getattr(fn, "__name__", "")
         mark = digest("inline", name, b"")
-        id, old, recorded = self._id(position, "inline", name, mark)
+        id, old, recorded = self.claim(position, "inline", name, mark)
         args, failure, error = None, None, None
         if recorded and old is not None:
             args, failure = old.args, old.failure
@@ -256,12 +200,12 @@ class Commands:
         return decode(args)
 
     def _run_inline(self, fn: Callable[[], T], position: str) -> T:
-        outer, guarded = self._inline_path, self.guarded
-        self._inline_path, self.guarded = Path(position + INLINE_MARK), False
+        guarded, self.guarded = self.guarded, False
         try:
-            value = fn()
+            with self.aside(Path(position + INLINE_MARK)):
+                value = fn()
         finally:
-            self._inline_path, self.guarded = outer, guarded
+            self.guarded = guarded
         if hasattr(value, "__await__"):
             if asyncio.iscoroutine(value):
                 value.close()
@@ -277,7 +221,10 @@ class Commands:
         """Whether this run issues what the patch brought. One answer per run; no position."""
         answer = self._patched.get(id)
         if answer is None:
-            answer = self._patched[id] = id in self.recorded_patches or not self.replaying
+            answer = id in self.recorded_patches or not self.replaying
+            if self.querying:  # what a query asks first must not decide for the code
+                return answer
+            self._patched[id] = answer
             if answer and not self.replaying:
                 self.patches.append(id)
         return answer

@@ -47,28 +47,29 @@ def leave(state: Outer) -> None:
 
 def callbacks(future: asyncio.Future[Any]) -> list[tuple[Any, Any]]:
     """(callback, context) of those who wait for a future."""
-    return future._callbacks or []  # type: ignore[attr-defined]
+    return future._callbacks or []
 
 
-def waiter(task: asyncio.Task[Any]) -> Any:
+def waiter(task: Any) -> asyncio.Future[Any] | None:
     """The future that a suspended task awaits."""
-    return task._fut_waiter  # type: ignore[attr-defined]
+    future: asyncio.Future[Any] | None = task._fut_waiter
+    return future
 
 
 def exception(future: asyncio.Future[Any]) -> BaseException | None:
     """The exception of a future, without counting as having looked at it."""
-    return future._exception  # type: ignore[attr-defined]
+    return future._exception
 
 
 def unseen(future: asyncio.Future[Any]) -> bool:
     """Whether it failed and nobody has looked."""
-    return future._log_traceback  # type: ignore[attr-defined]
+    return future._log_traceback
 
 
 def silence(future: asyncio.Future[Any]) -> None:
     """No report at garbage collection: its time is arbitrary, and we look ourselves."""
-    if future._log_traceback:  # type: ignore[attr-defined]
-        future._log_traceback = False  # type: ignore[attr-defined]
+    if future._log_traceback:
+        future._log_traceback = False
 
 
 def closure(callback: Any) -> tuple[str, dict[str, Any]]:

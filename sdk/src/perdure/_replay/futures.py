@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, TypeVarTuple, Unpack
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, TypeVarTuple
 
 from perdure._replay import compat
 
@@ -20,6 +21,12 @@ U = TypeVar("U")
 Ts = TypeVarTuple("Ts")
 
 Status = Literal["pending", "completed", "failed", "canceled"]
+GroupOp = Literal["all", "all_or_fail"]
+
+FUTURES_MAX: Final = 1 << 24
+"""Of one run: their numbers are the low bits of their hashes. 16 million of them take days to make."""
+SALT_BITS: Final = 36
+"""With FUTURES_MAX under 61 bits, which Python keeps of the hash of an integer."""
 
 _add_done_callback = asyncio.Future.add_done_callback
 _remove_done_callback = asyncio.Future.remove_done_callback
@@ -53,9 +60,6 @@ class ReplayFuture(asyncio.Future[T]):
 
     def __hash__(self) -> int:
         return self.seq
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
 
     def __and__(self, other: asyncio.Future[U]) -> AllOf[tuple[T, U]]:
         return AllOf(_loop_of(self), (self, other), tuple)
@@ -131,19 +135,29 @@ class Deferred(ReplayFuture[T]):
         return f"<Deferred {self.kind} {self.name} at {self.position}: {state}>"
 
 
-class AllOf(ReplayFuture[T]):
+class Group(ReplayFuture[T]):
+    """Stands for its members: who waits for it need not be woken by each of them."""
+
+    __slots__ = ("_left", "members", "op")
+
+    def __init__(self, loop: ReplayLoop, members: Iterable[asyncio.Future[Any]], op: GroupOp) -> None:
+        self.members = tuple(members)
+        self.op: GroupOp = op
+        self._left = len(self.members)
+        super().__init__(loop=loop)
+
+
+class AllOf(Group[T]):
     """Completed when all members are, with their values in order; failed as soon as one fails or is canceled."""
 
-    __slots__ = ("_left", "_make", "members")
+    __slots__ = ("_make",)
 
     def __init__(
         self, loop: ReplayLoop, members: Iterable[asyncio.Future[Any]], make: Callable[[Iterable[Any]], T]
     ) -> None:
-        self.members = tuple(members)
         self._make = make
-        super().__init__(loop=loop)
-        self._left = len(self.members)
-        if not self._left:
+        super().__init__(loop, members, "all_or_fail")
+        if not self.members:
             self.set_result(make(()))
         for member in self.members:
             member.add_done_callback(self._ended)
@@ -164,10 +178,9 @@ class AllOf(ReplayFuture[T]):
         """Cancel every member still open."""
         return _cancel_group(self, self.members, msg)
 
-    def __and__(self: AllOf[tuple[Unpack[Ts]]], other: asyncio.Future[U]) -> AllOf[tuple[Unpack[Ts], U]]:  # type: ignore[override]
-        if self._make is not tuple:
-            return AllOf(_loop_of(self), (self, other), tuple)  # type: ignore[arg-type]
-        return AllOf(_loop_of(self), (*self.members, other), tuple)  # type: ignore[arg-type]
+    def __and__(self: AllOf[tuple[*Ts]], other: asyncio.Future[U]) -> AllOf[tuple[*Ts, U]]:  # type: ignore[override]
+        members = self.members if self._make is tuple else (self,)
+        return AllOf(_loop_of(self), (*members, other), tuple)
 
 
 class AnyOf(ReplayFuture[T]):
@@ -208,8 +221,58 @@ def _cancel_group(group: asyncio.Future[Any], members: tuple[asyncio.Future[Any]
     return _cancel(group, msg)
 
 
-class Branch(asyncio.Task[T], Generic[T]):
+class Gathering(Group[list[Any]]):
+    """What `asyncio.gather` gives in workflow code. Canceled, it ends when its members have."""
+
+    __slots__ = ("_cancel_requested",)
+
+    def __init__(self, loop: ReplayLoop, members: Iterable[asyncio.Future[Any]], return_exceptions: bool) -> None:
+        self._cancel_requested = False
+        super().__init__(loop, members, "all" if return_exceptions else "all_or_fail")
+        if not self.members:
+            self.set_result([])
+        ended = [member for member in self.members if member.done()]
+        for member in self.members:
+            if not member.done():
+                member.add_done_callback(self._ended)
+        for member in ended:
+            self._ended(member)
+
+    def _ended(self, member: asyncio.Future[Any]) -> None:
+        error = asyncio.CancelledError() if member.cancelled() else member.exception()
+        if self.done():
+            return
+        self._left -= 1
+        if error is not None and self.op == "all_or_fail":
+            self.set_exception(error)
+        elif not self._left:
+            if self._cancel_requested:
+                self.set_exception(asyncio.CancelledError())
+            else:
+                self.set_result([_outcome(member) for member in self.members])
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Cancel every member still open."""
+        if self.done():
+            return False
+        if _loop_of(self).evicting:
+            return _cancel(self, msg)
+        for member in self.members:
+            self._cancel_requested = member.cancel(msg) or self._cancel_requested
+        return self._cancel_requested
+
+
+def _outcome(future: asyncio.Future[Any]) -> Any:
+    if future.cancelled():
+        return asyncio.CancelledError()
+    error = future.exception()
+    return future.result() if error is None else error
+
+
+class Branch(asyncio.Task[T]):
     """A concurrent part of a run. Commands issued in it have positions of their own."""
+
+    __slots__ = ("context", "path", "seq")
 
     def __init__(self, coro: Any, *, loop: ReplayLoop, path: Path, **options: Any) -> None:
         # set first: an eager start runs the first step inside Task.__init__
@@ -217,37 +280,16 @@ class Branch(asyncio.Task[T], Generic[T]):
         self.path = path
         if options.get("name") is None:
             options["name"] = path.text or "main"  # asyncio's own names count over the whole process
+        context = options.get("context")
+        self.context = options["context"] = copy_context() if context is None else context
         super().__init__(coro, loop=loop, **options)
         self._log_destroy_pending = False
 
     def __hash__(self) -> int:
         return self.seq
 
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
     def __and__(self, other: asyncio.Future[U]) -> AllOf[tuple[T, U]]:
         return AllOf(_loop_of(self), (self, other), tuple)
 
     def __or__(self, other: asyncio.Future[U]) -> AnyOf[T | U]:
-        return AnyOf(_loop_of(self), (self, other))
-
-
-class GatheringFuture(asyncio.tasks._GatheringFuture):  # type: ignore[name-defined,misc]
-    """What `asyncio.gather` returns in workflow code, with our hash."""
-
-    def __init__(self, children: Any, *, loop: ReplayLoop) -> None:
-        self.seq = loop.next_seq()
-        super().__init__(children, loop=loop)
-
-    def __hash__(self) -> int:
-        return self.seq
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    def __and__(self, other: asyncio.Future[U]) -> AllOf[tuple[Any, U]]:
-        return AllOf(_loop_of(self), (self, other), tuple)
-
-    def __or__(self, other: asyncio.Future[U]) -> AnyOf[Any]:
         return AnyOf(_loop_of(self), (self, other))

@@ -1,9 +1,10 @@
-"""Recorded outcomes that are failures, as the errors that workflow code gets."""
+"""Recorded outcomes, as the values and errors that workflow code gets."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
+from perdure._replay.futures import Deferred
 from perdure.errors import (
     ChildCanceled,
     ChildFailed,
@@ -24,6 +25,21 @@ _ERRORS: Final[dict[tuple[str, str], type[CommandFailed]]] = {
     ("child", "timed-out"): ChildTimedOut,
     ("child", "canceled"): ChildCanceled,
 }
+
+
+def settle(deferred: Deferred[Any], event: CommandSettled) -> None:
+    """Give the recorded outcome to who waits. What cannot be decoded is raised there."""
+    if event.outcome in ("completed", "skipped"):
+        try:
+            value = deferred._decode(event.result) if deferred._decode is not None else None
+        except Exception as error:
+            deferred.set_exception(error)
+        else:
+            deferred.set_result(value)
+    elif event.outcome == "fired":
+        deferred.set_result(None)
+    else:
+        deferred.set_exception(error_of(event, deferred.kind, deferred.name))
 
 
 def error_of(event: CommandSettled, kind: str, name: str) -> CommandFailed:

@@ -1,8 +1,8 @@
 """What a run waits for: any of some groups of its open commands.
 
-Found from the leaves: who has put a callback on a pending Deferred? Our groups, `gather` and `wait` stand for their
-members; anything unknown makes the Deferred a leaf. So an asyncio that changes its inside costs turns, never a missed
-wake-up: an engine that wakes a run early is always right.
+Found from the leaves: who has put a callback on a pending Deferred? Our groups (`gather` gives one) and `wait` stand
+for their members; anything unknown makes the Deferred a leaf. So an asyncio that changes its inside costs turns, never
+a missed wake-up: an engine that wakes a run early is always right.
 
 A report costs O(what changed since the last one): only Deferreds whose callbacks changed are looked at, and a group
 that the engine knows is named, not listed.
@@ -11,10 +11,11 @@ that the engine knows is named, not listed.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from perdure._replay import compat
-from perdure._replay.futures import AllOf, Deferred
+from perdure._replay.futures import Deferred, Group
 from perdure_schemas.common import WaitGroup, WaitsFor
 
 Op = Literal["any", "all", "all_or_fail"]
@@ -25,11 +26,13 @@ SETS_MAX = 32
 """Named sets of leaves in one report, before they are merged into one."""
 
 
-class _Group:
+class _Waiting:
+    """A group that is waited for, as the engine knows it."""
+
     __slots__ = ("members", "op", "owner", "ref")
 
     def __init__(self, op: Op, owner: asyncio.Future[Any], members: list[Deferred[Any]]) -> None:
-        self.op = op
+        self.op: Op = op
         self.owner = owner
         self.members = members
         self.ref = ""
@@ -45,8 +48,30 @@ class _LeafSet:
         self.ref = ref
 
 
-_Kind = tuple[int, Op, asyncio.Future[Any], list[asyncio.Future[Any]] | None]
-"""Key, operator, owner and members of a group that a callback belongs to. `None`: those that carry the callback."""
+_Kind = tuple[Op, asyncio.Future[Any], Sequence[asyncio.Future[Any]] | int]
+"""Operator, owner and members of a group that a callback belongs to. A number: so many that carry the callback."""
+
+
+class _Look:
+    """At the Deferreds touched since the last report."""
+
+    __slots__ = ("_carriers", "_touched", "refused")
+
+    def __init__(self, touched: list[Deferred[Any]]) -> None:
+        self._touched = touched
+        self._carriers: dict[int, list[Deferred[Any]]] | None = None
+        self.refused: set[int] = set()
+        """Groups that cannot stand for their members."""
+
+    def carriers(self, callback: Any) -> list[Deferred[Any]]:
+        """The open ones among them that have this very callback."""
+        if self._carriers is None:
+            self._carriers = {}
+            for deferred in self._touched:
+                if not deferred.done():
+                    for each, _ in compat.callbacks(deferred):
+                        self._carriers.setdefault(id(each), []).append(deferred)
+        return self._carriers[id(callback)]
 
 
 class Waits:
@@ -58,7 +83,7 @@ class Waits:
         self._loose: dict[str, None] = {}
         self._sets: list[_LeafSet] = []
         self._set_of: dict[str, _LeafSet] = {}
-        self._groups: dict[int, _Group] = {}
+        self._groups: dict[int, _Waiting] = {}
         self._refs = 0
         self._resend = True
 
@@ -128,63 +153,60 @@ class Waits:
 
     def _look_again(self) -> None:
         touched, self.touched = self.touched, []
-        refused: set[int] = set()
+        look = _Look(touched)
         for deferred in touched:
             deferred._touched = False
             if deferred.done():
                 self.remove(deferred.id)
                 self._resend = self._resend or deferred.cancelled()
-            elif self._is_leaf(deferred, touched, refused):
+            elif self._is_leaf(deferred, look):
                 if deferred.id not in self._set_of:
                     self._loose[deferred.id] = None
             else:
                 self.remove(deferred.id)
 
-    def _is_leaf(self, deferred: Deferred[Any], touched: list[Deferred[Any]], refused: set[int]) -> bool:
+    def _is_leaf(self, deferred: Deferred[Any], look: _Look) -> bool:
         leaf = deferred._polled
         for callback, _ in compat.callbacks(deferred):
             kind = _group_of(callback)
-            leaf = kind is None or not self._accept(kind, callback, touched, refused) or leaf
+            leaf = kind is None or not self._accept(kind, callback, look) or leaf
         return leaf
 
-    def _accept(self, kind: _Kind, callback: Any, touched: list[Deferred[Any]], refused: set[int]) -> bool:
+    def _accept(self, kind: _Kind, callback: Any, look: _Look) -> bool:
         """Whether the group may stand for its members; looked into once per group."""
-        key, op, owner, members = kind
+        op, owner, members = kind
+        key = id(owner)
         if key in self._groups:
             return True
-        if key in refused:
+        if key in look.refused:
             return False
-        if members is None:
-            carriers = [d for d in touched if not d.done() and any(c is callback for c, _ in compat.callbacks(d))]
-            count = compat.closure(callback)[1]["counter"].cell_contents
-            valid, waiting = len(carriers) == count, carriers
+        if isinstance(members, int):
+            waiting = look.carriers(callback)
+            valid = len(waiting) == members
         else:
             waiting = [member for member in members if isinstance(member, Deferred) and not member.done()]
             valid = all(isinstance(member, Deferred) or member.done() for member in members)
         if not valid:
-            refused.add(key)
+            look.refused.add(key)
             return False
-        self._groups[key] = _Group(op, owner, waiting)
+        self._groups[key] = _Waiting(op, owner, waiting)
         return True
 
 
 def _group_of(callback: Any) -> _Kind | None:
     """The group that a callback on a member belongs to; `None` if it is none, or one whose first member wakes it."""
     owner = getattr(callback, "__self__", None)
-    if isinstance(owner, AllOf):
-        return id(owner), "all_or_fail", owner, list(owner.members)
+    if isinstance(owner, Group):
+        return owner.op, owner, owner.members
     name, cells = compat.closure(callback)
+    if name != "_wait.<locals>._on_completion":
+        return None
     try:
-        if name == "gather.<locals>._done_callback":
-            outer: asyncio.Future[Any] = cells["outer"].cell_contents
-            op: Op = "all" if cells["return_exceptions"].cell_contents else "all_or_fail"
-            return id(outer), op, outer, cells["children"].cell_contents
-        if name == "_wait.<locals>._on_completion":
-            waiter: asyncio.Future[Any] = cells["waiter"].cell_contents
-            return_when = cells["return_when"].cell_contents
-            if return_when == asyncio.FIRST_COMPLETED:
-                return None
-            return id(waiter), "all" if return_when == asyncio.ALL_COMPLETED else "all_or_fail", waiter, None
+        waiter: asyncio.Future[Any] = cells["waiter"].cell_contents
+        return_when = cells["return_when"].cell_contents
+        count: int = cells["counter"].cell_contents
     except (KeyError, ValueError):  # another inside than we know: a leaf
         return None
-    return None
+    if return_when == asyncio.FIRST_COMPLETED:
+        return None
+    return "all" if return_when == asyncio.ALL_COMPLETED else "all_or_fail", waiter, count

@@ -1,0 +1,101 @@
+"""How a run ends: completed, failed, canceled, continued; or how its turn stops, by a bug or by changed code."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from perdure._replay import compat
+from perdure._replay.code import Stoppage, WorkflowCode
+from perdure._replay.futures import Branch
+from perdure._replay.loop import ReplayLoop
+from perdure.errors import Blocked, CommandFailed, ContinueAsNew, WorkflowChangedError, WorkflowError
+from perdure_schemas.common import Command, Completion, Failure
+from perdure_schemas.common import ContinueAsNew as NextRun
+
+
+class Ending:
+    """Looked at after each drain."""
+
+    def __init__(self, code: WorkflowCode, loop: ReplayLoop) -> None:
+        self._code = code
+        self._loop = loop
+        self.stoppage: Stoppage | None = None
+        self.completion: Completion | None = None
+        self.cancel_requested = False
+
+    def check_issued(self, commands: Sequence[Command]) -> None:
+        """A recorded turn was replayed: the code must have issued all of its commands."""
+        try:
+            self._loop.record.check_issued(commands)
+        except WorkflowChangedError as error:
+            self._stop(error)
+
+    def miss(self, seq: int) -> None:
+        """A signal after the code's end, in the same turn: it moves on to the next run, if there is one."""
+        completion = self.completion
+        if completion is not None and completion.next_run is not None:
+            completion.next_run.unreceived.append(seq)
+
+    def conclude(self, main: Branch[Any] | None) -> None:
+        """After a drain: whether the run has ended, and how."""
+        loop = self._loop
+        if loop.fault is not None:
+            self._stop(loop.fault)
+            return
+        for branch in loop.failed:
+            error = compat.exception(branch)
+            if isinstance(error, ContinueAsNew):
+                self._end(error)
+                return
+        loop.failed = [branch for branch in loop.failed if branch is not main and compat.unseen(branch)]
+        if main is None or not main.done():
+            if loop.failed and not loop.pending and not any(box.awaited for box in loop.mailboxes.values()):
+                self._end(compat.exception(loop.failed[0]))  # nothing else can happen: it is what went wrong
+            return
+        if main.cancelled():
+            self._end(asyncio.CancelledError())
+            return
+        error = main.exception()
+        if error is None and loop.failed:
+            error = compat.exception(loop.failed[0])  # a failure nobody looked at is not a success
+        if error is not None:
+            self._end(error)
+            return
+        try:
+            self.completion = Completion(status="completed", result=self._code.encode_result(main.result()))
+        except Exception as unserializable:
+            self._stop(unserializable)
+
+    def _end(self, error: BaseException | None) -> None:
+        match error:
+            case ContinueAsNew():
+                unreceived = sorted(seq for box in self._loop.mailboxes.values() for seq in box.unreceived)
+                next_run = NextRun(
+                    name=error.name, args=error.payload, build_policy=error.build_policy, unreceived=unreceived
+                )
+                self.completion = Completion(status="continued-as-new", next_run=next_run)
+            case asyncio.CancelledError() if self.cancel_requested:
+                self.completion = Completion(status="canceled")
+            case WorkflowError():
+                id = error.id if isinstance(error, CommandFailed) else ""
+                self.completion = Completion(status="failed", failure=self._code.failure(error), command_id=id)
+            case None:
+                pass
+            case _:
+                self._stop(error)
+
+    def _stop(self, error: BaseException) -> None:
+        match error:
+            case WorkflowChangedError():
+                self.stoppage = Stoppage("changed", self._failure(error))
+            case Blocked():
+                self.stoppage = Stoppage("timeout", self._failure(error))
+            case _:
+                self.stoppage = Stoppage("bug", self._failure(error))
+
+    def _failure(self, error: BaseException) -> Failure:
+        failure = self._code.failure(error)
+        error.__traceback__ = None  # it is text now, and pins every frame
+        return failure

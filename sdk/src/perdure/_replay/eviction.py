@@ -1,0 +1,53 @@
+"""The end of a live run: every suspended frame is closed here and now, and nothing can come out of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from perdure._replay import compat
+from perdure._replay.futures import Branch
+
+if TYPE_CHECKING:
+    from perdure._replay.loop import ReplayLoop
+
+_CLOSE_TRIES_MAX = 10
+"""How often a coroutine that awaits in a `finally` is closed: each try leaves one `try` block."""
+
+
+def close_all(loop: ReplayLoop) -> None:
+    """Refuse every call of the SDK, drop callbacks, close frames.
+
+    `finally` blocks and `except BaseException` run up to their first such call.
+    """
+    loop.evicting = True
+    loop.ready.clear()
+    for waited in list(loop.pending.values()):
+        waited.cancel()  # drops callbacks, which breaks the cycle of task and future
+    for box in loop.mailboxes.values():
+        box.close()
+    for branch in list(loop.branches.values()):
+        waiter = compat.waiter(branch)
+        if waiter is not None and not isinstance(waiter, Branch):
+            waiter.cancel()
+        _close(branch)
+        compat.silence(branch)
+    for branch in loop.failed:
+        compat.silence(branch)
+    loop.branches.clear()
+    loop.failed.clear()
+    loop.pending.clear()
+    loop.generators.clear()
+    loop.ready.clear()
+    loop.waits.close()
+
+
+def _close(branch: Branch[Any]) -> None:
+    coro: Any = branch.get_coro()
+    for _ in range(_CLOSE_TRIES_MAX):
+        try:
+            branch.context.run(coro.close)  # a `finally` may reset a context variable
+            return
+        except RuntimeError:  # "coroutine ignored GeneratorExit": it awaited in a finally
+            continue
+        except BaseException:  # raised by user code while it is closed: nobody is there to take it
+            return

@@ -1,0 +1,100 @@
+"""The Avro library with the whole envelope: what the codec's bytes are compared with, made without the codec."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from io import BytesIO
+from typing import Any
+
+import msgspec
+from fastavro import parse_schema, schemaless_reader, schemaless_writer
+from msgspec import Struct
+
+from perdure_schemas import schema
+from perdure_schemas.messages import Message
+
+
+def snake(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def plain(value: Any) -> Any:
+    """What the Avro library writes for a struct, and reads."""
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if not isinstance(value, Struct):
+        return value
+    fields = {field.name: plain(getattr(value, field.name)) for field in msgspec.structs.fields(value)}
+    for union in ("event", "fires"):
+        if union in fields:
+            name = type(getattr(value, union)).__name__
+            fields[union] = {"type": name, snake(name): fields[union]}
+    return fields
+
+
+def family_of(body: type[Any]) -> schema.Family:
+    return next(family for family, bodies in schema.BODIES.items() if body in bodies)
+
+
+def envelope(message: Message) -> dict[str, Any]:
+    name = type(message.body).__name__
+    return {
+        "v": schema.VERSION,
+        "type": name,
+        "message_id": message.id,
+        "namespace": message.namespace,
+        "key": message.key,
+        "emitted_at": message.at,
+        "emitter": message.emitter,
+        "causation_id": message.causation_id,
+        "traceparent": message.traceparent,
+        snake(name): plain(message.body),
+    }
+
+
+def write(message: Message) -> bytes:
+    stream = BytesIO()
+    schemaless_writer(stream, parsed(family_of(type(message.body))), envelope(message))
+    return stream.getvalue()
+
+
+def read(data: bytes, family: schema.Family) -> dict[str, Any]:
+    """The fields that are set, without the members that are not.
+
+    Raises:
+        EOFError: the bytes end too early.
+        ValueError: there are bytes after the end. The library raises other errors for other garbage.
+    """
+    stream = BytesIO(data)
+    fields: Any = schemaless_reader(stream, parsed(family), None)
+    if stream.tell() != len(data):
+        raise ValueError("bytes after the end")
+    return {name: _without_unset(value) for name, value in fields.items() if not _is_unset(family, name, value)}
+
+
+def _is_unset(family: schema.Family, name: str, value: Any) -> bool:
+    return value is None and name in members(family)
+
+
+def _without_unset(value: Any) -> Any:
+    """Unions within records are written with all their members."""
+    if isinstance(value, list):
+        return [_without_unset(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    fields = {name: _without_unset(inner) for name, inner in value.items()}
+    for union in ("event", "fires"):
+        if union in fields:
+            fields[union] = {name: inner for name, inner in fields[union].items() if inner is not None}
+    return fields
+
+
+@cache
+def members(family: schema.Family) -> set[str]:
+    return {each["name"] for each in schema.envelope_fields(family) if schema.member_type(each)}
+
+
+@cache
+def parsed(family: schema.Family) -> Any:
+    return parse_schema(schema.envelope_schema(family))
