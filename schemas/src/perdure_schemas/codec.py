@@ -49,7 +49,13 @@ def decode(data: bytes) -> Message:
     Raises:
         CodecError: whatever else than a message of this version and of a known type.
     """
-    return _guarded(_decode, data)
+    try:
+        read = _READERS.get(data[1 : 2 + (data[1] >> 1)])
+        if read is None or data[:1] != _VERSION:
+            read = _message(_BODIES[_type_name(data)])[1]
+        return read(data)
+    except Exception as error:
+        raise _refusal(error) from error
 
 
 def body_type(message: Message) -> str:
@@ -120,12 +126,7 @@ _BODIES: dict[bytes, type[Body]] = {
 }
 _WRITERS: dict[type[Any], Callable[[Message], bytes]] = {}
 _READERS: dict[bytes, Callable[[bytes], Message]] = {}
-"""Filled when a type is first seen: to compile them all would slow every start."""
-
-
-def _decode(data: bytes) -> Message:
-    read = _READERS.get(_type_name(data)) or _message(_BODIES[_type_name(data)])[1]
-    return read(data)
+"""By size and name of the type. Filled when it is first seen: to compile them all would slow every start."""
 
 
 def _type_name(data: bytes) -> bytes:
@@ -142,7 +143,7 @@ def _message(body: type[Any]) -> tuple[Callable[[Message], bytes], Callable[[byt
     for family, bodies in schema.BODIES.items():
         if body in bodies:
             made = _CODERS.of_message(body.__name__, family)
-            _WRITERS[body], _READERS[body.__name__.encode()] = made
+            _WRITERS[body], _READERS[text(body.__name__)] = made
             return made
     raise CodecError(f"{body.__name__} is no message")
 
@@ -185,12 +186,18 @@ def _record(name: str) -> tuple[bytes, Callable[[Any], bytes], Callable[[bytes, 
 
 
 def _guarded(decoder: Callable[[bytes], _T], data: bytes) -> _T:
-    """Garbage makes readers raise all sorts of things; callers see one."""
     try:
         return decoder(data)
-    except CodecError:
-        raise
-    except IndexError:
-        raise CodecError("the bytes end within a value") from None
     except Exception as error:
-        raise CodecError(f"{type(error).__name__}: {error}") from error
+        raise _refusal(error) from error
+
+
+def _refusal(error: Exception) -> CodecError:
+    """Garbage makes readers raise all sorts of things; callers see one."""
+    match error:
+        case CodecError():
+            return error
+        case IndexError():
+            return CodecError("the bytes end within a value")
+        case _:
+            return CodecError(f"{type(error).__name__}: {error}")

@@ -92,7 +92,7 @@ def _expression(schema: Schema, value: str, owner: str) -> str:
         case ["null", inner]:
             return f"b'\\x00' if (n := {value}) is None else b'\\x02' + ({_expression(inner, 'n', owner)})"
         case {"type": "array", "items": items}:
-            return f"array({value}, {_WRITERS.get(items, f'write_{items}')})"
+            return f"array(n, {_WRITERS.get(items, f'write_{items}')}) if (n := {value}) else b'\\x00'"
         case str(name):
             deeper = ", depth - 1" if name == owner else ""
             return f"{_WRITERS.get(name, f'write_{name}')}({value}{deeper})"
@@ -170,7 +170,8 @@ def _lines(schema: Schema, target: str, owner: str) -> Iterator[str]:
             yield from (f"    {line}" for line in _lines(inner, target, owner))
             yield f"else: refuse('{owner}: a branch of a union', n >> 1)"
         case {"type": "array", "items": items}:
-            yield f"{target}, at = read_array(data, latin, at, {_READERS.get(items, f'read_{items}')})"
+            yield f"if data[at] == 0: {target} = []; at += 1"
+            yield f"else: {target}, at = read_array(data, latin, at, {_READERS.get(items, f'read_{items}')})"
         case str(name):
             deeper = ", depth - 1" if name == owner else ""
             yield f"{target}, at = read_{name}(data, latin, at{deeper})"

@@ -6,13 +6,14 @@ Generated coders inline the common short forms and call these for the rest.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NoReturn
 
 INT64_MIN = -(2**63)
 INT64_MAX = 2**63 - 1
 UINT64_MAX = 2**64 - 1
-VARINT_SHIFT_MAX = 63
-"""Of the tenth byte, the last that 64 bits take at 7 to a byte."""
+VARINT_BYTES_MAX = 10
+"""What 64 bits take, 7 to a byte."""
 NESTING_MAX = 100
 """How deep a record may hold others of its own type: the causes of a failure. Our own writers stop at 10; without a
 limit, a few kilobytes from anywhere could exhaust the stack of who reads them."""
@@ -34,6 +35,7 @@ def integer(value: int) -> bytes:
     return INTEGERS[value] if 0 <= value < SMALL else _integer(value)
 
 
+@lru_cache(maxsize=1024)  # times, mostly of the present
 def _integer(value: int) -> bytes:
     if not INT64_MIN <= value <= INT64_MAX:
         raise CodecError(f"{value} does not fit into 64 bits")
@@ -75,18 +77,43 @@ SHORT_SIZES = tuple(-1 if byte & 0x81 else byte >> 1 for byte in range(0x100))
 """By their one byte; -1: more bytes follow, or it is negative."""
 
 
+TIME_BYTES = 6
+"""What milliseconds since 1970 take, until 2039."""
+TIMES_MAX = 1024
+"""Times are mostly of the present: under load the same millisecond stands in many messages, one after another."""
+_times: dict[bytes, int] = {}
+
+
 def read_integer(data: bytes, at: int) -> tuple[int, int]:
     """The integer at a position, and the position after it."""
-    value, shift = data[at] & 0x7F, 0
-    while data[at] > 0x7F:
-        at += 1
+    first = data[at]
+    if first < 0x80:
+        return SHORT_INTEGERS[first], at + 1
+    second = data[at + 1]
+    if second < 0x80:
+        value = first & 0x7F | second << 7
+        return (value >> 1) ^ -(value & 1), at + 2
+    known = _times.get(data[at : at + TIME_BYTES])  # no integer is the beginning of another
+    return _read_integer(data, at) if known is None else (known, at + TIME_BYTES)
+
+
+def _read_integer(data: bytes, at: int) -> tuple[int, int]:
+    raw = shift = 0
+    for byte in data[at : at + VARINT_BYTES_MAX]:
+        raw |= (byte & 0x7F) << shift
         shift += 7
-        value |= (data[at] & 0x7F) << shift
-        if shift > VARINT_SHIFT_MAX:
-            raise CodecError("an integer of more than 64 bits")
-    if value > UINT64_MAX:
+        if byte < 0x80:
+            break
+    else:
+        raise CodecError("an integer without end")
+    if raw > UINT64_MAX:
         raise CodecError("an integer of more than 64 bits")
-    return (value >> 1) ^ -(value & 1), at + 1
+    value, size = (raw >> 1) ^ -(raw & 1), shift // 7
+    if size == TIME_BYTES:
+        if len(_times) >= TIMES_MAX:
+            _times.clear()
+        _times[data[at : at + size]] = value
+    return value, at + size
 
 
 def read_size(data: bytes, at: int) -> tuple[int, int]:
@@ -111,18 +138,22 @@ def read_array(
 ) -> tuple[list[Any], int]:
     """Every item takes a byte or more, so a count beyond what the bytes hold ends with them."""
     items: list[Any] = []
-    while True:
-        count, at = read_integer(data, at)
-        if count == 0:
-            return items, at
-        if count < 0:  # the form whose size in bytes follows, for readers that skip
-            count = -count
-            _, at = read_size(data, at)
+    while count := data[at]:
+        count, at = (count >> 1, at + 1) if count & 0x81 == 0 else _block(data, at)
         if count > len(data) - at:
             raise CodecError(f"an array of {count} items in {len(data)} bytes")
         for _ in range(count):
             item, at = read(data, latin, at)
             items.append(item)
+    return items, at + 1
+
+
+def _block(data: bytes, at: int) -> tuple[int, int]:
+    """How many items follow, from where. A negative count has the size in bytes behind it, for readers that skip."""
+    count, at = read_integer(data, at)
+    if count >= 0:
+        return count, at
+    return -count, read_size(data, at)[1]
 
 
 def refuse(where: str, value: object) -> NoReturn:
