@@ -1,75 +1,33 @@
-"""Functions of asyncio that depend on memory addresses or on the Python version, frozen for workflow code.
-
-`as_completed` makes its tasks in the order of a set of coroutines, which is that of their addresses: positions would
-move. `wait_for` takes a branch of its own up to Python 3.11 and none from 3.12 on; `gather` of what is done already
-answers at once from 3.12 on: an upgrade of Python would break open runs. Each is replaced, once per process, by a
-function that runs ours in workflow code and asyncio's everywhere else.
-"""
+"""Functions of asyncio as workflow code has them, whatever the Python version."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
-import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Coroutine, Iterable
 from typing import Any, Self, TypeVar
 
 from perdure._replay.futures import Gathering
 from perdure._replay.handles import Timer
-from perdure._replay.loop import ReplayLoop, running
+from perdure._replay.loop import ReplayLoop, current
 
 T = TypeVar("T")
-
-_installed = False
-
-
-def install() -> None:
-    """Replace them wherever they are: in asyncio, and in modules that hold them by `from asyncio import ...`.
-
-    Modules imported later get the replaced ones from asyncio itself.
-    """
-    global _installed
-    if _installed:
-        return
-    _installed = True
-    replaced = {id(original): _dispatcher(original, frozen) for original, frozen in _FROZEN}
-    for module in list(sys.modules.values()):
-        names = getattr(module, "__dict__", None)
-        if type(names) is not dict or module is sys.modules[__name__]:
-            continue
-        for name, value in list(names.items()):
-            ours = replaced.get(id(value))
-            if ours is not None:
-                names[name] = ours
-
-
-def _dispatcher(original: Callable[..., Any], frozen: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(original)
-    def dispatch(*args: Any, **kwargs: Any) -> Any:
-        loop = running()
-        return original(*args, **kwargs) if loop is None else frozen(loop, *args, **kwargs)
-
-    return dispatch
-
 
 # --- gather ---------------------------------------------------------------------------------------------
 
 
-def _gather(
-    loop: ReplayLoop, *awaitables: Awaitable[Any], return_exceptions: bool = False
-) -> asyncio.Future[list[Any]]:
+def gather(*awaitables: Awaitable[Any], return_exceptions: bool = False) -> asyncio.Future[list[Any]]:
     """As in Python 3.12 and 3.13."""
     started: dict[int, asyncio.Future[Any]] = {}
     for awaitable in awaitables:
         if id(awaitable) not in started:
             started[id(awaitable)] = asyncio.ensure_future(awaitable)
-    return Gathering(loop, [started[id(awaitable)] for awaitable in awaitables], return_exceptions)
+    return Gathering(current("gather()"), [started[id(awaitable)] for awaitable in awaitables], return_exceptions)
 
 
 # --- wait_for -------------------------------------------------------------------------------------------
 
 
-async def _wait_for(_loop: ReplayLoop, fut: Awaitable[T], timeout: float | None) -> T:
+async def wait_for(fut: Awaitable[T], timeout: float | None) -> T:
     """As in Python 3.12 and 3.13: awaited in place, unless there is no time at all."""
     if timeout is not None and timeout <= 0:
         future = asyncio.ensure_future(fut)
@@ -143,15 +101,8 @@ class _AsCompleted:
         return (await self._next()).result()
 
 
-def _as_completed(loop: ReplayLoop, fs: Iterable[Awaitable[Any]], *, timeout: float | None = None) -> _AsCompleted:
+def as_completed(fs: Iterable[Awaitable[Any]], *, timeout: float | None = None) -> _AsCompleted:
     """As in Python 3.13, but in the order given."""
     if asyncio.isfuture(fs) or asyncio.iscoroutine(fs):
         raise TypeError(f"as_completed() takes an iterable of awaitables, not {type(fs).__name__}")
-    return _AsCompleted(loop, fs, timeout)
-
-
-_FROZEN: tuple[tuple[Callable[..., Any], Callable[..., Any]], ...] = (
-    (asyncio.gather, _gather),
-    (asyncio.wait_for, _wait_for),
-    (asyncio.as_completed, _as_completed),
-)
+    return _AsCompleted(current("as_completed()"), fs, timeout)
