@@ -22,7 +22,7 @@ from typing import Final
 from perdure_schemas.common import Outcome
 from perdure_schemas.events import CommandSettled, Recorded, Rewound, RunEnded, Stuck, TurnCommitted
 
-_KEPT_OUTCOMES: Final[frozenset[Outcome]] = frozenset({"completed", "skipped", "fired"})
+KEPT_OUTCOMES: Final[frozenset[Outcome]] = frozenset({"completed", "skipped", "fired"})
 """Outcomes a rewind keeps. The others are what people rewind for: the command is tried again."""
 
 
@@ -49,7 +49,7 @@ def effective(records: Sequence[Recorded]) -> list[Recorded]:
                 if in_region:
                     continue
             case CommandSettled(command_id=id, outcome=outcome):
-                undone = in_region and outcome not in _KEPT_OUTCOMES and id not in canceled
+                undone = in_region and outcome not in KEPT_OUTCOMES and id not in canceled
                 if undone or id not in open_commands:
                     continue
                 open_commands.remove(id)

@@ -9,6 +9,10 @@ from perdure_core.task_engine.state import TaskRecord
 
 Deadline = Literal["retry", "queue", "attempt", "heartbeat", "total", "watch"]
 
+FINAL: frozenset[Deadline] = frozenset({"queue", "total"})
+"""Time-outs that end the task whatever its retry policy says: nobody took it in time, or all its time is used up.
+A further attempt would wait in the same queue, or have no time left."""
+
 WATCH_MS = 3_600_000
 """A record without any deadline is looked at after an hour: it may have been met in memory and never closed
 (rule 24). Rare, so the price of waiting is a stale line on a page."""
@@ -18,13 +22,18 @@ WATCH_MAX_MS = 24 * 3_600_000
 
 def next_deadline(record: TaskRecord) -> tuple[int, Deadline]:
     """(epoch ms, kind) of an open record; the earlier kind in `Deadline`'s order wins a tie."""
-    return min(_deadlines(record), key=lambda deadline: deadline[0], default=(record.at + WATCH_MS, "watch"))
+    return min(_deadlines(record), key=lambda deadline: deadline[0], default=(next_watch(record, record.at), "watch"))
 
 
-def watch_again(record: TaskRecord, due_at: int) -> int:
-    """When to look again, after the watch that was due at `due_at`: a function of it, so that a repetition re-arms
-    the same timer."""
-    return due_at + min(max(due_at - record.created_at, WATCH_MS), WATCH_MAX_MS)
+def next_watch(record: TaskRecord, after: int) -> int:
+    """When to look next. The times depend on the record's creation alone: whatever arms the watch arms the same timer,
+    so a task has one chain of watches however often it was saved."""
+    elapsed, due = max(after - record.created_at, 0), WATCH_MS
+    while due <= elapsed and due < WATCH_MAX_MS:
+        due = min(due * 2, WATCH_MAX_MS)
+    if due <= elapsed:
+        due = (elapsed // WATCH_MAX_MS + 1) * WATCH_MAX_MS
+    return record.created_at + due
 
 
 def _deadlines(record: TaskRecord) -> Iterator[tuple[int, Deadline]]:

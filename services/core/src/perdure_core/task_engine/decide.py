@@ -10,12 +10,25 @@ from typing import assert_never
 
 import msgspec
 
-from perdure_core.retry import next_delay_ms
-from perdure_core.task_engine.deadlines import next_deadline, watch_again
+from perdure_core.task_engine.deadlines import FINAL, next_deadline, next_watch
 from perdure_core.task_engine.decisions import Ask, Authority, Decision, Discard, Effect, Emit, Header, Hold, Save
-from perdure_core.task_engine.effects import answers, changed, command_reply, run_task, stop_attempt, task_result, timer
-from perdure_core.task_engine.state import TaskRecord, born, unborn
-from perdure_schemas.common import Failure, Outcome
+from perdure_core.task_engine.effects import changed, stop_attempt, timer
+from perdure_core.task_engine.people import decide_again, decide_cancel, decide_complete, decide_retry, decide_wait
+from perdure_core.task_engine.state import AttemptRef, TaskRecord, born
+from perdure_core.task_engine.transitions import (
+    AGAINST,
+    ask,
+    attempt_failed,
+    closed_by,
+    effects,
+    ended,
+    moved,
+    noted,
+    reborn,
+    save,
+    started,
+)
+from perdure_schemas.common import Failure
 from perdure_schemas.messages import (
     AttemptHeartbeat,
     AttemptOutcome,
@@ -29,305 +42,180 @@ from perdure_schemas.messages import (
     WaitForTask,
 )
 
-DELIVERIES_MAX = 3
+DEATHS_MAX = 3
 """So many deliveries that died with their worker fail the attempt."""
-RECORD_TTL_MS = 7 * 24 * 3_600_000
-"""A closed record is kept a week, to answer repetitions and whoever asks for the result."""
 
 
 def decide(  # noqa: C901 - one branch per member of a closed union
     record: TaskRecord | None, message: TaskMessage, header: Header, authority: Authority | None
 ) -> Decision:
-    """Total and pure: any message on any record has an answer."""
-    if record is not None and (record.cause == header.id or header.id in record.commands):
-        return Emit(_effects(record))
+    """Total and pure: any message on any record has an answer.
+
+    `authority`: what the history says, if an `Ask` was the answer without it.
+    """
+    if record is not None and record.cause == header.id:
+        return _repeated(record, header, authority)
+    if record is not None and header.id in record.commands:
+        return decide_again(record, message, header)
     match message:
         case DispatchTask():
             return _dispatch(record, message, header, authority)
         case AttemptOutcome():
-            return _outcome(record, message, header)
+            return _outcome(record, message, header, authority)
         case AttemptStarted():
-            return _started(record, message, header)
+            return _started(record, message, header, authority)
         case AttemptHeartbeat():
             return _heartbeat(record, message, header)
         case CancelTask():
-            return _cancel(record, message, header)
+            return decide_cancel(record, message, header)
         case RetryTask():
-            return _retry(record, message, header)
+            return decide_retry(record, message, header, authority)
         case CompleteTask():
-            return _complete(record, message, header)
+            return decide_complete(record, message, header)
         case WaitForTask():
-            return _wait(record, message, header)
+            return decide_wait(record, message, header)
         case TaskTimerFired():
             return _fired(record, message, header, authority)
         case _:
             assert_never(message)
 
 
-def _next(record: TaskRecord, header: Header, **changes: object) -> TaskRecord:
-    """A transition: whom it tells, and which attempt it stops, is said anew each time."""
-    told: dict[str, object] = {"cause": header.id, "stopped": None, "reply_topic": "", **changes}
-    return msgspec.structs.replace(record, version=record.version + 1, at=max(record.at, header.at), **told)
-
-
-def _noted(record: TaskRecord, header: Header, **changes: object) -> TaskRecord:
-    """No transition: the last one's message, if it comes again, must still find its effects (protocol rule 26)."""
-    at = max(record.at, header.at)
-    return msgspec.structs.replace(record, version=record.version + 1, at=at, **changes)
-
-
-def _save(record: TaskRecord) -> Save:
-    """The watch timer of an open record is confirmed before the record is saved (protocol rule 24)."""
-    before = [timer(record, next_deadline(record)[0])] if record.open else []
-    ttl = None if record.open else RECORD_TTL_MS
-    return Save(record=record, before=before, effects=_effects(record), ttl_ms=ttl)
-
-
-def _effects(record: TaskRecord) -> list[Effect]:
-    """A function of the record, so that a repetition publishes the same."""
-    effects = [changed(record)]
+def _repeated(record: TaskRecord, header: Header, authority: Authority | None) -> Decision:
+    """The message of the last transition came again: its effects do, but no RunTask after an outcome (rules 4, 26)."""
     if record.status == "queued" and record.relayed:
-        effects.append(run_task(record))
-    if record.stopped is not None:
-        effects.append(stop_attempt(record, record.stopped))
-    if not record.open and not record.closed:
-        effects += answers(record)
-    if record.reply_topic:
-        effects.append(command_reply(record, record.reply_topic))
-    return effects
+        against = ask(record, authority)
+        if isinstance(against, Ask):
+            return against
+        if against is not None:
+            return closed_by(record, against, header)
+    return Emit(effects(record))
 
 
 def _dispatch(
     record: TaskRecord | None, message: DispatchTask, header: Header, authority: Authority | None
 ) -> Decision:
-    if record is not None and not record.unborn and record.generation >= message.generation:
-        return Discard("duplicate")
-    if record is not None and record.unborn and record.generation >= message.generation:
-        return _save(_next(record, header, task=message))
+    if record is not None and record.generation >= message.generation:
+        return save(moved(record, header, task=message)) if record.unborn else Discard("duplicate")
+    fresh = reborn(record, message, message.attempt, header)
     if message.workflow is not None:
         if not header.waited:
             return Hold()
-        closed = _closed_by(authority, message)
-        if closed is not None:
-            return closed
-    before = record.version if record is not None else 0
-    return _save(_next(msgspec.structs.replace(born(message, at=header.at, cause=""), version=before), header))
+        against = ask(fresh, authority)
+        if against is not None:
+            return against if isinstance(against, Ask) else Discard(AGAINST[against.state])
+    return save(moved(fresh, header))
 
 
-def _closed_by(authority: Authority | None, task: DispatchTask) -> Decision | None:
-    """What the run's history says against going on; `None`: nothing (protocol rule 22)."""
-    if task.workflow is None:
-        return None
-    if authority is None:
-        return Ask(task.workflow, task.generation)
-    match authority.state:
-        case "open":
-            return None
-        case "settled":
-            return Discard("settled")
-        case "ended":
-            return Discard("run-ended")
-        case "gone":
-            return Discard("command-gone")
-        case _:
-            assert_never(authority.state)
-
-
-def _outcome(record: TaskRecord | None, message: AttemptOutcome, header: Header) -> Decision:
+def _outcome(
+    record: TaskRecord | None, message: AttemptOutcome, header: Header, authority: Authority | None
+) -> Decision:
+    if message.outcome == "fired":
+        return Discard("not-an-outcome")
+    if message.outcome in {"completed", "skipped"} and not message.delegated:
+        return _succeeded(record, message, header)
     if record is None or message.generation > record.generation:
-        return _outcome_first(record, message, header)
-    if not record.open or message.generation < record.generation:
+        if message.task is None:
+            return Discard("unknown-task") if header.waited else Hold()
+        record = reborn(record, message.task, message.attempt, header)
+        against = ask(record, authority)
+        if against is not None:
+            return against if isinstance(against, Ask) else Discard(AGAINST[against.state])
+    elif not _current(record, message.attempt, message.generation):
         return Discard("stale-attempt")
     if message.delegated:
-        return _save(_next(record, header, status="running", delegated=True))
-    if message.outcome in ("completed", "skipped"):
-        known = record.task.workflow is not None
-        ended = _next(record, header, status="completed", result=message.result, closed=known)
-        return _save(ended)
-    if message.attempt != record.attempt:
-        return Discard("stale-attempt")
-    return _attempt_failed(record, message.outcome, _failure(message), header)
+        return save(moved(record, header, status="running", delegated=True, relayed=False))
+    failure = message.failure or Failure(name=message.outcome, message="the attempt ended without a reason")
+    return attempt_failed(record, message.outcome, failure, header)
 
 
-def _reborn(record: TaskRecord | None, task: DispatchTask, attempt: int, header: Header) -> TaskRecord:
-    """The task as dispatched, in the place of the record of an older generation, if there is one."""
-    version = record.version if record is not None else 0
-    return msgspec.structs.replace(born(task, at=header.at, cause=""), attempt=attempt, version=version)
-
-
-def _outcome_first(older: TaskRecord | None, message: AttemptOutcome, header: Header) -> Decision:
-    """No record of this generation: a success meets its DispatchTask in memory, the rest makes one (rule 27)."""
-    if message.task is None:
-        return Discard("duplicate") if header.waited else Hold()
-    record = _reborn(older, message.task, message.attempt, header)
-    if message.delegated:
-        return _save(_next(record, header, status="running", delegated=True))
-    return _attempt_failed(record, message.outcome, _failure(message), header)
-
-
-def _failure(message: AttemptOutcome) -> Failure:
-    return message.failure or Failure(name=message.outcome, message="the attempt ended without a reason")
-
-
-def _attempt_failed(record: TaskRecord, outcome: Outcome, failure: Failure, header: Header) -> Decision:
-    if outcome == "canceled":
-        return _save(_next(record, header, status="canceled", failure=failure))
-    policy = record.task.options.retry
-    number = record.attempt - record.first_attempt + 1
-    delay = next_delay_ms(policy, failure, attempt=number, attempt_id=record.attempt_id)
-    if delay is None:
-        status = "timed-out" if outcome == "timed-out" else "failed"
-        stopped = record.stopped if outcome == "timed-out" else None
-        return _save(_next(record, header, status=status, failure=failure, retry_at=None, stopped=stopped))
-    waiting = _next(
+def _succeeded(record: TaskRecord | None, message: AttemptOutcome, header: Header) -> Decision:
+    """A success counts whatever its attempt and generation (rule 31). Of a workflow's task it only ends supervision:
+    the worker told the run first (rule 21)."""
+    if record is None or (not record.open and record.generation < message.generation):
+        return Discard("unknown-task") if header.waited else Hold()
+    if not record.open:
+        return Discard("settled")
+    done = moved(
         record,
         header,
-        status="waiting-retry",
-        attempt=record.attempt + 1,
-        retry_at=max(record.at, header.at) + delay,
-        failure=failure,
-        deliveries=0,
-        started_at=None,
-        inbox="",
-        stopped=record.stopped if outcome == "timed-out" else None,
-        delegated=False,
+        status="completed",
+        generation=max(record.generation, message.generation),
+        result=message.result,
+        failure=None,
+        retry_at=None,
+        closed=record.task.workflow is not None,
+        stopped=record.running if message.attempt_id != record.attempt_id else None,
     )
-    return _save(waiting)
+    return save(done)
 
 
-def _started(record: TaskRecord | None, message: AttemptStarted, header: Header) -> Decision:
+def _current(record: TaskRecord, attempt: int, generation: int) -> bool:
+    """Whether the attempt is the one that runs, or waits to be taken."""
+    running = record.status in {"queued", "running"}
+    return running and (attempt, generation) == (record.attempt, record.generation)
+
+
+def _started(
+    record: TaskRecord | None, message: AttemptStarted, header: Header, authority: Authority | None
+) -> Decision:
+    attempt = AttemptRef(message.attempt_id, message.inbox)
     if record is None or message.generation > record.generation:
         if message.task is None:
             return Discard("unknown-task")
-        record = _reborn(record, message.task, message.attempt, header)
-    if not record.open or message.attempt != record.attempt or message.generation < record.generation:
-        return Discard("stale-attempt")
-    if message.deliveries >= DELIVERIES_MAX:
-        dead = Failure(name="WorkerDied", message=f"{message.deliveries} workers died while they ran this attempt")
-        return _attempt_failed(record, "failed", dead, header)
-    started = _next(
-        record,
-        header,
-        status="running",
-        started_at=header.at,
-        deliveries=message.deliveries,
-        worker=message.worker,
-        inbox=message.inbox,
-        relayed=False,
-    )
-    return _save(started)
+        record = reborn(record, message.task, message.attempt, header)
+        against = ask(record, authority)
+        if against is not None:
+            return against if isinstance(against, Ask) else Discard(AGAINST[against.state], _stop(record, attempt))
+    elif not _current(record, message.attempt, message.generation):
+        return Discard("stale-attempt", _stop(record, attempt))
+    if message.deliveries > DEATHS_MAX:
+        dead = Failure(name="WorkerDied", message=f"{DEATHS_MAX} workers died while they ran this attempt")
+        return attempt_failed(record, "failed", dead, header, stopped=attempt if attempt.inbox else None)
+    deliveries = max(record.deliveries, message.deliveries)
+    return started(record, header, attempt, started_at=header.at, deliveries=deliveries, worker=message.worker)
+
+
+def _stop(record: TaskRecord, attempt: AttemptRef) -> list[Effect]:
+    """A worker tells that it is busy with what is of no use any more."""
+    return [stop_attempt(record, attempt)] if attempt.inbox else []
 
 
 def _heartbeat(record: TaskRecord | None, message: AttemptHeartbeat, header: Header) -> Decision:
     if record is None:
         return Discard("unknown-task") if header.waited else Hold()
-    if not record.open or message.attempt != record.attempt or message.generation != record.generation:
-        return Discard("stale-heartbeat")
-    alive = _noted(
-        record,
-        header,
-        status="running",
-        heartbeat_at=header.at,
-        progress=message.progress,
-        inbox=message.inbox or record.inbox,
-    )
+    attempt = AttemptRef(message.attempt_id, message.inbox)
+    if not _current(record, message.attempt, message.generation):
+        return Discard("stale-heartbeat", _stop(record, attempt))
+    signs: dict[str, object] = {"heartbeat_at": max(record.heartbeat_at or 0, header.at), "progress": message.progress}
+    if record.status == "queued":  # its announcement is late or lost: from now on its heartbeats are watched
+        return started(record, header, attempt, started_at=header.at, **signs)
+    alive = noted(record, header, inbox=message.inbox or record.inbox, **signs)
     return Save(record=alive, effects=[changed(alive)])
 
 
-def _cancel(record: TaskRecord | None, message: CancelTask, header: Header) -> Decision:
-    if record is None:
-        record = born(unborn(message), at=header.at, cause="")
+def _fired(record: TaskRecord | None, message: TaskTimerFired, header: Header, authority: Authority | None) -> Decision:
+    if record is None or message.generation > record.generation:
+        if message.task.workflow is None:
+            return Discard("unknown-task")
+        record = reborn(record, message.task, message.attempt, header)
     elif not record.open:
         return Discard("settled")
-    failure = Failure(name="Canceled", message=message.reason or "the task was canceled")
-    canceled = _next(
-        record, header, status="canceled", failure=failure, stopped=record.running, reply_topic=message.reply_topic
-    )
-    return _save(canceled)
-
-
-def _retry(record: TaskRecord | None, message: RetryTask, header: Header) -> Decision:
-    if record is None or record.unborn:
-        return Discard("unknown-task")
-    if record.status == "completed" or (record.task.workflow is not None and not record.open):
-        return Discard("settled")
-    task = record.task
-    if message.args is not None:
-        task = msgspec.structs.replace(task, args=message.args)
-    attempt = record.attempt if record.status == "waiting-retry" else record.attempt + 1
-    again = _next(
-        record,
-        header,
-        task=task,
-        status="queued",
-        attempt=attempt,
-        first_attempt=attempt,
-        relayed=True,
-        retry_at=None,
-        dispatched_at=header.at,
-        stopped=record.running,
-        inbox="",
-        reply_topic=message.reply_topic,
-        commands=[*record.commands[-9:], header.id],
-    )
-    return _save(again)
-
-
-def _complete(record: TaskRecord | None, message: CompleteTask, header: Header) -> Decision:
-    if record is None:
-        return Discard("unknown-task") if header.waited else Hold()
-    if not record.open:
-        return Discard("settled")
-    statuses = {"completed": "completed", "skipped": "skipped", "canceled": "canceled", "timed-out": "timed-out"}
-    ended = _next(
-        record,
-        header,
-        status=statuses.get(message.outcome, "failed"),
-        result=message.result,
-        failure=message.failure,
-        stopped=record.running,
-        reply_topic=message.reply_topic,
-    )
-    return _save(ended)
-
-
-WAITERS_MAX = 100
-"""Whoever waits asks again: so many topics are remembered, and the record stays small."""
-
-
-def _wait(record: TaskRecord | None, message: WaitForTask, header: Header) -> Decision:
-    if record is None:
-        return Discard("unknown-task") if header.waited else Hold()
-    if not record.open:
-        return Emit([task_result(record, message.reply_topic)])
-    if message.reply_topic in record.waiters or len(record.waiters) >= WAITERS_MAX:
-        return Discard("duplicate")
-    return Save(record=_noted(record, header, waiters=[*record.waiters, message.reply_topic]))
-
-
-def _fired(record: TaskRecord | None, message: TaskTimerFired, header: Header, authority: Authority | None) -> Decision:
-    if record is not None and not record.open:
-        return Discard("settled")
-    if record is None and message.task.workflow is None:
-        return Discard("unknown-task")
-    if record is not None and (message.generation, message.attempt) < (record.generation, record.attempt):
+    elif (message.generation, message.attempt) < (record.generation, record.attempt):
         return Discard("stale-attempt")
-    closed = _closed_by(authority, message.task)
-    if isinstance(closed, Ask):
-        return closed
-    if record is None:
-        record = _reborn(None, message.task, message.attempt, header)
-    if closed is not None:
-        return _save(_next(record, header, status="completed", closed=True))
+    against = ask(record, authority)
+    if isinstance(against, Ask):
+        return against
+    if against is not None:
+        return closed_by(record, against, header)
     due_at, kind = next_deadline(record)
     if kind == "watch":
-        again = _noted(record, header)
-        return Save(record=again, before=[timer(again, watch_again(record, message.due_at))])
-    if due_at > max(header.at, message.due_at):
-        rearmed = _noted(record, header)
+        due_at = next_watch(record, max(message.due_at, record.at))
+    if kind == "watch" or due_at > max(header.at, message.due_at):
+        rearmed = noted(record, header)
         return Save(record=rearmed, before=[timer(rearmed, due_at)])
     if kind == "retry":
-        return _save(_next(record, header, status="queued", relayed=True, retry_at=None, dispatched_at=header.at))
-    failure = Failure(name="TimedOut", message=f"the task exceeded its {kind} time-out", retryable=kind != "total")
-    timed_out = msgspec.structs.replace(record, stopped=record.running)
-    return _attempt_failed(timed_out, "timed-out", failure, header)
+        return save(moved(record, header, status="queued", relayed=True, retry_at=None, dispatched_at=header.at))
+    failure = Failure(name="TimedOut", message=f"the task exceeded its {kind} time-out", retryable=kind not in FINAL)
+    if kind in FINAL:
+        return ended(record, "timed-out", failure, header, stopped=record.running)
+    return attempt_failed(record, "timed-out", failure, header, stopped=record.running)

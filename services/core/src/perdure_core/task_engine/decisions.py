@@ -7,8 +7,9 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
+from perdure_core.task_engine.authority import Authority as Authority
 from perdure_core.task_engine.state import TaskRecord
-from perdure_schemas.common import Outcome, WorkflowRef
+from perdure_schemas.common import WorkflowRef
 from perdure_schemas.messages import Message
 
 Effect: TypeAlias = tuple[str, Message]
@@ -23,14 +24,6 @@ class Header(Struct, frozen=True, kw_only=True, gc=False):
     namespace: str
     waited: bool = False
     """It was held for as long as one may be held (rule 23)."""
-
-
-class Authority(Struct, frozen=True, kw_only=True, gc=False):
-    """What the history of a run says about a command of it, read while the message is handled (rule 22)."""
-
-    state: Literal["open", "settled", "ended", "gone"]
-    """`settled`: it has an outcome; `ended`: its run takes no outcome any more; `gone`: rewound or purged."""
-    outcome: Outcome | None = None
 
 
 Reason = Literal[
@@ -52,10 +45,12 @@ class Hold(Struct, frozen=True, gc=False):
 
 
 class Ask(Struct, frozen=True, gc=False):
-    """Read the command's outcome in the run's history, then decide again with it."""
+    """Read what the run's history says of the task, then decide again with it."""
 
     workflow: WorkflowRef
     generation: int
+    wants_event: bool = False
+    """Somebody waits for the result: bring the event that settled the task, if one did."""
 
 
 class Save(Struct, frozen=True, kw_only=True):
@@ -74,10 +69,11 @@ class Emit(Struct, frozen=True):
     effects: Sequence[Effect]
 
 
-class Discard(Struct, frozen=True, gc=False):
-    """Acknowledge."""
+class Discard(Struct, frozen=True):
+    """Nothing changes: tell who asked, stop who works for nothing, acknowledge."""
 
     reason: Reason
+    effects: Sequence[Effect] = ()
 
 
 Decision: TypeAlias = Hold | Ask | Save | Emit | Discard

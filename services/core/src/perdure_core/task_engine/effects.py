@@ -11,15 +11,17 @@ from perdure_schemas.messages import (
     Body,
     CommandReply,
     Message,
+    ReplyStatus,
     RunTask,
     ScheduleTimer,
     TaskChanged,
     TaskOutcome,
     TaskResult,
+    TaskStatus,
     TaskTimerFired,
 )
 
-_OUTCOMES: dict[str, Outcome] = {
+_OUTCOMES: dict[TaskStatus, Outcome] = {
     "completed": "completed",
     "failed": "failed",
     "timed-out": "timed-out",
@@ -78,15 +80,15 @@ def timer(record: TaskRecord, due_at: int) -> Effect:
 
 def stop_attempt(record: TaskRecord, attempt: AttemptRef) -> Effect:
     """Tell the worker that its attempt is of no use any more."""
-    reason = record.failure.message if record.failure is not None else record.status
+    reason = record.failure.message if record.failure is not None else f"the task is {record.status}"
     body = AttemptCancelRequested(task_id=record.task.task_id, attempt_id=attempt.attempt_id, reason=reason)
     return attempt.inbox, _message(record, "", body, "stop", attempt.attempt_id)
 
 
 def answers(record: TaskRecord) -> list[Effect]:
-    """The outcome, to whoever the task answers to and to whoever waits for it."""
+    """The outcome, to whoever the task answers to, unless they know it, and to whoever waits for it."""
     told: list[Effect] = []
-    for address in record.task.answer_to:
+    for address in [] if record.closed else record.task.answer_to:
         if address.topic == topics.WORKFLOW_ENGINE:
             told.append(_task_outcome(record, address))
         elif address.topic != topics.TASK_ENGINE:
@@ -120,12 +122,21 @@ def task_result(record: TaskRecord, topic: str) -> Effect:
     return topic, _message(record, "", body, "result", record.version, topic)
 
 
-def command_reply(record: TaskRecord, topic: str) -> Effect:
-    """Accepted, to the person who asked."""
-    body = CommandReply(status="ok", generation=record.generation)
-    message = _message(record, "", body, "reply", record.cause)
+def no_such_task(task_id: str, topic: str, cause: str, *, at: int) -> Effect:
+    """To a client that waits for a task without a record."""
+    body = TaskResult(task_id=task_id, outcome="not-found")
+    id = ids.derive_id(task_id, "result", cause)
+    return topic, Message(id=id, namespace=NAMESPACE, key="", at=at, body=body, causation_id=cause)
+
+
+def command_reply(
+    task_id: str, cause: str, topic: str, *, at: int, status: ReplyStatus = "ok", detail: str = "", generation: int = 0
+) -> Effect:
+    """To whoever asked by the message `cause`."""
+    body = CommandReply(status=status, detail=detail, generation=generation)
+    id = ids.derive_id(task_id, "reply", cause)
     return topic, Message(
-        id=message.id, namespace=NAMESPACE, key="", at=record.at, body=body, causation_id=record.cause
+        id=id, namespace=NAMESPACE, key="", at=at, body=body, emitter="task-engine", causation_id=cause
     )
 
 

@@ -14,6 +14,9 @@ from perdure_schemas import ids
 from perdure_schemas.common import NULL, Failure, Payload, TaskOptions
 from perdure_schemas.messages import CancelTask, DispatchTask, TaskStatus
 
+COMMANDS_KEPT = 100
+"""So many messages from people are recognised when they come again; a task that had more has a story of its own."""
+
 OPEN: frozenset[TaskStatus] = frozenset({"queued", "running", "waiting-retry"})
 """Statuses of a task without an outcome."""
 
@@ -66,11 +69,11 @@ class TaskRecord(Struct, frozen=True, kw_only=True):
     """The last one."""
     result: Payload | None = None
     closed: bool = False
-    """Ended without an answer from here: the workflow engine knows the outcome, or has no use for one."""
+    """Ended without an answer to `task.answer_to`: the workflow engine knows the outcome, or has no use for one."""
     waiters: list[str] = []
     """Topics to which the result goes, beside the task's `answer_to`."""
     commands: list[str] = []
-    """Ids of the last messages from people: nothing else about them tells a repetition."""
+    """Ids of the last messages from people and workflows, at most COMMANDS_KEPT: nothing else tells a repetition."""
     stopped: AttemptRef | None = None
     """The attempt that the last transition made useless."""
     reply_topic: str = ""

@@ -1,0 +1,122 @@
+"""What the history of a run says about one command of it.
+
+The history is the authority on a workflow's task (protocol rule 22), and is asked on the slow path only. A store
+keeps the *marks* of each command beside the events, so that asking costs what happened to the command, not what
+happened to the run. `judge` reads them as `perdure_core.history.effective` reads the events themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from perdure_core.history import KEPT_OUTCOMES
+from perdure_schemas.common import Outcome
+from perdure_schemas.events import CommandSettled, EndStatus, Recorded, Rewound, RunEnded, TurnCommitted
+
+MarkKind = Literal["issued", "canceled", "settled", "rewound", "ended"]
+
+EVERY_COMMAND: Final = ""
+"""In the place of a command's id: the mark concerns all commands of the run."""
+
+
+class Mark(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """One thing that a recorded event says about a task."""
+
+    seq: int
+    kind: MarkKind
+    generation: int = 0
+    """`issued`, `rewound`: the number of rewinds before it, itself included."""
+    outcome: Outcome | None = None
+    """`settled`: how it ended."""
+    to_seq: int = 0
+    """`rewound`: the events after it, up to the mark, are undone."""
+    status: EndStatus | None = None
+    """`ended`: how the run did."""
+
+
+def marks(recorded: Recorded) -> Iterator[tuple[str, Mark]]:
+    """(command id, mark) pairs of an event: of tasks alone, since nothing else is supervised."""
+    event, seq = recorded.event, recorded.seq
+    match event:
+        case TurnCommitted():
+            for command in event.commands:
+                if command.kind == "task":
+                    yield command.id, Mark(seq=seq, kind="issued", generation=event.generation)
+                elif command.kind == "cancel":
+                    yield command.target, Mark(seq=seq, kind="canceled")
+        case CommandSettled() if event.outcome != "fired":
+            yield event.command_id, Mark(seq=seq, kind="settled", outcome=event.outcome)
+        case Rewound():
+            yield EVERY_COMMAND, Mark(seq=seq, kind="rewound", to_seq=event.to_seq, generation=event.generation)
+        case RunEnded():
+            yield EVERY_COMMAND, Mark(seq=seq, kind="ended", status=event.status)
+        case _:
+            pass
+
+
+class Authority(Struct, frozen=True, kw_only=True, gc=False):
+    """The verdict: may the task engine go on with the task?"""
+
+    state: Literal["open", "settled", "ended", "gone"]
+    """`settled`: it has an outcome; `ended`: its run takes no outcome any more; `gone`: rewound, dispatched anew by a
+    rewind, or purged."""
+    settled_seq: int = 0
+    """`settled` by an event: which one."""
+    outcome: Outcome | None = None
+    """`settled`: how."""
+    settled: CommandSettled | None = None
+    """`settled`: the event, if it was asked for."""
+
+
+def judge(found: Sequence[Mark], generation: int) -> Authority:
+    """The verdict on a task of that generation. `found`: its marks and those of every command, by seq."""
+    in_force = list(_in_force(found))
+    if any(mark.kind == "ended" and mark.status != "failed" for mark in in_force):
+        return Authority(state="ended")
+    settled: Mark | None = None
+    issued = canceled = False
+    for mark in in_force:
+        if mark.kind == "issued":
+            issued, settled = True, None
+        elif mark.kind == "canceled":
+            canceled = True
+        elif mark.kind == "settled" and issued and settled is None:
+            settled = mark
+    if settled is not None:
+        return Authority(state="settled", settled_seq=settled.seq, outcome=settled.outcome)
+    if canceled and issued:
+        return Authority(state="settled", outcome="canceled")
+    return Authority(state="open" if issued and _generation(found) <= generation else "gone")
+
+
+def _in_force(found: Sequence[Mark]) -> Iterator[Mark]:
+    """As `perdure_core.history.effective`: the marks that no rewind undid."""
+    canceled = False
+    for index, mark in enumerate(found):
+        barrier = min((later.to_seq for later in found[index + 1 :] if later.kind == "rewound"), default=mark.seq)
+        undone = mark.seq > barrier
+        if mark.kind == "settled":
+            undone = undone and mark.outcome not in KEPT_OUTCOMES and not canceled
+        elif mark.kind == "rewound":
+            continue
+        if not undone:
+            canceled = canceled or mark.kind == "canceled"
+            yield mark
+
+
+def _generation(found: Sequence[Mark]) -> int:
+    """The rewinds before the task was last dispatched, as the workflow engine counts them."""
+    generation, issued_seq, failed_seq = -1, 0, 0
+    for mark in found:
+        if mark.kind == "issued":
+            if generation < 0 or failed_seq:
+                generation, failed_seq = mark.generation, 0
+            issued_seq = mark.seq
+        elif mark.kind == "settled" and mark.outcome not in KEPT_OUTCOMES:
+            failed_seq = mark.seq
+        elif mark.kind == "rewound" and 0 < issued_seq <= mark.to_seq < failed_seq:
+            generation, failed_seq = mark.generation, 0
+    return generation
