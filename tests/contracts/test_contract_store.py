@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from perdure_core.task_engine.authority import Mark
 from perdure_runtime.ports import NO_HEAD, Commit, Head, Ports, RunKey
-from perdure_schemas.events import CancelRequested, Recorded
+from perdure_schemas.common import Command, WaitsFor
+from perdure_schemas.events import CancelRequested, CommandSettled, Event, Recorded, Rewound, RunEnded, TurnCommitted
 from tests.contracts.worlds import STORES, SteppedClock, open_ports
 
 KEY = RunKey("ns", "w")
@@ -124,5 +126,44 @@ def test_an_unborn_row_vanishes_or_is_born(run: Callable[[Scenario], None]) -> N
         head, history = await store.load(KEY)
         assert (head.version, list(history)) == (2, events(1, 3, "start"))
         assert await store.find_cause(KEY, "signal2") == ("r", 2), "a signal that came again is not recorded again"
+
+    run(scenario)
+
+
+def test_what_the_events_say_of_a_task_is_kept_beside_them(run: Callable[[Scenario], None]) -> None:
+    async def scenario(ports: Ports, clock: SteppedClock) -> None:
+        store = ports.store
+        turn = TurnCommitted(
+            workflow_task_id="",
+            base=0,
+            nonce="",
+            generation=0,
+            commands=[Command(id=id, position=id, kind="task", name="n") for id in ("a", "b")],
+            waits_for=WaitsFor(),
+        )
+        said: list[Event] = [
+            turn,
+            CommandSettled(command_id="b", outcome="failed"),
+            Rewound(to_seq=1, generation=1, reason="", actor=""),
+            RunEnded(status="completed"),
+        ]
+        for seq, event in enumerate(said, 1):
+            head = Head(version=seq, run_id="r", seq=seq, runs=1)
+            recorded = Recorded(seq=seq, at=seq, cause=f"m{seq}", event=event)
+            await store.commit(
+                Commit(key=KEY, expected_version=seq - 1, head=head, events=[recorded], commit_id=f"c{seq}")
+            )
+        of_all = [
+            Mark(seq=3, kind="rewound", to_seq=1, generation=1),
+            Mark(seq=4, kind="ended", status="completed"),
+        ]
+        assert list(await store.task_marks(KEY, "r", "a")) == [Mark(seq=1, kind="issued"), *of_all]
+        failed = Mark(seq=2, kind="settled", outcome="failed")
+        assert list(await store.task_marks(KEY, "r", "b")) == [Mark(seq=1, kind="issued"), failed, *of_all]
+        assert list(await store.task_marks(KEY, "other", "a")) == []
+        assert list(await store.task_marks(RunKey("ns", "other"), "r", "a")) == []
+        assert await store.purge(KEY, "r", 4, 1000)
+        assert await store.commit(commit(0, "r", 1, 1))
+        assert list(await store.task_marks(KEY, "r", "a")) == []
 
     run(scenario)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from perdure_core.task_engine.authority import Mark
 from perdure_runtime.errors import StorageUnavailable, UnknownOutcome
 from perdure_runtime.ports import Commit, Head, Ports, RunKey
 from perdure_schemas.events import Recorded
@@ -125,6 +126,15 @@ class FaultyStore(Stepped):
         self._world.ledger.saw(self._process.name, key.workflow_id)
         await self._world.step(self._process, "after version")
         return version
+
+    async def task_marks(self, key: RunKey, run_id: str, task_id: str) -> Sequence[Mark]:
+        await self._world.step(self._process, "before marks")
+        self.may_be_out("marks")
+        self._settle(key)
+        found = at_once(self._world.store.task_marks(key, run_id, task_id))
+        self._world.ledger.saw(self._process.name, task_id)
+        await self._world.step(self._process, "after marks")
+        return found
 
     async def commit(self, commit: Commit) -> bool:
         world, process = self._world, self._process

@@ -103,3 +103,11 @@ async def test_one_message_too_large_is_answered_otherwise_and_others_are_not_he
     assert broker.log[0] == "1a"
     assert [entry for entry in broker.log if not entry.startswith("ack")] == ["1a", "sorry"]
     assert sorted("+".join(e[4:] for e in broker.log if e.startswith("ack")).split("+")) == ["1", "2"]
+
+
+async def test_an_answer_that_another_one_leads_to_is_sent() -> None:
+    broker = Broker()
+    async with running(broker) as (outbox, acks):
+        following = Answer([("a", message("2"))], [delivery("2")], acks)
+        outbox.add(Answer([("a", message("1"))], then=lambda: outbox.add(following)))
+    assert broker.log == ["1", "2", "ack 2"]

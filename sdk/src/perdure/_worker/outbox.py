@@ -108,8 +108,8 @@ class Outbox:
             else:
                 for answer in current:
                     answer.next += 1
-            arrived = self._open[len(current) :]
-            self._open = [answer for answer in current if not self._finish(answer)] + arrived
+            unfinished = [answer for answer in current if not self._finish(answer)]
+            self._open = unfinished + self._open[len(current) :]  # what `then` of an answer added, too
 
     def _finish(self, answer: Answer) -> bool:
         if answer.next < len(answer.steps):

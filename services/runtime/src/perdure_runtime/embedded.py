@@ -23,14 +23,14 @@ class Embedded:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        engines = (
-            WorkflowEngine(self.ports, self.namespace, self._owner).run(),
-            TaskEngine(self.ports, self.namespace, self._owner).run(),
-            TimerService(self.ports, self.namespace).run(),
-            Projector(self.ports, self.namespace).run(),
-        )
+        services = {
+            "workflow engine": WorkflowEngine(self.ports, self.namespace, self._owner).run(),
+            "task engine": TaskEngine(self.ports, self.namespace, self._owner).run(),
+            "timers": TimerService(self.ports, self.namespace).run(),
+            "projector": Projector(self.ports, self.namespace).run(),
+        }
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(engine, name=engine.__qualname__) for engine in engines]
+        self._tasks = [loop.create_task(service, name=name) for name, service in services.items()]
         return self
 
     async def __aexit__(

@@ -1,16 +1,30 @@
-"""Messages that cannot be handled leave their key free: counted by us, since brokers forget, then dead letters."""
+"""What keeps a service going: messages that cannot be handled leave their key free, and no error of one round ends it.
+
+Failures are counted by us, since brokers forget; then the message goes to the dead letters. An outage of a store or
+broker is nobody's failure: its messages come again, however often.
+"""
 
 from __future__ import annotations
 
-from perdure_runtime.ports import Consumer, Publisher, Undeliverable
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NoReturn
+
+from perdure_runtime.errors import StorageUnavailable, UnknownOutcome
+from perdure_runtime.ports import Consumer, Delivery, Publisher, Undeliverable
 from perdure_schemas import topics
+
+log = logging.getLogger("perdure.runtime")
 
 FAILURES_MAX = 5
 """Handling a message may fail so often (not counting outages); then it goes to the dead-letter topic."""
-
-
 OUTAGE_DELAY_MS = 500
 """While a store or broker cannot work, messages come again after this time, however often."""
+FAILED_DELAY_MS = 50
+"""Before a message whose handling failed, or lost a race, is handled again."""
+
+Received = Delivery | Undeliverable
 
 
 class FailureCounts:
@@ -35,3 +49,91 @@ async def bury_bytes(publisher: Publisher, consumer: Consumer, namespace: str, d
     """Move what could not be decoded to the dead-letter topic, confirmed, then acknowledge it."""
     await publisher.publish_raw(topics.dead_letters(delivery.topic), namespace, delivery.data, delivery.error)
     await consumer.ack([delivery])
+
+
+class Intake:
+    """A consumer as a service sees it: whatever happens, each delivery is acknowledged, buried or handed back."""
+
+    def __init__(self, consumer: Consumer, publisher: Publisher, namespace: str) -> None:
+        self.consumer = consumer
+        self._publisher = publisher
+        self._namespace = namespace
+        self._failures = FailureCounts()
+
+    async def receive(self) -> Sequence[Delivery]:
+        """What comes next and can be read; the rest goes to the dead letters."""
+        batch = await self.consumer.receive()
+        readable = [item for item in batch if isinstance(item, Delivery)]
+        if len(readable) < len(batch):
+            await self._bury([item for item in batch if isinstance(item, Undeliverable)])
+        return readable
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Never raises: if the broker did not take it, they come again."""
+        try:
+            await self.consumer.ack(deliveries)
+        except Exception as error:
+            await self._hand_back(deliveries, error)
+            return
+        for delivery in deliveries:
+            self._failures.forget(delivery.message.id)
+
+    async def handle(self, batch: Sequence[Delivery], handle: Callable[[Sequence[Delivery]], Awaitable[None]]) -> None:
+        """Handle deliveries together; if that fails by the fault of one, each by itself.
+
+        After an outage, or a race that another replica may have won, they are handed back.
+        """
+        try:
+            await handle(batch)
+        except StorageUnavailable as error:
+            await self._hand_back(batch, error)
+        except UnknownOutcome:
+            await self.consumer.nack(batch, FAILED_DELAY_MS)
+        except Exception as error:
+            if len(batch) == 1:
+                await self._failed(batch[0], error)
+                return
+            for delivery in batch:
+                await self.handle([delivery], handle)
+
+    async def _failed(self, delivery: Delivery, error: Exception) -> None:
+        """Its own fault: it comes again, and after FAILURES_MAX times goes to the dead letters."""
+        message = delivery.message
+        extra = {"action": "message_failed", "topic": delivery.topic, "message_id": message.id}
+        log.error("message failed", extra=extra, exc_info=error)
+        if not self._failures.exhausted(message.id):
+            await self.consumer.nack([delivery], FAILED_DELAY_MS)
+            return
+        try:
+            await self._publisher.publish([(topics.dead_letters(delivery.topic), message)])
+        except Exception as problem:
+            await self._hand_back([delivery], problem)
+            return
+        await self.ack([delivery])
+
+    async def _bury(self, unreadable: Sequence[Undeliverable]) -> None:
+        for item in unreadable:
+            log.error("message undecodable", extra={"action": "message_undecodable", "topic": item.topic})
+            try:
+                await bury_bytes(self._publisher, self.consumer, self._namespace, item)
+            except Exception as error:
+                await self._hand_back([item], error)
+
+    async def _hand_back(self, deliveries: Sequence[Received], error: Exception) -> None:
+        """Whatever it was, it was not their fault."""
+        unforeseen = None if isinstance(error, StorageUnavailable) else error
+        log.warning("delayed", extra={"action": "messages_delayed", "error": str(error)}, exc_info=unforeseen)
+        await self.consumer.nack(deliveries, OUTAGE_DELAY_MS)
+
+
+async def for_ever(step: Callable[[], Awaitable[None]]) -> NoReturn:
+    """Take one step after the other until canceled: an error of one, however unforeseen, delays the next."""
+    while True:
+        try:
+            await step()
+        except StorageUnavailable as error:
+            log.warning("storage unavailable", extra={"action": "step_delayed", "error": str(error)})
+            await asyncio.sleep(OUTAGE_DELAY_MS / 1000)
+        except Exception:
+            log.exception("a step failed", extra={"action": "step_failed"})
+            await asyncio.sleep(OUTAGE_DELAY_MS / 1000)

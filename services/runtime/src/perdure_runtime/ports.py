@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
+from perdure_core.task_engine.authority import Mark
 from perdure_schemas.events import Recorded
 from perdure_schemas.messages import Message, RunChanged, ScheduleTimer, TaskChanged
 
@@ -164,6 +165,14 @@ class Store(Protocol):
 
     async def find_cause(self, key: RunKey, cause: str) -> tuple[str, int] | None:
         """(run id, seq) of the first event that this message caused in any run not yet purged."""
+        ...
+
+    async def task_marks(self, key: RunKey, run_id: str, task_id: str) -> Sequence[Mark]:
+        """By a serial read: what that run's events say of a task, and of all its tasks, by seq.
+
+        Nothing if that is not the workflow id's current run. Written with the events (`authority.marks`), so that
+        the read costs what happened to the task, however long the history.
+        """
         ...
 
     async def purge(self, key: RunKey, run_id: str, expected_version: int, tombstone_ttl_ms: int) -> bool:

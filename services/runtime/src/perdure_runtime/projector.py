@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Sequence
 
-from perdure_runtime.errors import StorageUnavailable
-from perdure_runtime.poison import OUTAGE_DELAY_MS
+from perdure_runtime.poison import Intake, for_ever
 from perdure_runtime.ports import Delivery, Ports
 from perdure_schemas import topics
 from perdure_schemas.messages import RunChanged, RunPurged, TaskChanged
-
-log = logging.getLogger("perdure.projector")
 
 
 class Projector:
@@ -19,32 +16,39 @@ class Projector:
     def __init__(self, ports: Ports, namespace: str) -> None:
         self._ports = ports
         self._namespace = namespace
+        self._intake: Intake | None = None
 
     async def run(self) -> None:
         """Consume until canceled."""
-        names = [topics.WORKFLOW_EVENTS, topics.TASK_EVENTS]
-        consumer = await self._ports.broker.subscribe(self._namespace, names, "projector", "failover")
+        broker, names = self._ports.broker, [topics.WORKFLOW_EVENTS, topics.TASK_EVENTS]
+        consumer = await broker.subscribe(self._namespace, names, "projector", "failover")
+        self._intake = Intake(consumer, broker.publisher(), self._namespace)
         try:
-            while True:
-                batch = await consumer.receive()
-                try:
-                    await self._apply([d for d in batch if isinstance(d, Delivery)])
-                    await consumer.ack(batch)
-                except StorageUnavailable as error:
-                    log.warning("read model unavailable", extra={"action": "project_outage", "error": str(error)})
-                    await consumer.nack(batch, OUTAGE_DELAY_MS)
+            await for_ever(self._take)
         finally:
             await consumer.close()
 
-    async def _apply(self, batch: list[Delivery]) -> None:
+    async def _take(self) -> None:
+        assert self._intake is not None
+        batch = await self._intake.receive()
+        if batch:
+            await self._intake.handle(batch, self._apply)
+
+    async def _apply(self, batch: Sequence[Delivery]) -> None:
+        assert self._intake is not None
         changes: list[tuple[str, RunChanged | TaskChanged]] = []
+        purged: list[RunPurged] = []
         for delivery in batch:
             body = delivery.message.body
-            if isinstance(body, RunChanged | TaskChanged):
-                changes.append((self._namespace, body))
+            match body:
+                case RunChanged() | TaskChanged():
+                    changes.append((self._namespace, body))
+                case RunPurged():
+                    purged.append(body)
+                case _:
+                    raise TypeError(f"{type(body).__name__} is no event")
         if changes:
             await self._ports.read_model.apply(changes)
-        for delivery in batch:
-            body = delivery.message.body
-            if isinstance(body, RunPurged):
-                await self._ports.read_model.forget(self._namespace, body.workflow_id, body.run_id)
+        for body in purged:
+            await self._ports.read_model.forget(self._namespace, body.workflow_id, body.run_id)
+        await self._intake.ack(batch)

@@ -7,16 +7,13 @@ for the next due time, so sleeping runs cost nothing.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 
 from perdure_runtime.errors import StorageUnavailable
-from perdure_runtime.poison import OUTAGE_DELAY_MS
-from perdure_runtime.ports import Consumer, Delivery, Ports, Undeliverable
+from perdure_runtime.poison import FailureCounts, Intake, for_ever, log
+from perdure_runtime.ports import Delivery, Ports
 from perdure_schemas import topics
 from perdure_schemas.messages import CancelTimer, Message, ScheduleTimer
-
-log = logging.getLogger("perdure.timers")
 
 SHARD = 0
 """Embedded there is one owner, hence one shard."""
@@ -32,52 +29,60 @@ class TimerService:
         self._ports = ports
         self._namespace = namespace
         self._publisher = ports.broker.publisher()
+        self._intake: Intake | None = None
         self._changed = asyncio.Event()
         self._writing = asyncio.Lock()  # a timer put while others fire must not be removed with them
+        self._failures = FailureCounts()
 
     async def run(self) -> None:
         """Consume and fire until canceled."""
         consumer = await self._ports.broker.subscribe(self._namespace, [topics.TIMERS], "timers", "failover")
-        firing = asyncio.get_running_loop().create_task(self._fire_for_ever())
+        self._intake = Intake(consumer, self._publisher, self._namespace)
+        firing = asyncio.get_running_loop().create_task(for_ever(self._fire_and_sleep))
         try:
-            while True:
-                await self._take(consumer, await consumer.receive())
+            await for_ever(self._take)
         finally:
             firing.cancel()
             await consumer.close()
 
-    async def _take(self, consumer: Consumer, batch: Sequence[Delivery | Undeliverable]) -> None:
-        wanted: dict[str, ScheduleTimer] = {}
-        gone: list[str] = []
-        for delivery in batch:
-            body = delivery.message.body if isinstance(delivery, Delivery) else None
-            if isinstance(body, ScheduleTimer):
-                wanted[body.timer_id] = body
-            elif isinstance(body, CancelTimer):
-                wanted.pop(body.timer_id, None)
-                gone.append(body.timer_id)
-        try:
-            async with self._writing:
-                if wanted:
-                    await self._ports.timers.put(self._namespace, SHARD, list(wanted.values()))
-                if gone:
-                    await self._ports.timers.remove(self._namespace, SHARD, gone)
-            await consumer.ack(batch)
-        except StorageUnavailable as error:
-            log.warning("timer store unavailable", extra={"action": "timers_outage", "error": str(error)})
-            await consumer.nack(batch, OUTAGE_DELAY_MS)
-        self._changed.set()
+    # -- scheduling --------------------------------------------------------------------------------
 
-    async def _fire_for_ever(self) -> None:
-        while True:
-            try:
-                self._changed.clear()
-                async with self._writing:
-                    next_due = await self._fire()
-                await self._sleep(next_due)
-            except StorageUnavailable as error:
-                log.warning("cannot fire timers", extra={"action": "fire_outage", "error": str(error)})
-                await asyncio.sleep(OUTAGE_DELAY_MS / 1000)
+    async def _take(self) -> None:
+        assert self._intake is not None
+        batch = await self._intake.receive()
+        if batch:
+            await self._intake.handle(batch, self._store)
+            self._changed.set()
+
+    async def _store(self, batch: Sequence[Delivery]) -> None:
+        """Store what is scheduled, remove what is canceled; of one timer the last word counts."""
+        assert self._intake is not None
+        wanted: dict[str, ScheduleTimer | None] = {}
+        for delivery in batch:
+            body = delivery.message.body
+            match body:
+                case ScheduleTimer():
+                    wanted[body.timer_id] = body
+                case CancelTimer():
+                    wanted[body.timer_id] = None
+                case _:
+                    raise TypeError(f"{type(body).__name__} is no message of the timer service")
+        timers = [timer for timer in wanted.values() if timer is not None]
+        gone = [timer_id for timer_id, timer in wanted.items() if timer is None]
+        async with self._writing:
+            if timers:
+                await self._ports.timers.put(self._namespace, SHARD, timers)
+            if gone:
+                await self._ports.timers.remove(self._namespace, SHARD, gone)
+        await self._intake.ack(batch)
+
+    # -- firing ------------------------------------------------------------------------------------
+
+    async def _fire_and_sleep(self) -> None:
+        self._changed.clear()
+        async with self._writing:
+            next_due = await self._fire()
+        await self._sleep(next_due)
 
     async def _sleep(self, next_due: int | None) -> None:
         delay = SLEEP_MAX_S
@@ -92,9 +97,47 @@ class TimerService:
         """Fire what is due; returns when the next one is."""
         timers, now = self._ports.timers, self._ports.clock.now()
         while due := await timers.due(self._namespace, SHARD, now, FIRE_BATCH):
-            await self._publisher.publish([self._fired(timer, now) for timer in due])
+            try:
+                await self._publisher.publish([self._fired(timer, now) for timer in due])
+            except StorageUnavailable:
+                raise
+            except Exception:
+                due = await self._fire_singly(due, now)
             await timers.remove(self._namespace, SHARD, [timer.timer_id for timer in due])
         return await timers.next_due(self._namespace, SHARD)
+
+    async def _fire_singly(self, due: Sequence[ScheduleTimer], now: int) -> list[ScheduleTimer]:
+        """One of a batch cannot be published: it must not hold up the others. Returns those that are done with.
+
+        Raises:
+            Exception: of one that is to be tried again; those that were fired, are fired again.
+        """
+        done: list[ScheduleTimer] = []
+        problem: Exception | None = None
+        for timer in due:
+            try:
+                await self._publisher.publish([self._fired(timer, now)])
+            except StorageUnavailable:
+                raise
+            except Exception as error:
+                if not self._failures.exhausted(timer.timer_id):
+                    problem = error
+                    continue
+                await self._bury(timer, error)
+            done.append(timer)
+        if problem is not None:
+            await self._ports.timers.remove(self._namespace, SHARD, [timer.timer_id for timer in done])
+            raise problem
+        return done
+
+    async def _bury(self, timer: ScheduleTimer, error: Exception) -> None:
+        """It will never be published where it should: kept where people look."""
+        self._failures.forget(timer.timer_id)
+        extra = {"action": "timer_buried", "timer_id": timer.timer_id, "topic": timer.target.topic}
+        log.error("a timer that is due cannot be published", extra=extra, exc_info=error)
+        key, at = timer.timer_id, timer.due_at
+        letter = Message(id=timer.message_id, namespace=self._namespace, key=key, at=at, body=timer, emitter="timers")
+        await self._publisher.publish([(topics.dead_letters(topics.TIMERS), letter)])
 
     def _fired(self, timer: ScheduleTimer, now: int) -> tuple[str, Message]:
         message = Message(

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from typing import assert_never
 
-import msgspec
-
 from perdure_core.task_engine.deadlines import FINAL, next_deadline, next_watch
 from perdure_core.task_engine.decisions import Ask, Authority, Decision, Discard, Effect, Emit, Header, Hold, Save
 from perdure_core.task_engine.effects import changed, stop_attempt, timer
 from perdure_core.task_engine.people import decide_again, decide_cancel, decide_complete, decide_retry, decide_wait
-from perdure_core.task_engine.state import AttemptRef, TaskRecord, born
+from perdure_core.task_engine.state import AttemptRef, TaskRecord
 from perdure_core.task_engine.transitions import (
     AGAINST,
     ask,
@@ -207,6 +205,11 @@ def _fired(record: TaskRecord | None, message: TaskTimerFired, header: Header, a
         return against
     if against is not None:
         return closed_by(record, against, header)
+    return _due(record, message, header)
+
+
+def _due(record: TaskRecord, message: TaskTimerFired, header: Header) -> Decision:
+    """The record is open, and its run still waits for it."""
     due_at, kind = next_deadline(record)
     if kind == "watch":
         due_at = next_watch(record, max(message.due_at, record.at))

@@ -21,7 +21,7 @@ from perdure_core.task_engine.decisions import (
 from perdure_core.task_engine.effects import command_reply, no_such_task, task_result
 from perdure_core.task_engine.state import TaskRecord, born, unborn
 from perdure_core.task_engine.transitions import AGAINST, STATUSES, ask, closed_by, commanded, noted, save
-from perdure_schemas.common import Failure, WorkflowRef
+from perdure_schemas.common import Failure
 from perdure_schemas.messages import CancelTask, CompleteTask, RetryTask, TaskMessage, WaitForTask
 from perdure_schemas.replies import ReplyStatus
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from perdure_core.task_engine.authority import EVERY_COMMAND, Mark, marks
 from perdure_runtime.ports import NO_HEAD, Clock, Commit, Head, RunKey
 from perdure_schemas.events import Recorded
 
@@ -11,7 +12,7 @@ from perdure_schemas.events import Recorded
 class _Row:
     """Everything of one workflow id."""
 
-    __slots__ = ("causes", "expires_at", "head", "runs")
+    __slots__ = ("causes", "expires_at", "head", "marks", "runs")
 
     def __init__(self) -> None:
         self.head = NO_HEAD
@@ -19,6 +20,8 @@ class _Row:
         self.runs: dict[str, list[Recorded]] = {}
         self.causes: dict[str, tuple[Recorded, list[Recorded]]] = {}
         """By message id: the first event it caused, and the run that holds it."""
+        self.marks: dict[str, dict[str, list[Mark]]] = {}
+        """By run id, then by command id."""
 
 
 class MemoryStore:
@@ -50,6 +53,8 @@ class MemoryStore:
         for event in commit.events:
             run.append(event)
             row.causes.setdefault(event.cause, (event, run))
+            for command_id, mark in marks(event):
+                row.marks.setdefault(after.run_id, {}).setdefault(command_id, []).append(mark)
         return True
 
     @staticmethod
@@ -75,6 +80,13 @@ class MemoryStore:
         run_id = next(run_id for run_id, run in row.runs.items() if run is events)
         return run_id, event.seq
 
+    async def task_marks(self, key: RunKey, run_id: str, task_id: str) -> Sequence[Mark]:
+        row = self._row(key)
+        if row is None or row.head.run_id != run_id:
+            return ()
+        found = row.marks.get(run_id, {})
+        return sorted((*found.get(task_id, ()), *found.get(EVERY_COMMAND, ())), key=lambda mark: mark.seq)
+
     async def purge(self, key: RunKey, run_id: str, expected_version: int, tombstone_ttl_ms: int) -> bool:
         row = self._row(key)
         if (0 if row is None else row.head.version) != expected_version:
@@ -83,6 +95,7 @@ class MemoryStore:
         if row is None:
             return True
         events = row.runs.pop(run_id, None)
+        row.marks.pop(run_id, None)
         row.causes = {cause: found for cause, found in row.causes.items() if found[1] is not events}
         if row.head.run_id == run_id:
             row.head = NO_HEAD

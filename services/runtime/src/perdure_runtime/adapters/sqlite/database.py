@@ -201,7 +201,8 @@ class Database:
 
     def forget_head(self, number: int) -> None:
         """Delete a head with all its runs."""
-        self.write("DELETE FROM events WHERE run IN (SELECT run FROM runs WHERE head = ?)", (number,))
+        for table in ("events", "marks"):
+            self.write(f"DELETE FROM {table} WHERE run IN (SELECT run FROM runs WHERE head = ?)", (number,))
         for statement in ("causes WHERE head", "runs WHERE head", "heads WHERE number"):
             self.write(f"DELETE FROM {statement} = ?", (number,))
 

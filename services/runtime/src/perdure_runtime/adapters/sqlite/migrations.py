@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 
+import msgspec
+
+from perdure_core.task_engine.authority import marks
 from perdure_runtime.errors import StorageUnavailable
+from perdure_schemas.codec import decode_events
 
 _MIGRATIONS: tuple[str, ...] = (
     # 1
@@ -73,7 +78,30 @@ _MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (namespace, workflow)
     ) WITHOUT ROWID;
     """,
+    # 2: what histories say of tasks; how many workers died of a message
+    """
+    CREATE TABLE IF NOT EXISTS marks (
+        run INTEGER NOT NULL, command_id TEXT NOT NULL, seq INTEGER NOT NULL, kind TEXT NOT NULL, data BLOB NOT NULL,
+        PRIMARY KEY (run, command_id, seq, kind)
+    ) WITHOUT ROWID;
+    ALTER TABLE messages ADD COLUMN deaths INTEGER NOT NULL DEFAULT 0;
+    """,
 )
+
+
+def _mark_histories(connection: sqlite3.Connection) -> None:
+    """Of the runs that are there already."""
+    for run, data in connection.execute("SELECT run, data FROM events"):
+        rows = [
+            (run, command_id, mark.seq, mark.kind, msgspec.msgpack.encode(mark))
+            for event in decode_events(data)
+            for command_id, mark in marks(event)
+        ]
+        connection.executemany("INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?, ?)", rows)
+
+
+_FILL: dict[int, Callable[[sqlite3.Connection], None]] = {2: _mark_histories}
+"""What a step does with the rows that are there, in the same transaction."""
 
 LATEST = len(_MIGRATIONS)
 
@@ -97,5 +125,8 @@ def migrate(connection: sqlite3.Connection, name: str) -> None:
             "Use the newer release, or another file with --db."
         )
     for number in range(version + 1, LATEST + 1):
-        script = f"BEGIN IMMEDIATE; {_MIGRATIONS[number - 1]}; INSERT INTO schema_version VALUES ({number}); COMMIT;"
-        connection.executescript(script)
+        connection.executescript(f"BEGIN IMMEDIATE; {_MIGRATIONS[number - 1]}")
+        if number in _FILL:
+            _FILL[number](connection)
+        connection.execute("INSERT INTO schema_version VALUES (?)", (number,))
+        connection.execute("COMMIT")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
+from perdure_core.task_engine.authority import EVERY_COMMAND, Mark, marks
 from perdure_runtime.adapters.sqlite.database import Database
 from perdure_runtime.errors import StorageUnavailable
 from perdure_runtime.ports import NO_HEAD, Commit, Head, RunKey
@@ -21,8 +24,13 @@ _UPDATE_HEAD = """
     UPDATE heads SET version = ?, run_id = ?, seq = ?, runs = ?, run = ?, expires_at = ?, commit_id = ?
     WHERE number = ?
 """
+_MARKS = "SELECT data FROM marks WHERE run = ? AND command_id IN (?, ?) ORDER BY seq"
 _PURGED_RUN = 0
 """A head whose current run was purged while older ones are kept points to no run."""
+
+
+_encode_mark = msgspec.msgpack.Encoder().encode
+_decode_mark = msgspec.msgpack.Decoder(Mark).decode
 
 
 class _Row:
@@ -87,6 +95,16 @@ class SqliteStore:
             database.write("INSERT INTO events VALUES (?, ?, ?, ?)", (run, events[0].seq, events[-1].seq, data))
             causes = [(row.number, event.cause, run, event.seq) for event in events]
             database.write_many("INSERT OR IGNORE INTO causes VALUES (?, ?, ?, ?)", causes)
+            self._write_marks(run, events)
+
+    def _write_marks(self, run: int, events: Sequence[Recorded]) -> None:
+        rows = [
+            (run, command_id, mark.seq, mark.kind, _encode_mark(mark))
+            for event in events
+            for command_id, mark in marks(event)
+        ]
+        if rows:
+            self._database.write_many("INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?, ?)", rows)
 
     def _new_run(self, row: _Row, run_id: str) -> int:
         return self._database.insert("INSERT INTO runs (head, run_id) VALUES (?, ?)", (row.number, run_id))
@@ -135,6 +153,13 @@ class SqliteStore:
         await self._database.settled()
         return (found[0][0], found[0][1]) if found else None
 
+    async def task_marks(self, key: RunKey, run_id: str, task_id: str) -> Sequence[Mark]:
+        row = self._row(key)
+        current = row is not None and row.head.run_id == run_id
+        rows = self._database.read(_MARKS, (row.run, task_id, EVERY_COMMAND)) if row is not None and current else ()
+        await self._database.settled()
+        return [_decode_mark(data) for (data,) in rows]
+
     async def purge(self, key: RunKey, run_id: str, expected_version: int, tombstone_ttl_ms: int) -> bool:
         row = self._row(key)
         done = (0 if row is None else row.head.version) == expected_version
@@ -151,6 +176,7 @@ class SqliteStore:
     def _forget_run(self, row: _Row, run_id: str) -> None:
         database, run = self._database, self._run(row.number, run_id)
         database.write("DELETE FROM events WHERE run = ?", (run,))
+        database.write("DELETE FROM marks WHERE run = ?", (run,))
         database.write("DELETE FROM causes WHERE head = ? AND run = ?", (row.number, run))
         database.write("DELETE FROM runs WHERE run = ?", (run,))
         if not database.read("SELECT 1 FROM runs WHERE head = ? LIMIT 1", (row.number,)):

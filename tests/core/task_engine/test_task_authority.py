@@ -1,0 +1,94 @@
+"""The marks of a task say what the whole history would."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perdure_core.history import effective
+from perdure_core.task_engine.authority import EVERY_COMMAND, judge, marks
+from perdure_core.workflow_engine.lineage import trace
+from perdure_schemas.common import Command, Outcome, WaitsFor
+from perdure_schemas.events import CommandSettled, EndStatus, Event, Recorded, Rewound, RunEnded, TurnCommitted
+
+TASKS = ("a", "b")
+OUTCOMES: list[Outcome] = ["completed", "failed", "canceled", "timed-out", "skipped"]
+ENDS: list[EndStatus] = ["failed", "completed", "terminated"]
+
+
+def turn(commands: list[Command], generation: int) -> TurnCommitted:
+    return TurnCommitted(
+        workflow_task_id="",
+        base=0,
+        nonce="",
+        generation=generation,
+        commands=commands,
+        waits_for=WaitsFor(),
+    )
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Recorded]:
+    """Of two tasks. A command is issued once in what is in force, as the engine sees to it."""
+    history: list[Recorded] = []
+    generation = 0
+    for seq in range(1, draw(st.integers(2, 14)) + 1):
+        commands = {id for r in effective(history) if isinstance(r.event, TurnCommitted) for id in _issued(r.event)}
+        kind = draw(st.sampled_from(["issue", "issue", "settle", "settle", "settle", "cancel", "rewind", "end"]))
+        id = draw(st.sampled_from(TASKS))
+        event: Event
+        if kind == "issue" and id not in commands:
+            event = turn([Command(id=id, position=id, kind="task", name="t")], generation)
+        elif kind == "cancel":
+            event = turn([Command(id=f"c{seq}", position="c", kind="cancel", target=id)], generation)
+        elif kind == "rewind" and seq > 1:
+            generation += 1
+            to_seq = draw(st.integers(0, seq - 1))
+            event = Rewound(to_seq=to_seq, generation=generation, reason="", actor="")
+        elif kind == "end":
+            event = RunEnded(status=draw(st.sampled_from(ENDS)))
+        else:
+            event = CommandSettled(command_id=id, outcome=draw(st.sampled_from(OUTCOMES)))
+        history.append(Recorded(seq=seq, at=seq, cause=str(seq), event=event))
+    return history
+
+
+def _issued(event: TurnCommitted) -> list[str]:
+    return [command.id for command in event.commands if command.kind == "task"]
+
+
+def by_whole_history(history: list[Recorded], task_id: str, generation: int) -> tuple[str, str | None]:
+    issued, canceled, ended = False, False, False
+    settled: str | None = None
+    for recorded in effective(history):
+        event = recorded.event
+        if isinstance(event, TurnCommitted):
+            issued = issued or task_id in _issued(event)
+            canceled = canceled or any(c.kind == "cancel" and c.target == task_id for c in event.commands)
+        elif isinstance(event, CommandSettled) and event.command_id == task_id:
+            settled = event.outcome
+        elif isinstance(event, RunEnded):
+            ended = ended or event.status != "failed"
+    if ended:
+        return "ended", None
+    if settled is not None:
+        return "settled", settled
+    if not issued:
+        return "gone", None
+    if canceled:
+        return "settled", "canceled"
+    return ("open" if trace(history).generation(task_id) <= generation else "gone"), None
+
+
+@given(histories(), st.sampled_from(TASKS), st.integers(0, 3))
+def test_marks_say_what_the_whole_history_says(history: list[Recorded], task_id: str, generation: int) -> None:
+    found = [mark for r in history for id, mark in marks(r) if id in {task_id, EVERY_COMMAND}]
+    verdict = judge(found, generation)
+    assert (verdict.state, verdict.outcome) == by_whole_history(history, task_id, generation)
+
+
+def test_children_timers_and_inline_values_leave_no_mark() -> None:
+    commands = [Command(id=kind, position="0", kind=kind) for kind in ("child", "timer", "inline", "signal")]
+    fired = CommandSettled(command_id="timer", outcome="fired")
+    for event in (turn(commands, 0), fired):
+        assert not list(marks(Recorded(seq=1, at=1, cause="m", event=event)))
