@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from perdure_core.workflow_engine import decisions as d
 from perdure_core.workflow_engine.decide import decide
 from perdure_core.workflow_engine.effects import effects
-from perdure_core.workflow_engine.replies import reply
+from perdure_core.workflow_engine.replies import found_end, reply
 from perdure_core.workflow_engine.requests import workflow_task
 from perdure_core.workflow_engine.rewind import decide_rewind, resume_parent
 from perdure_core.workflow_engine.state import RunState, evolve, fold
@@ -61,8 +61,9 @@ class Case:
         self.state = RunState(NAMESPACE, WORKFLOW_ID, 1)
         self.history: list[Recorded] = []
         self.committed = 0
-        self.runs = 0
-        self.purged = purged
+        self.past: list[tuple[frozenset[str], list[Recorded]]] = []
+        """Causes and histories of earlier runs of the workflow id."""
+        self.purged_runs: set[str] = {"r1", "r9"} if purged else set()
         self.now = NOW
         self.build: str | None = None
         self._count = 0
@@ -80,45 +81,62 @@ class Case:
             body=body,
         )
 
-    def context(self) -> d.Context:
-        return d.Context(now=self.now, committed=self.committed, build=self.build, purged=self.purged)
+    def context(self, body: WorkflowMessage) -> d.Context:
+        purged = isinstance(body, StartWorkflow) and body.run_id in self.purged_runs
+        return d.Context(now=self.now, committed=self.committed, build=self.build, purged=purged)
 
     def decide(self, message: Message) -> d.Decision:
         body = message.body
         assert isinstance(body, WorkflowMessage)
-        return decide(self.state, message, body, self.context())
+        return decide(self.state, message, body, self.context(body))
 
     def send(self, body: WorkflowMessage, *, id: str = "", at: int | None = None, hold: bool = False) -> Reaction:
         return self.deliver(self.message(body, id=id, at=at), hold=hold)
 
     def deliver(self, message: Message, *, hold: bool = False) -> Reaction:
-        """Decide the message and carry the decision out; a turn that is owed then is asked for."""
-        reaction = Reaction(decision=self.decide(message))
-        match reaction.decision:
-            case d.Record() as record:
-                self._record(record, message, reaction, hold=hold)
-            case d.Rewind():
-                self._rewind(message, reaction)
+        """Decide the message and carry the decision out; a turn that is owed then is asked for.
+
+        As in the driver, only what is recorded or held may be decided upon uncommitted events.
+        """
+        decision = self.decide(message)
+        early: list[d.Published] = []
+        if self.committed < self.state.seq and not isinstance(decision, d.Record | d.Attached | d.Later):
+            early = [*self.flush(), *self.owed()]
+            decision = self.decide(message)
+        reaction = Reaction(decision=decision, published=early)
+        match decision:
+            case d.Record():
+                self._record(decision, message, reaction, hold=hold)
+            case d.Rewind(request=request):
+                self._rewind(message, request, reaction)
             case d.AlreadyRecorded():
-                caused = [recorded for recorded in self.history if recorded.cause == message.id]
-                reaction.published += [*effects(self.state, caused), *reply(self.state, message, "ok")]
+                reaction.published += [*self._reemitted(message), *reply(self.state, message, "ok")]
             case d.Discard(publish=publish) | d.Serve(publish=publish):
                 reaction.published += publish
             case d.RunTurn(attempt=attempt):
                 reaction.published.append(workflow_task(self.state, self.committed, attempt=attempt))
             case d.AskWorker(query=query):
                 reaction.published.append(workflow_task(self.state, self.committed, queries=[query]))
+            case d.Purge(run_id=run_id):
+                self._purge(run_id)
+            case d.FindEnd(run_id=run_id):
+                reaction.published += found_end(message, self._earlier(run_id))
             case _:
                 pass
         return reaction
 
     def _record(self, record: d.Record, message: Message, reaction: Reaction, *, hold: bool) -> None:
+        if any(message.id in causes for causes, _ in self.past):
+            reaction.decision, reaction.published = d.AlreadyRecorded(0), self._reemitted(message)
+            return
         if record.begins_run:
-            self.runs += 1
-            self.state, self.history, self.committed = RunState(NAMESPACE, WORKFLOW_ID, self.runs), [], 0
-        for event in record.events:
+            if self.state.started is not None:
+                self.past.append((frozenset(self.state.causes), self.history))
+            self.state, self.history, self.committed = RunState(NAMESPACE, WORKFLOW_ID, len(self.past) + 1), [], 0
+        own = [(record.cause or message.id, event) for event in record.events]
+        for cause, event in [*own, *((carried.cause, carried.event) for carried in record.carried)]:
             at = max(self.state.at, message.at)
-            entry = Recorded(seq=self.state.seq + 1, at=at, cause=record.cause or message.id, event=event)
+            entry = Recorded(seq=self.state.seq + 1, at=at, cause=cause, event=event)
             evolve(self.state, entry)
             self.history.append(entry)
             reaction.recorded.append(entry)
@@ -133,6 +151,27 @@ class Case:
         else:
             reaction.published += self.owed()
 
+    def _reemitted(self, message: Message) -> list[d.Published]:
+        """What the commit of `message` publishes again, also when an earlier run of the workflow id recorded it."""
+        state, history = self.state, self.history
+        for ordinal, (causes, past) in enumerate(self.past, 1):
+            if message.id in causes:
+                state, history = fold(NAMESPACE, WORKFLOW_ID, ordinal, past), past
+        caused = [recorded for recorded in history if recorded.cause == message.id]
+        return effects(state, caused) if state.started is not None else []
+
+    def _purge(self, run_id: str) -> None:
+        self.purged_runs.add(run_id)
+        if run_id == self.state.run_id:
+            self.state, self.history, self.committed = RunState(NAMESPACE, WORKFLOW_ID, len(self.past) + 1), [], 0
+
+    def _earlier(self, run_id: str) -> RunState:
+        for ordinal, (_, past) in enumerate(self.past, 1):
+            run = fold(NAMESPACE, WORKFLOW_ID, ordinal, past)
+            if run.run_id == run_id and run_id not in self.purged_runs:
+                return run
+        return RunState(NAMESPACE, WORKFLOW_ID, 0)
+
     def flush(self) -> list[d.Published]:
         """Commit what is held: its effects."""
         events = self.history[self.committed :]
@@ -142,9 +181,8 @@ class Case:
     def owed(self) -> list[d.Published]:
         return [workflow_task(self.state, self.committed)] if self.state.needs_turn() else []
 
-    def _rewind(self, message: Message, reaction: Reaction) -> None:
-        body, ended = message.body, self.state.ended
-        assert isinstance(body, ResumeRun)
+    def _rewind(self, message: Message, body: ResumeRun, reaction: Reaction) -> None:
+        ended = self.state.ended
         decision = decide_rewind(self.state, message, body, self.history)
         if isinstance(decision, d.Discard):
             reaction.decision = decision

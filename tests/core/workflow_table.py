@@ -372,6 +372,7 @@ _DECIDED: dict[type[d.Decision], tuple[str, str]] = {
     d.RunTurn: ("t", "runs the turn again (attempt {decision.attempt})"),
     d.AskWorker: ("t", "asks a worker"),
     d.Refuse: ("×", "drops it; the turn is run again"),
+    d.FindEnd: ("a", "looks into the history of {decision.run_id}"),
     d.AwaitEnd: ("w", "answers when the run ends"),
     d.Purge: ("p", "purges {decision.run_id}"),
     d.Serve: ("a", "answers"),

@@ -48,6 +48,14 @@ class Actor:
         self.buffer.extend(recorded)
         return recorded
 
+    def rewind(self, history: Sequence[Recorded], events: Sequence[Event], message: Message) -> None:
+        """As `append`, for events that change what came before them."""
+        at = max(self.state.at, message.at)
+        for seq, event in enumerate(events, len(history) + 1):
+            self.buffer.append(Recorded(seq=seq, at=at, cause=message.id, event=event))
+        self.state = fold(self.key.namespace, self.key.workflow_id, self.head.runs, [*history, *self.buffer])
+        self.turn_hash = ""
+
     def begin_run(self) -> None:
         """The events that follow are a new run's."""
         self.state = RunState(self.key.namespace, self.key.workflow_id, self.head.runs + 1)

@@ -21,12 +21,11 @@ from perdure_core.workflow_engine.effects import effects
 from perdure_core.workflow_engine.replies import reply, run_result
 from perdure_core.workflow_engine.requests import run_changed, workflow_task
 from perdure_core.workflow_engine.rewind import decide_rewind, resume_parent
-from perdure_core.workflow_engine.state import fold
 from perdure_runtime.actor import Actor, actor_of
 from perdure_runtime.errors import StorageUnavailable, UnknownOutcome
 from perdure_runtime.poison import OUTAGE_DELAY_MS, FailureCounts, bury_bytes
 from perdure_runtime.ports import Commit, Consumer, Delivery, Ports, RunKey, Undeliverable
-from perdure_runtime.workflow_reads import history_page, last_number, reemit, route, run_purged
+from perdure_runtime.workflow_reads import earlier_end, history_page, reemit, route, run_purged
 from perdure_runtime.workflow_round import (
     ACTORS_MAX,
     AHEAD_DELAY_MS,
@@ -44,7 +43,6 @@ from perdure_schemas import topics
 from perdure_schemas.events import Recorded, RunEnded
 from perdure_schemas.messages import (
     ResumeRun,
-    SendSignal,
     StartWorkflow,
     WorkflowMessage,
     WorkflowTaskCompleted,
@@ -325,16 +323,11 @@ class WorkflowEngine:
             build = route(routing, body.workflow_id)
             if body.run_id != actor.state.run_id:
                 purged = await self._ports.store.tombstone(actor.key, body.run_id)
-        number = 0
-        if isinstance(body, SendSignal) and actor.state.senders.get(body.sender, 0) < body.after_number:
-            number = await last_number(self._ports.store, actor, body.sender)
-        now = self._ports.clock.now()
-        return d.Context(now=now, committed=actor.committed, build=build, purged=purged, sender_number=number)
+        return d.Context(now=self._ports.clock.now(), committed=actor.committed, build=build, purged=purged)
 
     async def _record(self, actor: Actor, delivery: Delivery, decision: d.Record, this: Round) -> bool:
         message = delivery.message
-        runs_before = actor.head.runs if decision.begins_run else actor.state.ordinal - 1
-        if runs_before:
+        if actor.head.runs > (0 if decision.begins_run else 1):
             elsewhere = await self._ports.store.find_cause(actor.key, message.id)
             if elsewhere is not None:
                 this.publish += await reemit(self._ports.store, actor, elsewhere, message.id)
@@ -345,6 +338,8 @@ class WorkflowEngine:
             actor.begin_run()
             actor.waiters = waiters
         actor.append(decision.events, message, decision.cause)
+        for carried in decision.carried:
+            actor.append([carried.event], message, carried.cause)
         if decision.again:
             actor.inbox.insert(0, delivery)
             this.commits.append(actor)
@@ -448,8 +443,10 @@ class WorkflowEngine:
             case d.AwaitEnd(reply_topic=topic):
                 if topic not in actor.waiters:
                     actor.waiters.append(topic)
-            case d.Rewind():
-                if not await self._rewind(actor, delivery, this):
+            case d.FindEnd(run_id=run_id):
+                this.publish += await earlier_end(self._ports.store, actor, run_id, message)
+            case d.Rewind(request=request):
+                if not await self._rewind(actor, delivery, request, this):
                     return
             case d.Purge(run_id=run_id):
                 await self._purge(actor, run_id, this)
@@ -459,9 +456,7 @@ class WorkflowEngine:
                 assert_never(decision)
         this.acks.append(delivery)
 
-    async def _rewind(self, actor: Actor, delivery: Delivery, this: Round) -> bool:
-        body = delivery.message.body
-        assert isinstance(body, ResumeRun)
+    async def _rewind(self, actor: Actor, delivery: Delivery, body: ResumeRun, this: Round) -> bool:
         _, history = await self._ports.store.load(actor.key)
         ended: RunEnded | None = actor.state.ended
         decision = decide_rewind(actor.state, delivery.message, body, history)
@@ -469,13 +464,7 @@ class WorkflowEngine:
             assert isinstance(decision, d.Discard)
             this.publish.extend(decision.publish)
             return True
-        after = [*history]
-        for event in decision.events:
-            seq, at = len(after) + 1, max(actor.state.at, delivery.message.at)
-            after.append(Recorded(seq=seq, at=at, cause=delivery.message.id, event=event))
-        actor.buffer = after[len(history) :]
-        actor.state = fold(actor.key.namespace, actor.key.workflow_id, actor.head.runs, after)
-        actor.turn_hash = ""
+        actor.rewind(history, decision.events, delivery.message)
         actor.held.append(delivery)
         events = await self._commit(actor)
         if events is None:

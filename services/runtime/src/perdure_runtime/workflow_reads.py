@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from perdure_core.workflow_engine.decisions import Published
 from perdure_core.workflow_engine.effects import effects
+from perdure_core.workflow_engine.replies import found_end
 from perdure_core.workflow_engine.requests import run_changed
 from perdure_core.workflow_engine.state import fold
 from perdure_runtime.actor import Actor
 from perdure_runtime.ports import Routing, Store
 from perdure_schemas import ids, topics
-from perdure_schemas.events import SignalReceived, Started
 from perdure_schemas.messages import GetHistory, HistoryPage, Message, RunPurged
 
 HISTORY_PAGE_EVENTS = 500
@@ -36,24 +36,10 @@ async def reemit(store: Store, actor: Actor, recorded_at: tuple[str, int], cause
     return [*effects(state, caused), *changed]
 
 
-RUNS_BACK_MAX = 10
-"""How far back a sender's last signal is looked for. It was sent shortly before the one that names it."""
-
-
-async def last_number(store: Store, actor: Actor, sender: str) -> int:
-    """The number of the last signal of a sender that the runs before this one recorded; 0: none."""
-    started = actor.state.started
-    before = started.continued_from if started is not None else None
-    for _ in range(RUNS_BACK_MAX):
-        if not before:
-            break
-        history = await store.history(actor.key, before, 0, TO_THE_END, EVENTS_MAX)
-        events = [recorded.event for recorded in history]
-        numbers = [e.number for e in events if isinstance(e, SignalReceived) and e.sender == sender]
-        if numbers:
-            return max(numbers)
-        before = next((event.continued_from for event in events if isinstance(event, Started)), None)
-    return 0
+async def earlier_end(store: Store, actor: Actor, run_id: str, message: Message) -> list[Published]:
+    """How another run of the workflow id than the current one ended, for whoever waits for it."""
+    history = await store.history(actor.key, run_id, 0, TO_THE_END, EVENTS_MAX)
+    return found_end(message, fold(actor.key.namespace, actor.key.workflow_id, 1, history))
 
 
 async def history_page(store: Store, actor: Actor, message: Message) -> Published:

@@ -7,11 +7,11 @@ before it was last dispatched; a failure reported for an older one is no news (p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from perdure_core.workflow_engine.waits import COMPLETED
 from perdure_schemas.common import Command
-from perdure_schemas.events import CommandSettled, Recorded, Rewound, TurnCommitted
+from perdure_schemas.events import CommandSettled, Recorded, Rewound, RunEnded, TurnCommitted
 
 SUPERVISED = frozenset({"task", "child", "timer"})
 """Kinds of commands that have an outcome of their own later; all others are done when recorded."""
@@ -26,6 +26,12 @@ class Orphan:
     generation: int
     failed: bool
     """Its last attempt failed: adopted, it is dispatched again."""
+
+    def ended(self, event: CommandSettled) -> Orphan:
+        """After an outcome that came while the command is in no turn."""
+        if event.outcome in COMPLETED:
+            return replace(self, settled=event)
+        return replace(self, failed=True)
 
 
 @dataclass(slots=True)
@@ -71,6 +77,8 @@ def trace(history: Sequence[Recorded]) -> Lineage:
             _settled(lineage, event, recorded.seq)
         elif isinstance(event, Rewound):
             _rewound(lineage, history, event, recorded.seq)
+        elif isinstance(event, RunEnded) and event.status != "failed":
+            _closed(lineage, recorded.seq)
     return lineage
 
 
@@ -92,6 +100,13 @@ def _settled(lineage: Lineage, event: CommandSettled, seq: int) -> None:
         known.success = event
     else:
         known.failed_seq = seq
+
+
+def _closed(lineage: Lineage, seq: int) -> None:
+    """The end of the run canceled what was open: gone back to before it, that is to be done after all."""
+    for known in lineage.traces.values():
+        if known.success is None and not known.failed_seq:
+            known.failed_seq = seq
 
 
 def _rewound(lineage: Lineage, history: Sequence[Recorded], event: Rewound, seq: int) -> None:

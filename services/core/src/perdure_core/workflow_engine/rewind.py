@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from perdure_core.history import effective
 from perdure_core.workflow_engine.decisions import Decision, Discard, Published, Record
+from perdure_core.workflow_engine.outgoing import outgoing
 from perdure_core.workflow_engine.replies import reply
 from perdure_core.workflow_engine.state import RunState
 from perdure_core.workflow_engine.waits import COMPLETED
-from perdure_schemas import ids, topics
+from perdure_schemas import topics
 from perdure_schemas.events import CommandSettled, Event, Recorded, Rewound, RunEnded, TurnCommitted
 from perdure_schemas.messages import Message, ResumeRun
 
@@ -102,11 +103,5 @@ def resume_parent(state: RunState, message: Message, body: ResumeRun, ended: Run
         reason=body.reason,
         actor="child",
     )
-    told = Message(
-        id=ids.derive_id(message.id, "parent"),
-        namespace=message.namespace,
-        key=parent.workflow_id,
-        at=message.at,
-        body=resume,
-    )
+    told = outgoing(message.namespace, parent.workflow_id, message.at, resume, message.id, "parent")
     return [(topics.WORKFLOW_ENGINE, told)]

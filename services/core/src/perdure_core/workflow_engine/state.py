@@ -86,13 +86,18 @@ class RunState:
     """Commands in force whose failure the last rewind dropped: they are dispatched again."""
     ended: RunEnded | None = None
     ended_at: int = 0
+    ended_seq: int = 0
     stuck: Stuck | None = None
+    stuck_seq: int = 0
+    stuck_count: int = 0
+    """Failures of the next turn that were news: they wait longer, however much they differ."""
     paused: bool = False
     canceled: CancelRequested | None = None
     build: str | None = None
-    signals: dict[int, Recorded] = field(default_factory=dict)
-    """By seq: those nobody received move on at continue-as-new, however long ago a turn was fed them."""
     senders: dict[str, int] = field(default_factory=dict)
+    """Sender -> the number of its last signal, also to earlier runs of the workflow id; who sent last stands last."""
+    signals: dict[int, Recorded] = field(default_factory=dict)
+    """By seq: what moves on at continue-as-new is the code's to say, and it may be any of them."""
     updates: dict[str, str] = field(default_factory=dict)
     """Open updates: id -> topic that awaits the answer."""
     attributes: Payload | None = None
@@ -117,6 +122,10 @@ class RunState:
         if self.stuck is not None:
             return "stuck"
         return "paused" if self.paused else "running"
+
+    def is_meant(self, run_id: str) -> bool:
+        """Whether a message for `run_id` is for this run: by its own id, or by that of the first of its chain."""
+        return self.started is not None and run_id in ("", self.run_id, self.started.first_run_id)
 
     def needs_turn(self) -> bool:
         """Whether a decision turn is owed on the events known."""
@@ -187,37 +196,39 @@ def _apply(state: RunState, recorded: Recorded) -> None:  # noqa: C901, PLR0912 
         case Started():
             state.run_id, state.started, state.started_at = event.run_id, event, recorded.at
             state.build, state.attributes, state.wake = event.build, event.options.attributes, True
+            state.senders = {known.sender: known.number for known in event.senders}
         case CommandSettled():
-            _apply_settled(state, event)
+            if not _apply_settled(state, event):
+                return
         case SignalReceived():
-            state.signals[recorded.seq] = recorded
-            state.senders[event.sender] = max(event.number, state.senders.get(event.sender, 0))
-            state.wake = True
+            state.senders[event.sender] = max(event.number, state.senders.pop(event.sender, 0))
+            state.signals[recorded.seq], state.wake = recorded, True
         case UpdateReceived():
             state.updates[event.update_id], state.wake = event.reply_topic, True
         case CancelRequested():
             state.canceled, state.wake = event, True
         case Rewound():
             state.generation, state.rewound_seq, state.wake = event.generation, recorded.seq, True
-            state.ended, state.stuck = None, None
+            state.ended, state.stuck, state.stuck_count = None, None, 0
             state.edits = {edit.position: edit for edit in event.edits}
         case Paused():
             state.paused = True
         case Unpaused():
             state.paused = False
         case Stuck():
-            state.stuck = event
+            state.stuck, state.stuck_seq = event, recorded.seq
+            state.stuck_count += 1
         case RunMoved():
-            state.build, state.stuck, state.wake = event.build, None, True
+            state.build, state.stuck, state.stuck_count, state.wake = event.build, None, 0, True
         case RunEnded():
-            state.ended, state.ended_at = event, recorded.at
+            state.ended, state.ended_at, state.ended_seq = event, recorded.at, recorded.seq
         case _:
             assert_never(event)
     state.unfed.append(recorded)
 
 
 def _apply_turn(state: RunState, seq: int, turn: TurnCommitted) -> None:
-    state.turn, state.turn_seq, state.stuck = turn, seq, None
+    state.turn, state.turn_seq, state.stuck, state.stuck_count = turn, seq, None, 0
     for command in turn.commands:
         _apply_command(state, command, turn.generation)
     state.unfed = [recorded for recorded in state.unfed if recorded.seq > turn.base]
@@ -247,9 +258,14 @@ def _apply_command(state: RunState, command: Command, generation: int) -> None:
         state.updates.pop(command.target, None)
 
 
-def _apply_settled(state: RunState, event: CommandSettled) -> None:
+def _apply_settled(state: RunState, event: CommandSettled) -> bool:
+    """False: the command is of a dropped turn, so its outcome is not in force until a turn adopts the command."""
     command = state.commands.get(event.command_id)
-    if command is not None and command.settled is None:
+    if command is None:
+        state.orphans[event.command_id] = state.orphans[event.command_id].ended(event)
+        return False
+    if command.settled is None:
         command.settled = event.outcome
     state.waits.settle(event.command_id, event.outcome)
     state.wake = state.wake or event.outcome == "fired"
+    return True
