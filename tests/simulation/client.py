@@ -239,10 +239,14 @@ class Client:
         return await self.task_result(task_id)
 
     async def task_result(self, task_id: str) -> TaskResult:
+        """How it ended. Its dispatch is confirmed, so it is found in the end."""
         body = WaitForTask(task_id=task_id, reply_topic=self._topic)
-        answer = await self._ask(topics.TASK_ENGINE, lambda: self.message(task_id, body), (task_id,))
-        assert isinstance(answer, TaskResult)
-        return answer
+        while True:
+            answer = await self._ask(topics.TASK_ENGINE, lambda: self.message(task_id, body), (task_id,))
+            assert isinstance(answer, TaskResult)
+            if answer.outcome != "not-found":
+                return answer
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
     async def complete_task(self, task_id: str, value: Any) -> None:
         """Bring the outcome of a task that was delegated."""
