@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from perdure_core.workflow_engine import decisions as d
 from perdure_core.workflow_engine.decide import decide
@@ -19,13 +20,32 @@ from perdure_core.workflow_engine.requests import workflow_task
 from perdure_core.workflow_engine.rewind import decide_rewind, resume_parent
 from perdure_core.workflow_engine.state import RunState, evolve, fold
 from perdure_schemas import ids
-from perdure_schemas.common import NULL, Command, Completion, Failure, Parent, RunOptions, WaitGroup, WaitsFor
+from perdure_schemas.common import (
+    NULL,
+    Command,
+    Completion,
+    ContinueAsNew,
+    Failure,
+    Outcome,
+    Parent,
+    Payload,
+    RunOptions,
+    WaitGroup,
+    WaitsFor,
+)
 from perdure_schemas.events import Event, Recorded
 from perdure_schemas.messages import (
+    ChildOutcome,
+    ControlAction,
+    ControlRun,
     Message,
     ResumeRun,
     RunWorkflowTask,
+    SendSignal,
     StartWorkflow,
+    TaskOutcome,
+    TimerFired,
+    TimerKind,
     WorkflowMessage,
     WorkflowTaskCompleted,
     WorkflowTaskFailed,
@@ -34,7 +54,10 @@ from perdure_schemas.messages import (
 NAMESPACE = "n"
 WORKFLOW_ID = "order-1"
 NOW = 1_700_000_000_000
+INBOX = "inbox.client"
 FAILURE = Failure(name="ValueError", message="no")
+
+B = TypeVar("B")
 
 
 @dataclass(kw_only=True)
@@ -49,9 +72,14 @@ class Reaction:
     def events(self) -> list[Event]:
         return [recorded.event for recorded in self.recorded]
 
-    def sent(self, kind: type) -> list[Message]:
-        """The published messages whose body is a `kind`."""
-        return [message for _, message in self.published if isinstance(message.body, kind)]
+    def sent(self, kind: type[B]) -> list[B]:
+        """The published bodies of that kind."""
+        return [message.body for _, message in self.published if isinstance(message.body, kind)]
+
+    @property
+    def keys(self) -> set[tuple[str, str]]:
+        """(type, id) of each published message."""
+        return {(type(message.body).__name__, message.id) for _, message in self.published}
 
 
 class Case:
@@ -222,11 +250,14 @@ class Case:
     def fail_turn(self, failure: Failure = FAILURE, *, attempt: int = 1) -> Reaction:
         return self.send(failed(self.asked(), failure, attempt=attempt))
 
-    def command(self, position: str, kind: str = "task", **fields: object) -> Command:
+    def known(self, position: str) -> Command:
+        """The command in force at `position`."""
+        return next(known.command for known in self.state.commands.values() if known.command.position == position)
+
+    def command(self, position: str, kind: str = "task", **fields: Any) -> Command:
         """A command at `position`, under its derived id."""
         own = ids.command_id(NAMESPACE, WORKFLOW_ID, self.state.run_id, self.state.generation, position)
-        command = {"id": own, "position": position, "kind": kind, "name": position, "args": NULL, **fields}
-        return Command(**command)  # type: ignore[arg-type]
+        return Command(**{"id": own, "position": position, "kind": kind, "name": position, "args": NULL, **fields})
 
 
 def start(
@@ -234,7 +265,7 @@ def start(
     run_id: str = "r1",
     parent: Parent | None = None,
     options: RunOptions | None = None,
-    **more: object,
+    **more: Any,
 ) -> StartWorkflow:
     return StartWorkflow(
         workflow_id=WORKFLOW_ID,
@@ -243,8 +274,8 @@ def start(
         args=NULL,
         parent=parent,
         options=options or RunOptions(),
-        reply_topic="inbox.client",
-        **more,  # type: ignore[arg-type]
+        reply_topic=INBOX,
+        **more,
     )
 
 
@@ -283,3 +314,85 @@ def failed(asked: RunWorkflowTask, failure: Failure = FAILURE, *, attempt: int =
         kind="bug",
         failure=failure,
     )
+
+
+def task_outcome(
+    case: Case,
+    command: Command,
+    outcome: Outcome = "completed",
+    *,
+    generation: int | None = None,
+    value: bytes = b"1",
+) -> TaskOutcome:
+    done = outcome == "completed"
+    return TaskOutcome(
+        workflow_id=WORKFLOW_ID,
+        run_id=case.state.run_id,
+        command_id=command.id,
+        generation=case.state.generation if generation is None else generation,
+        attempt=1,
+        outcome=outcome,
+        result=Payload("json", value) if done else None,
+        failure=None if done else FAILURE,
+    )
+
+
+def child_outcome(case: Case, command: Command, outcome: Outcome = "completed") -> ChildOutcome:
+    done = outcome == "completed"
+    return ChildOutcome(
+        workflow_id=WORKFLOW_ID,
+        run_id=case.state.run_id,
+        command_id=command.id,
+        generation=0,
+        outcome=outcome,
+        result=NULL if done else None,
+        failure=None if done else FAILURE,
+    )
+
+
+def timer_fired(case: Case, kind: TimerKind, command: Command | None = None, *, due_at: int = 0) -> TimerFired:
+    return TimerFired(
+        workflow_id=WORKFLOW_ID,
+        run_id=case.state.run_id,
+        kind=kind,
+        command_id="" if command is None else command.id,
+        generation=case.state.generation,
+        due_at=due_at,
+    )
+
+
+def signal(number: int, *, sender: str = "s", after: int = 0, run_id: str = "") -> SendSignal:
+    return SendSignal(
+        workflow_id=WORKFLOW_ID,
+        channel="c",
+        payload=Payload("json", str(number).encode()),
+        sender=sender,
+        number=number,
+        after_number=after,
+        run_id=run_id,
+        reply_topic=INBOX,
+    )
+
+
+def control(action: ControlAction, *, run_id: str = "", actor: str = "") -> ControlRun:
+    return ControlRun(workflow_id=WORKFLOW_ID, action=action, run_id=run_id, actor=actor, reply_topic=INBOX)
+
+
+def resume(**fields: Any) -> ResumeRun:
+    return ResumeRun(workflow_id=WORKFLOW_ID, reply_topic=INBOX, **fields)
+
+
+def wait_any(*commands: Command) -> WaitsFor:
+    return WaitsFor(groups=[WaitGroup(op="any", ids=[command.id for command in commands])])
+
+
+COMPLETED = Completion(status="completed", result=NULL)
+
+
+def failing(command: Command | None = None) -> Completion:
+    return Completion(status="failed", failure=FAILURE, command_id="" if command is None else command.id)
+
+
+def continuing(*unreceived: int) -> Completion:
+    following = ContinueAsNew(name="order", args=NULL, unreceived=list(unreceived))
+    return Completion(status="continued-as-new", next_run=following)

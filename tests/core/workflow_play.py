@@ -83,9 +83,7 @@ class Play:
     def deliver(self, message: Message, *, hold: bool = False) -> Reaction:
         reaction = self.case.deliver(message, hold=hold)
         self.sent.append(message)
-        self.asked += [
-            m.body for m in reaction.sent(RunWorkflowTask) if isinstance(m.body, RunWorkflowTask) and not m.body.queries
-        ]
+        self.asked += [asked for asked in reaction.sent(RunWorkflowTask) if not asked.queries]
         return reaction
 
     def _message(self, body: WorkflowMessage) -> Message:

@@ -118,12 +118,18 @@ def _turn(state: RunState, turn: TurnCommitted, recorded: Recorded) -> list[Publ
     numbers: dict[str, int] = {}
     for index, command in enumerate(turn.commands):
         if command.kind == "signal":
+            if command.id != _own_id(state, turn, command):
+                continue  # adopted: a turn that a rewind dropped has sent it
             number = recorded.seq * SIGNALS_PER_TURN_MAX + index + 1
             published.append(_signal(state, command, recorded.at, number=number, after=numbers.get(command.target, 0)))
             numbers[command.target] = number
         else:
             published += _command(state, command, recorded)
     return published
+
+
+def _own_id(state: RunState, turn: TurnCommitted, command: Command) -> str:
+    return ids.command_id(state.namespace, state.workflow_id, state.run_id, turn.generation, command.position)
 
 
 def _command(state: RunState, command: Command, recorded: Recorded) -> list[Published]:
@@ -142,11 +148,16 @@ def _command(state: RunState, command: Command, recorded: Recorded) -> list[Publ
 
 
 def _issue(state: RunState, command: Command, recorded: Recorded) -> list[Published]:
-    """Nothing for a command that has its outcome, that an older turn dispatched, or that a rewind dispatched anew."""
+    """Nothing for a command that has its outcome, that an older turn dispatched, or that a rewind dispatched anew.
+
+    After the end only children that outlive the run are started.
+    """
     open_command = state.open_command(command.id)
     turn = recorded.event
     assert isinstance(turn, TurnCommitted)
-    if open_command is None or state.closed or open_command.generation != turn.generation:
+    if open_command is None or open_command.generation != turn.generation:
+        return []
+    if state.closed and not (command.kind == "child" and command.close_policy == "abandon"):
         return []
     return _start(state, open_command, recorded.at)
 
@@ -294,6 +305,8 @@ def _rewound(state: RunState, event: Rewound, recorded: Recorded) -> list[Publis
         return []
     published = _run_timeout(state, state.started, recorded.at)
     published.append(_retention_off(state, recorded))
+    for command in state.abandoned:
+        published += _close(state, command, recorded.at)
     for command_id in sorted(state.undone):
         open_command = state.open_command(command_id)
         if open_command is not None and open_command.generation == event.generation:
@@ -321,7 +334,7 @@ def _ended(state: RunState, event: RunEnded, recorded: Recorded) -> list[Publish
     if event.completion is not None and event.completion.next_run is not None:
         published.append(_continue(state, started, event))
     if event.status != "failed":
-        published += close_commands(state)
+        published += _close_commands(state)
     published.append(_timer(state, "retention", state.ended_at + started.options.retention_ms))
     return published
 
@@ -357,24 +370,40 @@ def _continue(state: RunState, started: Started, event: RunEnded) -> Published:
     return topics.WORKFLOW_ENGINE, outgoing(state.namespace, state.workflow_id, state.ended_at, start, *identity)
 
 
-def close_commands(state: RunState) -> list[Published]:
-    """At a run's end: open tasks and timers are canceled, children follow their close policy."""
-    published: list[Published] = []
-    for open_command in state.commands.values():
-        command = open_command.command
-        if open_command.settled is not None:
-            continue
-        if command.kind != "child":
-            published.append(_cancel(state, command, state.ended_at))
-        elif command.close_policy != "abandon":
-            child_id = child_workflow_id(command)
-            body = ControlRun(
-                workflow_id=child_id,
-                action=command.close_policy,
-                run_id=ids.derive_id(command.id, "run"),
-                reason="the parent ended",
-                actor="parent",
-            )
-            message = outgoing(state.namespace, child_id, state.ended_at, body, command.id, "close", state.generation)
-            published.append((topics.WORKFLOW_ENGINE, message))
-    return published
+def _close_commands(state: RunState) -> list[Published]:
+    """At a run's end: what is open is canceled, children follow their close policy. Dropped turns' commands too."""
+    at_once = _of_last_turn(state)
+    still_open = [known.command for known in state.commands.values() if known.settled is None]
+    still_open += [known.command for known in state.orphans.values() if known.settled is None and not known.failed]
+    return [
+        published
+        for command in still_open
+        if command.id not in at_once
+        for published in _close(state, command, state.ended_at)
+    ]
+
+
+def _of_last_turn(state: RunState) -> set[str]:
+    """Commands of the very turn that ended the run: they were not dispatched, so there is nothing to cancel."""
+    ended, turn = state.ended, state.turn
+    if ended is None or ended.completion is None or turn is None:
+        return set()
+    issued = [state.commands[command.id] for command in turn.commands if command.id in state.commands]
+    return {known.command.id for known in issued if known.generation == turn.generation}
+
+
+def _close(state: RunState, command: Command, at: int) -> list[Published]:
+    if command.kind != "child":
+        return [_cancel(state, command, at)]
+    if command.close_policy == "abandon":
+        return []
+    child_id = child_workflow_id(command)
+    body = ControlRun(
+        workflow_id=child_id,
+        action=command.close_policy,
+        run_id=ids.derive_id(command.id, "run"),
+        reason="the parent ended, or went back to before it asked for this",
+        actor="parent",
+    )
+    message = outgoing(state.namespace, child_id, at, body, command.id, "close", state.generation)
+    return [(topics.WORKFLOW_ENGINE, message)]

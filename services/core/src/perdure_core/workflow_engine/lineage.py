@@ -52,6 +52,8 @@ class Lineage:
     """Commands still in force whose failure the last rewind dropped."""
     reset: set[str] = field(default_factory=set)
     """Commands that a reset asked to do anew: never adopted."""
+    abandoned: list[Command] = field(default_factory=list)
+    """Those of them, by the last rewind, that were open."""
 
     def generation(self, command_id: str) -> int:
         return self.traces[command_id].generation
@@ -73,6 +75,8 @@ def trace(history: Sequence[Recorded]) -> Lineage:
             for command in event.commands:
                 if command.kind in SUPERVISED:
                     _issued(lineage, command, recorded.seq, event.generation)
+                elif command.kind == "cancel":
+                    _canceled(lineage, command.target, recorded.seq)
         elif isinstance(event, CommandSettled):
             _settled(lineage, event, recorded.seq)
         elif isinstance(event, Rewound):
@@ -80,6 +84,12 @@ def trace(history: Sequence[Recorded]) -> Lineage:
         elif isinstance(event, RunEnded) and event.status != "failed":
             _closed(lineage, recorded.seq)
     return lineage
+
+
+def sent_signals(history: Sequence[Recorded]) -> dict[str, Command]:
+    """The signals that these turns sent, by command id."""
+    turns = [recorded.event for recorded in history if isinstance(recorded.event, TurnCommitted)]
+    return {command.id: command for turn in turns for command in turn.commands if command.kind == "signal"}
 
 
 def _issued(lineage: Lineage, command: Command, seq: int, generation: int) -> None:
@@ -90,6 +100,13 @@ def _issued(lineage: Lineage, command: Command, seq: int, generation: int) -> No
     known.turn_seq = seq
     if known.failed_seq:
         known.generation, known.failed_seq = generation, 0
+
+
+def _canceled(lineage: Lineage, command_id: str, seq: int) -> None:
+    """By the workflow itself: gone back to before that, the work is to be done after all."""
+    known = lineage.traces.get(command_id)
+    if known is not None and known.success is None:
+        known.failed_seq = seq
 
 
 def _settled(lineage: Lineage, event: CommandSettled, seq: int) -> None:
@@ -110,13 +127,16 @@ def _closed(lineage: Lineage, seq: int) -> None:
 
 
 def _rewound(lineage: Lineage, history: Sequence[Recorded], event: Rewound, seq: int) -> None:
-    lineage.undone = set()
+    lineage.undone, lineage.abandoned = set(), []
     for command_id, known in lineage.traces.items():
         if known.turn_seq <= event.to_seq < known.failed_seq:
             known.generation, known.failed_seq = event.generation, 0
             lineage.undone.add(command_id)
     if event.position:
-        lineage.reset |= _from_position(history[event.to_seq : seq - 1], event.position)
+        targets = _from_position(history[event.to_seq : seq - 1], event.position) - lineage.reset
+        lineage.reset |= targets
+        known_targets = [lineage.traces[id] for id in sorted(targets) if id in lineage.traces]
+        lineage.abandoned = [known.command for known in known_targets if known.success is None and not known.failed_seq]
 
 
 def _from_position(dropped: Sequence[Recorded], position: str) -> set[str]:

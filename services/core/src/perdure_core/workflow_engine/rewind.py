@@ -17,6 +17,10 @@ from perdure_schemas.messages import Message, ResumeRun
 
 def decide_rewind(state: RunState, message: Message, body: ResumeRun, history: Sequence[Recorded]) -> Decision:
     """`history` is the run's whole history, all of it committed and applied to `state`."""
+    unknown = _unknown_edit(body, history)
+    if unknown is not None:
+        detail = f"there is no task or child at position {unknown!r} to edit or skip"
+        return Discard("not-applicable", reply(state, message, "refused", detail))
     in_force = effective(history)
     to_seq = _target(state, body, in_force)
     if to_seq is None:
@@ -31,6 +35,15 @@ def decide_rewind(state: RunState, message: Message, body: ResumeRun, history: S
         position=body.position,
     )
     return Record(events=[rewound, *_skips(state, body, to_seq, in_force)], now=True)
+
+
+def _unknown_edit(body: ResumeRun, history: Sequence[Recorded]) -> str | None:
+    """The position of the first edit that no task or child was ever issued at."""
+    if not body.edits:
+        return None
+    turns = [recorded.event for recorded in history if isinstance(recorded.event, TurnCommitted)]
+    known = {command.position for turn in turns for command in turn.commands if command.kind in ("task", "child")}
+    return next((edit.position for edit in body.edits if edit.position not in known), None)
 
 
 def _target(state: RunState, body: ResumeRun, in_force: Sequence[Recorded]) -> int | None:

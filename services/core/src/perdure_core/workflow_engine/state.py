@@ -21,7 +21,7 @@ from typing import assert_never
 import msgspec
 
 from perdure_core.history import effective
-from perdure_core.workflow_engine.lineage import SUPERVISED, Orphan, trace
+from perdure_core.workflow_engine.lineage import SUPERVISED, Orphan, sent_signals, trace
 from perdure_core.workflow_engine.waits import Waits
 from perdure_schemas import ids
 from perdure_schemas.common import Command, Outcome, Payload
@@ -82,8 +82,12 @@ class RunState:
     generation: int = 0
     edits: dict[str, Edit] = field(default_factory=dict)
     orphans: dict[str, Orphan] = field(default_factory=dict)
+    unsaid: dict[str, Command] = field(default_factory=dict)
+    """Signals that dropped turns sent: issued again, they are not sent again."""
     undone: set[str] = field(default_factory=set)
     """Commands in force whose failure the last rewind dropped: they are dispatched again."""
+    abandoned: list[Command] = field(default_factory=list)
+    """Open commands that the last rewind asked to be done anew: the old ones are canceled."""
     ended: RunEnded | None = None
     ended_at: int = 0
     ended_seq: int = 0
@@ -147,15 +151,18 @@ def fold(namespace: str, workflow_id: str, ordinal: int, history: Sequence[Recor
     for recorded in in_force:
         _apply(state, recorded)
     if state.rewound_seq:
-        _trace_commands(state, history)
+        _trace_commands(state, history, in_force)
     return state
 
 
-def _trace_commands(state: RunState, history: Sequence[Recorded]) -> None:
+def _trace_commands(state: RunState, history: Sequence[Recorded], in_force: Sequence[Recorded]) -> None:
     lineage = trace(history)
+    sent = sent_signals(in_force)
+    everything = sent_signals(history).items()
+    state.unsaid = {id: command for id, command in everything if id not in sent and id not in lineage.reset}
     for command_id, command in state.commands.items():
         command.generation = lineage.generation(command_id)
-    state.undone = lineage.undone
+    state.undone, state.abandoned = lineage.undone, lineage.abandoned
     state.orphans = lineage.orphans(set(state.commands))
 
 
@@ -210,7 +217,8 @@ def _apply(state: RunState, recorded: Recorded) -> None:  # noqa: C901, PLR0912 
         case Rewound():
             state.generation, state.rewound_seq, state.wake = event.generation, recorded.seq, True
             state.ended, state.stuck, state.stuck_count = None, None, 0
-            state.edits = {edit.position: edit for edit in event.edits}
+            kept = {} if event.position else state.edits  # a reset does it all anew
+            state.edits = {**kept, **{edit.position: edit for edit in event.edits}}
         case Paused():
             state.paused = True
         case Unpaused():
@@ -232,7 +240,8 @@ def _apply_turn(state: RunState, seq: int, turn: TurnCommitted) -> None:
     for command in turn.commands:
         _apply_command(state, command, turn.generation)
     state.unfed = [recorded for recorded in state.unfed if recorded.seq > turn.base]
-    late = {r.event.command_id: r.event.outcome for r in state.unfed if isinstance(r.event, CommandSettled)}
+    settled = [recorded.event for recorded in state.unfed if isinstance(recorded.event, CommandSettled)]
+    late: dict[str, Outcome] = {event.command_id: event.outcome for event in settled}
     state.wake = any(_wakes(recorded.event) for recorded in state.unfed)
     state.waits = state.waits.replace(turn.waits_for, late)
 
@@ -252,6 +261,8 @@ def _apply_command(state: RunState, command: Command, generation: int) -> None:
         target = state.commands.get(command.target)
         if target is not None and target.settled is None:
             target.settled = "canceled"
+    elif command.kind == "signal":
+        state.unsaid.pop(command.id, None)
     elif command.kind == "attributes":
         state.attributes = command.args
     elif command.kind == "update-result":
