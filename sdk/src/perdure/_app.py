@@ -1,4 +1,4 @@
-"""Loading the user's application: `app.py`, `package.module`, or either with `:name`."""
+"""An application as the command line names it: `app.py`, or `package.module`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from perdure.cli.output import ExitCode, Problem
+from perdure.errors import PerdureError
+
+
+class AppNotFound(PerdureError):
+    """There is neither such a file nor such an importable module."""
 
 
 def load(app: str) -> ModuleType:
     """Imports the module that `app` names, as a program started beside it would.
 
     Raises:
-        Problem: there is no such file or module. What the module itself raises passes through.
+        AppNotFound: there is no such file or module. What the module itself raises passes through.
     """
     path = Path(app)
     if path.suffix == ".py" or path.is_file():
@@ -26,35 +30,27 @@ def load(app: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not app.startswith(error.name):
             raise
-        raise _missing(app) from error
+        raise AppNotFound(f"there is no application {app!r}: neither a file nor an importable module") from error
 
 
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise _missing(str(path))
+        raise AppNotFound(f"there is no application {str(path)!r}: no such file")
     folder = path.resolve().parent
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     spec = importlib.util.spec_from_file_location(path.stem, path.resolve())
     if spec is None or spec.loader is None:
-        raise _missing(str(path))
+        raise AppNotFound(f"{str(path)!r} is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     spec.loader.exec_module(module)
     return module
 
 
-def _missing(app: str) -> Problem:
-    return Problem(
-        f"no application {app!r}: neither a file nor an importable module",
-        hint="perdure dev app.py   (a file), or   perdure dev package.module",
-        code=ExitCode.usage,
-    )
-
-
 def source_files() -> list[Path]:
     """Files of imported modules that are the user's: not in an installation folder, not of this package."""
-    own = Path(__file__).resolve().parents[1]
+    own = Path(__file__).resolve().parent
     files = []
     for module in list(sys.modules.values()):
         name = getattr(module, "__file__", None)
