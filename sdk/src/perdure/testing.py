@@ -35,7 +35,7 @@ from perdure.worker import SLOTS, Worker
 from perdure.workflow import Workflow, workflow_of
 from perdure_runtime.adapters.memory import memory_ports
 from perdure_runtime.adapters.memory.journal import MemoryJournal
-from perdure_runtime.adapters.queues import QueueBroker, QueueConsumer, Queues
+from perdure_runtime.adapters.queues import QueueBroker, Queues
 from perdure_runtime.adapters.subscriptions import Entry
 from perdure_runtime.embedded import Embedded
 from perdure_runtime.ports import Ports
@@ -348,8 +348,8 @@ class _Journal(MemoryJournal):
                     pass
         self._move()
 
-    async def acknowledge(self, consumer: QueueConsumer, entries: list[Entry]) -> None:
-        await super().acknowledge(consumer, entries)
+    def acknowledge(self, entries: list[Entry]) -> None:
+        super().acknowledge(entries)
         for entry in entries:
             self._open.pop(entry.id, None)
         self._move()

@@ -17,7 +17,6 @@ from perdure import (
     SerializationError,
     TaskFailed,
     WorkflowError,
-    any_of,
     now,
     service,
     service_stub,
@@ -63,7 +62,7 @@ class Door:
 
     async def run(self) -> str:
         knock, patience = self.knocks.receive(), timer(dt.timedelta(hours=1))
-        await any_of([knock, patience])
+        await (knock | patience)
         return knock.result() if knock.done() else "nobody came"
 
     @update
@@ -164,7 +163,7 @@ async def test_a_mock_must_answer_by_the_types_of_what_it_stands_for() -> None:
         env.mock(ask, "no number")
         assert "SerializationError" in await env.client.execute(asking, "q")
         with pytest.raises(SerializationError):
-            await env.client.run(ask, 5)  # type: ignore[arg-type]  # wrong on purpose
+            await env.client.run(ask, 5)  # type: ignore[call-overload]  # wrong on purpose
         with pytest.raises(DefinitionError):
             env.mock(print, 1)
 
@@ -248,7 +247,7 @@ async def test_a_real_task_takes_its_time_and_time_waits_for_it() -> None:
     @workflow
     async def race() -> str:
         done, patience = real(), timer(60)
-        await any_of([done, patience])
+        await (done | patience)
         return done.result() if done.done() else "too slow"
 
     async with asyncio.timeout(20), WorkflowEnvironment(race, real) as env:
