@@ -148,6 +148,16 @@ def test_signals_of_one_sender_are_recorded_in_its_order() -> None:
     assert [recorded.cause for recorded in case.history[1:]] == [first.id, second.id]
 
 
+def test_signals_that_overtook_their_start_keep_their_sender_s_order() -> None:
+    case = Case()
+    first, second = case.message(signal(1)), case.message(signal(2, after=1))
+    assert isinstance(case.deliver(second).decision, d.Later)
+    case.deliver(first)
+    case.deliver(second)
+    case.start()
+    assert [recorded.cause for recorded in case.history[1:]] == [first.id, second.id]
+
+
 # --- children ------------------------------------------------------------------------------------
 
 
@@ -255,6 +265,14 @@ def test_a_cancel_by_the_parent_waits_for_a_child_under_an_id_that_was_used_befo
     other = case.message(control("cancel", run_id="r7", actor="parent"))
     case.now += CHILD_START_MAX_MS
     assert isinstance(case.decide(other), d.Discard)
+
+
+def test_an_end_by_the_parent_that_overtakes_the_child_s_start_waits_for_it() -> None:
+    case = Case()
+    terminate = case.message(control("terminate", run_id="r1", actor="parent"))
+    assert isinstance(case.decide(terminate), d.Later)
+    case.start(run_id="r1", parent=PARENT)
+    assert isinstance(case.decide(terminate), d.Record)
 
 
 # --- updates and queries -------------------------------------------------------------------------
@@ -401,6 +419,18 @@ def test_terminate_existing_ends_the_old_run_and_begins_the_new_one() -> None:
     reaction = case.send(start(run_id="r2", conflict_policy="terminate-existing"))
     assert [type(event) for event in reaction.events] == [RunEnded, Started]
     assert case.state.run_id == "r2"
+
+
+def test_what_the_end_of_the_old_run_publishes_is_published_again_with_the_new_start() -> None:
+    case = Case()
+    case.start(run_id="r1", parent=PARENT)
+    message = case.message(start(run_id="r2", conflict_policy="terminate-existing"))
+    first = case.deliver(message)
+    assert len(first.sent(RunResult)) > 0
+    again = case.deliver(message)
+    assert isinstance(again.decision, d.AlreadyRecorded)
+    assert len(again.sent(RunResult)) == 1
+    assert len(again.sent(ChildOutcome)) == 1
 
 
 def test_a_message_with_no_run_id_ends_nothing_that_was_not_born() -> None:

@@ -18,6 +18,7 @@ from perdure_core.workflow_engine.effects import effects
 from perdure_core.workflow_engine.replies import found_end, reply
 from perdure_core.workflow_engine.requests import workflow_task
 from perdure_core.workflow_engine.rewind import decide_rewind, resume_parent
+from perdure_core.workflow_engine.start import termination_cause
 from perdure_core.workflow_engine.state import RunState, evolve, fold
 from perdure_schemas import ids
 from perdure_schemas.common import (
@@ -138,7 +139,9 @@ class Case:
             case d.Rewind(request=request):
                 self._rewind(message, request, reaction)
             case d.AlreadyRecorded():
-                reaction.published += [*self._reemitted(message), *reply(self.state, message, "ok")]
+                causes = message.id, termination_cause(message)
+                again = [published for cause in causes for published in self._reemitted(cause)]
+                reaction.published += [*again, *reply(self.state, message, "ok")]
             case d.Discard(publish=publish) | d.Serve(publish=publish):
                 reaction.published += publish
             case d.RunTurn(attempt=attempt):
@@ -155,9 +158,10 @@ class Case:
 
     def _record(self, record: d.Record, message: Message, reaction: Reaction, *, hold: bool) -> None:
         if any(message.id in causes for causes, _ in self.past):
-            reaction.decision, reaction.published = d.AlreadyRecorded(0), self._reemitted(message)
+            reaction.decision, reaction.published = d.AlreadyRecorded(0), self._reemitted(message.id)
             return
         if record.begins_run:
+            reaction.published += self._reemitted(termination_cause(message))
             if self.state.started is not None:
                 self.past.append((frozenset(self.state.causes), self.history))
             self.state, self.history, self.committed = RunState(NAMESPACE, WORKFLOW_ID, len(self.past) + 1), [], 0
@@ -179,13 +183,13 @@ class Case:
         else:
             reaction.published += self.owed()
 
-    def _reemitted(self, message: Message) -> list[d.Published]:
-        """What the commit of `message` publishes again, also when an earlier run of the workflow id recorded it."""
+    def _reemitted(self, cause: str) -> list[d.Published]:
+        """What the commit of that message publishes again, also when an earlier run of the workflow id recorded it."""
         state, history = self.state, self.history
         for ordinal, (causes, past) in enumerate(self.past, 1):
-            if message.id in causes:
+            if cause in causes:
                 state, history = fold(NAMESPACE, WORKFLOW_ID, ordinal, past), past
-        caused = [recorded for recorded in history if recorded.cause == message.id]
+        caused = [recorded for recorded in history if recorded.cause == cause]
         return effects(state, caused) if state.started is not None else []
 
     def _purge(self, run_id: str) -> None:

@@ -25,7 +25,7 @@ from perdure_runtime.actor import Actor, actor_of
 from perdure_runtime.errors import StorageUnavailable, UnknownOutcome
 from perdure_runtime.poison import OUTAGE_DELAY_MS, FailureCounts, bury_bytes
 from perdure_runtime.ports import Commit, Consumer, Delivery, Ports, RunKey, Undeliverable
-from perdure_runtime.workflow_reads import earlier_end, history_page, reemit, route, run_purged
+from perdure_runtime.workflow_reads import earlier_end, history_page, reemit, reemit_termination, route, run_purged
 from perdure_runtime.workflow_round import (
     ACTORS_MAX,
     AHEAD_DELAY_MS,
@@ -334,6 +334,7 @@ class WorkflowEngine:
                 this.acks.append(delivery)
                 return True
         if decision.begins_run:
+            this.publish += await reemit_termination(self._ports.store, actor, message)
             waiters = actor.waiters
             actor.begin_run()
             actor.waiters = waiters
@@ -427,6 +428,7 @@ class WorkflowEngine:
         match decision:
             case d.AlreadyRecorded(seq=seq):
                 this.publish += await reemit(self._ports.store, actor, (state.run_id, seq), message.id)
+                this.publish += await reemit_termination(self._ports.store, actor, message)
                 this.publish += reply(state, message, "ok")
                 actor.turn_hash = ""
             case d.Discard():

@@ -6,6 +6,7 @@ from perdure_core.workflow_engine.decisions import Published
 from perdure_core.workflow_engine.effects import effects
 from perdure_core.workflow_engine.replies import found_end
 from perdure_core.workflow_engine.requests import run_changed
+from perdure_core.workflow_engine.start import termination_cause
 from perdure_core.workflow_engine.state import fold
 from perdure_runtime.actor import Actor
 from perdure_runtime.ports import Routing, Store
@@ -27,13 +28,20 @@ async def reemit(store: Store, actor: Actor, recorded_at: tuple[str, int], cause
         history = await store.history(key, run_id, 0, TO_THE_END, EVENTS_MAX)
         if not history:
             return []
-        state, version = fold(key.namespace, key.workflow_id, 1, history), 0
+        state = fold(key.namespace, key.workflow_id, 1, history)  # its last version is not known: this one is newer
     if state.started is None:
         return []
     events = await store.history(key, run_id, seq - 1, TO_THE_END, EVENTS_MAX)
     caused = [recorded for recorded in events if recorded.cause == cause]
     changed = [run_changed(state, version, caused)] if version else []
     return [*effects(state, caused), *changed]
+
+
+async def reemit_termination(store: Store, actor: Actor, message: Message) -> list[Published]:
+    """The effects of the end that a start brought about to make room for its run."""
+    cause = termination_cause(message)
+    found = await store.find_cause(actor.key, cause) if cause else None
+    return [] if found is None else await reemit(store, actor, found, cause)
 
 
 async def earlier_end(store: Store, actor: Actor, run_id: str, message: Message) -> list[Published]:

@@ -29,16 +29,16 @@ def _absent(state: RunState, run_id: str) -> DiscardReason | None:
     return None if state.is_meant(run_id) else "other-run"
 
 
-CHILD_START_MAX_MS = 60_000
-"""So long a parent's cancel of its child, under a workflow id that had another run, waits for the child's start."""
+CHILD_START_MAX_MS = 600_000
+"""So long what a parent does to its child waits for the child's start. One that was refused, or purged, has none."""
 
 
 def decide_control(state: RunState, message: Message, body: ControlRun, context: Context) -> Decision:
     if state.started is None and body.action == "cancel":
         return _cancel(state, message, body, now=True)
     absent = _absent(state, body.run_id)
-    if absent == "other-run" and body.actor == "parent" and context.now - message.at < CHILD_START_MAX_MS:
-        return Later("the child has not started yet, or is long gone")
+    if absent is not None and _overtook_start(state, body) and context.now - message.at < CHILD_START_MAX_MS:
+        return Later("the child's start is on its way")
     if absent is not None:
         return Discard(absent, reply(state, message, "not-found"))
     if state.ended is not None and state.ended.status == "continued-as-new":
@@ -55,6 +55,11 @@ def decide_control(state: RunState, message: Message, body: ControlRun, context:
             return _pause(state, message, body)
         case _:
             assert_never(body.action)
+
+
+def _overtook_start(state: RunState, body: ControlRun) -> bool:
+    """A cancel may wait in an unborn row as well; under the id of an open run no child starts."""
+    return body.actor == "parent" and (state.started is None or state.ended is not None)
 
 
 def _cancel(state: RunState, message: Message, body: ControlRun, *, now: bool) -> Decision:

@@ -70,7 +70,7 @@ def run_changed(state: RunState, version: int, events: Sequence[Recorded]) -> Pu
         last_error=_last_error(state),
         first_seq=events[0].seq if events else state.seq,
     )
-    identity = ("run-changed", state.namespace, state.workflow_id, version)
+    identity = ("run-changed", state.namespace, state.workflow_id, state.run_id, version)
     message = outgoing(state.namespace, state.workflow_id, state.at, body, *identity)
     return topics.WORKFLOW_EVENTS, message
 

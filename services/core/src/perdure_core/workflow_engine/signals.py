@@ -20,7 +20,7 @@ def decide_signal(state: RunState, message: Message, body: SendSignal, context: 
         return Discard("closed", reply(state, message, "not-found", f"the run has ended: {state.status}"))
     if state.started is not None and not state.is_meant(body.run_id):
         return Discard("other-run", reply(state, message, "not-found", "another run is in force"))
-    missing = state.started is not None and state.senders.get(body.sender, 0) < body.after_number
+    missing = state.senders.get(body.sender, 0) < body.after_number
     if missing and context.now - message.at < GAP_MAX_MS:
         return Later("an earlier signal of this sender is on its way")
     event = SignalReceived(channel=body.channel, payload=body.payload, sender=body.sender, number=body.number)

@@ -49,9 +49,20 @@ def decide_start(state: RunState, message: Message, body: StartWorkflow, context
         case "terminate-existing":
             failure = Failure(name="Terminated", message="another run was started under the same workflow id")
             ended = RunEnded(status="terminated", failure=failure)
-            return Record(events=[ended], now=True, again=True, cause=ids.derive_id(message.id, "terminates"))
+            return Record(events=[ended], now=True, again=True, cause=termination_cause(message))
         case "fail" | "use-existing":
             return _refused(state, message, "already-started", "an open run has this id")
+
+
+def termination_cause(message: Message) -> str:
+    """What ends the open run to make room for this start; empty: nothing does.
+
+    That end is a commit of its own. Its effects are published again before the new run begins, and with its effects.
+    """
+    body = message.body
+    if not isinstance(body, StartWorkflow) or body.conflict_policy != "terminate-existing":
+        return ""
+    return ids.derive_id(message.id, "terminates")
 
 
 def _begin(before: RunState, body: StartWorkflow, context: Context) -> Record:
