@@ -1,7 +1,4 @@
-"""Which partition of a topic a key belongs to: one rule, the same in every language.
-
-`schemas/vectors/partition.json` holds keys with their partitions, for any language to check itself.
-"""
+"""Which partition of a topic a key belongs to: one rule, the same in every language."""
 
 from __future__ import annotations
 
