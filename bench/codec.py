@@ -130,8 +130,7 @@ class Library:
 
     def __init__(self, message: Message) -> None:
         name = codec.body_type(message)
-        family = next(each for each, bodies in schema.BODIES.items() if type(message.body) in bodies)
-        fields = schema.envelope_fields(family)
+        fields = schema.envelope_fields(schema.family(type(message.body)))
         members = [member for field in fields if (member := schema.member_type(field)) is not None]
         self._body = type(message.body)
         self._before = b"\x00" * members.index(name) + b"\x02"

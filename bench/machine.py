@@ -5,14 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import sqlite3
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-_IDLE_FIELDS = (3, 4)
-"""Of the `cpu` line of /proc/stat: idle, and waiting for a disk."""
-_CALIBRATION_STEPS = 200_000
 
 
 def description() -> str:
@@ -73,7 +69,8 @@ def _own_seconds() -> float:
 
 
 def _children() -> list[int]:
-    return [int(pid) for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()]
+    """Of the main thread, which is the one that starts any."""
+    return [int(pid) for line in _lines(f"/proc/self/task/{os.getpid()}/children") for pid in line.split()]
 
 
 def _after_name(pid: int) -> list[str]:

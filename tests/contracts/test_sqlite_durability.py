@@ -8,11 +8,13 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from perdure_runtime.adapters.sqlite import open_sqlite
+from perdure_runtime.adapters.sqlite import SqlitePorts, open_sqlite
 from perdure_runtime.adapters.sqlite.migrations import NewerDatabase
 from perdure_runtime.errors import AlreadyInUse, StorageUnavailable
 from perdure_runtime.ports import Delivery, RunKey, Undeliverable
@@ -60,33 +62,68 @@ def test_a_second_owner_is_told_at_once(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+@contextmanager
+def full(opened: SqlitePorts) -> Iterator[None]:
+    """No page more fits into the file."""
+    connection = opened._database._connection
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    yield
+    connection.execute("PRAGMA max_page_count = 100000")
+
+
 def test_a_full_disk_rolls_back_and_hands_out_nothing(tmp_path: Path) -> None:
     async def scenario() -> None:
         opened = await open_sqlite(tmp_path / "db.sqlite", SteppedClock())
         broker, store = opened.ports.broker, opened.ports.store
         consumer = await broker.subscribe("ns", ["t"], "s", "failover")
-        await broker.publisher().publish([("t", message("before"))])
-        held = await consumer.receive()
-        connection = opened._database._connection
-        (pages,) = connection.execute("PRAGMA page_count").fetchone()
-        connection.execute(f"PRAGMA max_page_count = {pages}")
         many = [("t", message(f"{number}", "k" * 500)) for number in range(200)]
-        outcomes = await asyncio.gather(
-            broker.publisher().publish(many),
-            consumer.ack(held),
-            store.commit(commit(0, "r", 1, 1)),
-            return_exceptions=True,
-        )
-        assert [type(outcome) for outcome in outcomes] == [StorageUnavailable] * 3
-        assert "full" in str(outcomes[0])
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(consumer.receive(), 0.05)
-        connection.execute("PRAGMA max_page_count = 100000")
-        assert await store.version(KEY) == 0
+        with full(opened):
+            outcomes = await asyncio.gather(
+                broker.publisher().publish(many), store.commit(commit(0, "r", 1, 1)), return_exceptions=True
+            )
+            assert [type(outcome) for outcome in outcomes] == [StorageUnavailable] * 2
+            assert "db.sqlite could not be written, nothing was changed: database or disk is full" in str(outcomes[0])
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(consumer.receive(), 0.05)
+            assert await store.version(KEY) == 0
+        assert await store.commit(commit(0, "r", 1, 1))
         await broker.publisher().publish([("t", message("after"))])
         assert ids(list(await consumer.receive())) == ["after"]
-        await consumer.nack(held, 0)
-        assert ids(list(await consumer.receive())) == ["before"], "its acknowledgement was rolled back"
+        await opened.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_is_acknowledged_while_the_disk_is_full_is_gone_once_there_is_room(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        opened = await open_sqlite(tmp_path / "db.sqlite", SteppedClock())
+        broker = opened.ports.broker
+        consumer = await broker.subscribe("ns", ["t"], "s", "failover")
+        await broker.publisher().publish([("t", message(name)) for name in ("1", "2")])
+        first, _ = await consumer.receive()
+        many = [("t", message(f"{number}", "k" * 500)) for number in range(200)]
+        with full(opened):
+            await consumer.ack([first])
+            with pytest.raises(StorageUnavailable):
+                await broker.publisher().publish(many)  # rolls back the acknowledgement that went with it
+        await broker.publisher().publish([("t", message("3"))])
+        assert opened._database.read("SELECT id FROM messages") == [(2,), (203,)]
+        await opened.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_acknowledgement_alone_is_written_soon(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        opened = await open_sqlite(tmp_path / "db.sqlite", SteppedClock())
+        broker = opened.ports.broker
+        consumer = await broker.subscribe("ns", ["t"], "s", "failover")
+        await broker.publisher().publish([("t", message("1"))])
+        await consumer.ack(await consumer.receive())
+        async with asyncio.timeout(5):
+            while opened._database.read("SELECT id FROM messages"):  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
         await opened.close()
 
     asyncio.run(scenario())

@@ -101,6 +101,15 @@ def test_rewind_keeps_successes_signals_and_cancels_in_order() -> None:
     assert in_force(*events) == [1, 2, 4, 5, 8, 9]
 
 
+def test_rewind_drops_the_cancel_that_ended_the_run() -> None:
+    cancel = CancelRequested(reason="", actor="")
+    canceled = RunEnded(status="canceled")
+    assert in_force(started(), turn("a"), cancel, turn(), canceled, rewound(2)) == [1, 2, 6]
+    assert in_force(started(), cancel, turn("a"), canceled, rewound(2)) == [1, 2, 5]
+    assert in_force(started(), turn("a"), cancel, turn(), ended(), rewound(2)) == [1, 2, 3, 6]
+    assert in_force(started(), turn("a"), cancel, turn(), canceled, rewound(2), cancel) == [1, 2, 6, 7]
+
+
 def test_rewind_keeps_the_cancel_that_the_workflow_itself_asked_for() -> None:
     events = (
         started(),
@@ -166,6 +175,8 @@ EVENTS = st.lists(
         st.builds(settled, st.sampled_from("abc"), st.sampled_from(["completed", "failed", "canceled", "fired"])),
         st.just(signal()),
         st.just(ended()),
+        st.just(RunEnded(status="canceled")),
+        st.just(CancelRequested(reason="", actor="")),
         st.integers(1, 30),
     ),
     max_size=30,
@@ -181,6 +192,12 @@ def by_definition(records: list[Recorded]) -> list[int]:
         event = record.event
         commands = [command for r in kept if isinstance(r.event, TurnCommitted) for command in r.event.commands]
         if isinstance(event, TurnCommitted | RunEnded) and region:
+            continue
+        if isinstance(event, CancelRequested) and any(
+            to < record.seq < r.seq < at and isinstance(r.event, RunEnded) and r.event.status == "canceled"
+            for to, at in rewinds
+            for r in records
+        ):
             continue
         if isinstance(event, CommandSettled):
             turns_after_outcome = 0

@@ -10,22 +10,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from perdure_core.workflow_engine import decisions as d
 from perdure_core.workflow_engine.decide import decide
 from perdure_core.workflow_engine.effects import effects
-from perdure_core.workflow_engine.replies import reply
+from perdure_core.workflow_engine.replies import found_end, reply
 from perdure_core.workflow_engine.requests import workflow_task
 from perdure_core.workflow_engine.rewind import decide_rewind, resume_parent
+from perdure_core.workflow_engine.start import termination_cause
 from perdure_core.workflow_engine.state import RunState, evolve, fold
 from perdure_schemas import ids
-from perdure_schemas.common import NULL, Command, Completion, Failure, Parent, RunOptions, WaitGroup, WaitsFor
+from perdure_schemas.common import (
+    NULL,
+    Command,
+    Completion,
+    ContinueAsNew,
+    Failure,
+    Outcome,
+    Parent,
+    Payload,
+    RunOptions,
+    WaitGroup,
+    WaitsFor,
+)
 from perdure_schemas.events import Event, Recorded
 from perdure_schemas.messages import (
+    ChildOutcome,
+    ControlAction,
+    ControlRun,
     Message,
     ResumeRun,
     RunWorkflowTask,
+    SendSignal,
     StartWorkflow,
+    TaskOutcome,
+    TimerFired,
+    TimerKind,
     WorkflowMessage,
     WorkflowTaskCompleted,
     WorkflowTaskFailed,
@@ -34,7 +55,10 @@ from perdure_schemas.messages import (
 NAMESPACE = "n"
 WORKFLOW_ID = "order-1"
 NOW = 1_700_000_000_000
+INBOX = "inbox.client"
 FAILURE = Failure(name="ValueError", message="no")
+
+B = TypeVar("B")
 
 
 @dataclass(kw_only=True)
@@ -49,9 +73,14 @@ class Reaction:
     def events(self) -> list[Event]:
         return [recorded.event for recorded in self.recorded]
 
-    def sent(self, kind: type) -> list[Message]:
-        """The published messages whose body is a `kind`."""
-        return [message for _, message in self.published if isinstance(message.body, kind)]
+    def sent(self, kind: type[B]) -> list[B]:
+        """The published bodies of that kind."""
+        return [message.body for _, message in self.published if isinstance(message.body, kind)]
+
+    @property
+    def keys(self) -> set[tuple[str, str]]:
+        """(type, id) of each published message."""
+        return {(type(message.body).__name__, message.id) for _, message in self.published}
 
 
 class Case:
@@ -61,8 +90,9 @@ class Case:
         self.state = RunState(NAMESPACE, WORKFLOW_ID, 1)
         self.history: list[Recorded] = []
         self.committed = 0
-        self.runs = 0
-        self.purged = purged
+        self.past: list[tuple[frozenset[str], list[Recorded]]] = []
+        """Causes and histories of earlier runs of the workflow id."""
+        self.purged_runs: set[str] = {"r1", "r9"} if purged else set()
         self.now = NOW
         self.build: str | None = None
         self._count = 0
@@ -80,45 +110,65 @@ class Case:
             body=body,
         )
 
-    def context(self) -> d.Context:
-        return d.Context(now=self.now, committed=self.committed, build=self.build, purged=self.purged)
+    def context(self, body: WorkflowMessage) -> d.Context:
+        purged = isinstance(body, StartWorkflow) and body.run_id in self.purged_runs
+        return d.Context(now=self.now, committed=self.committed, build=self.build, purged=purged)
 
     def decide(self, message: Message) -> d.Decision:
         body = message.body
         assert isinstance(body, WorkflowMessage)
-        return decide(self.state, message, body, self.context())
+        return decide(self.state, message, body, self.context(body))
 
     def send(self, body: WorkflowMessage, *, id: str = "", at: int | None = None, hold: bool = False) -> Reaction:
         return self.deliver(self.message(body, id=id, at=at), hold=hold)
 
     def deliver(self, message: Message, *, hold: bool = False) -> Reaction:
-        """Decide the message and carry the decision out; a turn that is owed then is asked for."""
-        reaction = Reaction(decision=self.decide(message))
-        match reaction.decision:
-            case d.Record() as record:
-                self._record(record, message, reaction, hold=hold)
-            case d.Rewind():
-                self._rewind(message, reaction)
+        """Decide the message and carry the decision out; a turn that is owed then is asked for.
+
+        As in the driver, only what is recorded or held may be decided upon uncommitted events.
+        """
+        decision = self.decide(message)
+        early: list[d.Published] = []
+        if self.committed < self.state.seq and not isinstance(decision, d.Record | d.Attached | d.Later):
+            early = [*self.flush(), *self.owed()]
+            decision = self.decide(message)
+        reaction = Reaction(decision=decision, published=early)
+        match decision:
+            case d.Record():
+                self._record(decision, message, reaction, hold=hold)
+            case d.Rewind(request=request):
+                self._rewind(message, request, reaction)
             case d.AlreadyRecorded():
-                caused = [recorded for recorded in self.history if recorded.cause == message.id]
-                reaction.published += [*effects(self.state, caused), *reply(self.state, message, "ok")]
+                causes = message.id, termination_cause(message)
+                again = [published for cause in causes for published in self._reemitted(cause)]
+                reaction.published += [*again, *reply(self.state, message, "ok")]
             case d.Discard(publish=publish) | d.Serve(publish=publish):
                 reaction.published += publish
             case d.RunTurn(attempt=attempt):
                 reaction.published.append(workflow_task(self.state, self.committed, attempt=attempt))
             case d.AskWorker(query=query):
                 reaction.published.append(workflow_task(self.state, self.committed, queries=[query]))
+            case d.Purge(run_id=run_id):
+                self._purge(run_id)
+            case d.FindEnd(run_id=run_id):
+                reaction.published += found_end(message, self._earlier(run_id))
             case _:
                 pass
         return reaction
 
     def _record(self, record: d.Record, message: Message, reaction: Reaction, *, hold: bool) -> None:
+        if any(message.id in causes for causes, _ in self.past):
+            reaction.decision, reaction.published = d.AlreadyRecorded(0), self._reemitted(message.id)
+            return
         if record.begins_run:
-            self.runs += 1
-            self.state, self.history, self.committed = RunState(NAMESPACE, WORKFLOW_ID, self.runs), [], 0
-        for event in record.events:
+            reaction.published += self._reemitted(termination_cause(message))
+            if self.state.started is not None:
+                self.past.append((frozenset(self.state.causes), self.history))
+            self.state, self.history, self.committed = RunState(NAMESPACE, WORKFLOW_ID, len(self.past) + 1), [], 0
+        own = [(record.cause or message.id, event) for event in record.events]
+        for cause, event in [*own, *((carried.cause, carried.event) for carried in record.carried)]:
             at = max(self.state.at, message.at)
-            entry = Recorded(seq=self.state.seq + 1, at=at, cause=record.cause or message.id, event=event)
+            entry = Recorded(seq=self.state.seq + 1, at=at, cause=cause, event=event)
             evolve(self.state, entry)
             self.history.append(entry)
             reaction.recorded.append(entry)
@@ -133,6 +183,27 @@ class Case:
         else:
             reaction.published += self.owed()
 
+    def _reemitted(self, cause: str) -> list[d.Published]:
+        """What the commit of that message publishes again, also when an earlier run of the workflow id recorded it."""
+        state, history = self.state, self.history
+        for ordinal, (causes, past) in enumerate(self.past, 1):
+            if cause in causes:
+                state, history = fold(NAMESPACE, WORKFLOW_ID, ordinal, past), past
+        caused = [recorded for recorded in history if recorded.cause == cause]
+        return effects(state, caused) if state.started is not None else []
+
+    def _purge(self, run_id: str) -> None:
+        self.purged_runs.add(run_id)
+        if run_id == self.state.run_id:
+            self.state, self.history, self.committed = RunState(NAMESPACE, WORKFLOW_ID, len(self.past) + 1), [], 0
+
+    def _earlier(self, run_id: str) -> RunState:
+        for ordinal, (_, past) in enumerate(self.past, 1):
+            run = fold(NAMESPACE, WORKFLOW_ID, ordinal, past)
+            if run.run_id == run_id and run_id not in self.purged_runs:
+                return run
+        return RunState(NAMESPACE, WORKFLOW_ID, 0)
+
     def flush(self) -> list[d.Published]:
         """Commit what is held: its effects."""
         events = self.history[self.committed :]
@@ -142,9 +213,8 @@ class Case:
     def owed(self) -> list[d.Published]:
         return [workflow_task(self.state, self.committed)] if self.state.needs_turn() else []
 
-    def _rewind(self, message: Message, reaction: Reaction) -> None:
-        body, ended = message.body, self.state.ended
-        assert isinstance(body, ResumeRun)
+    def _rewind(self, message: Message, body: ResumeRun, reaction: Reaction) -> None:
+        ended = self.state.ended
         decision = decide_rewind(self.state, message, body, self.history)
         if isinstance(decision, d.Discard):
             reaction.decision = decision
@@ -184,11 +254,14 @@ class Case:
     def fail_turn(self, failure: Failure = FAILURE, *, attempt: int = 1) -> Reaction:
         return self.send(failed(self.asked(), failure, attempt=attempt))
 
-    def command(self, position: str, kind: str = "task", **fields: object) -> Command:
+    def known(self, position: str) -> Command:
+        """The command in force at `position`."""
+        return next(known.command for known in self.state.commands.values() if known.command.position == position)
+
+    def command(self, position: str, kind: str = "task", **fields: Any) -> Command:
         """A command at `position`, under its derived id."""
         own = ids.command_id(NAMESPACE, WORKFLOW_ID, self.state.run_id, self.state.generation, position)
-        command = {"id": own, "position": position, "kind": kind, "name": position, "args": NULL, **fields}
-        return Command(**command)  # type: ignore[arg-type]
+        return Command(**{"id": own, "position": position, "kind": kind, "name": position, "args": NULL, **fields})
 
 
 def start(
@@ -196,7 +269,7 @@ def start(
     run_id: str = "r1",
     parent: Parent | None = None,
     options: RunOptions | None = None,
-    **more: object,
+    **more: Any,
 ) -> StartWorkflow:
     return StartWorkflow(
         workflow_id=WORKFLOW_ID,
@@ -205,8 +278,8 @@ def start(
         args=NULL,
         parent=parent,
         options=options or RunOptions(),
-        reply_topic="inbox.client",
-        **more,  # type: ignore[arg-type]
+        reply_topic=INBOX,
+        **more,
     )
 
 
@@ -245,3 +318,85 @@ def failed(asked: RunWorkflowTask, failure: Failure = FAILURE, *, attempt: int =
         kind="bug",
         failure=failure,
     )
+
+
+def task_outcome(
+    case: Case,
+    command: Command,
+    outcome: Outcome = "completed",
+    *,
+    generation: int | None = None,
+    value: bytes = b"1",
+) -> TaskOutcome:
+    done = outcome == "completed"
+    return TaskOutcome(
+        workflow_id=WORKFLOW_ID,
+        run_id=case.state.run_id,
+        command_id=command.id,
+        generation=case.state.generation if generation is None else generation,
+        attempt=1,
+        outcome=outcome,
+        result=Payload("json", value) if done else None,
+        failure=None if done else FAILURE,
+    )
+
+
+def child_outcome(case: Case, command: Command, outcome: Outcome = "completed") -> ChildOutcome:
+    done = outcome == "completed"
+    return ChildOutcome(
+        workflow_id=WORKFLOW_ID,
+        run_id=case.state.run_id,
+        command_id=command.id,
+        generation=0,
+        outcome=outcome,
+        result=NULL if done else None,
+        failure=None if done else FAILURE,
+    )
+
+
+def timer_fired(case: Case, kind: TimerKind, command: Command | None = None, *, due_at: int = 0) -> TimerFired:
+    return TimerFired(
+        workflow_id=WORKFLOW_ID,
+        run_id=case.state.run_id,
+        kind=kind,
+        command_id="" if command is None else command.id,
+        generation=case.state.generation,
+        due_at=due_at,
+    )
+
+
+def signal(number: int, *, sender: str = "s", after: int = 0, run_id: str = "") -> SendSignal:
+    return SendSignal(
+        workflow_id=WORKFLOW_ID,
+        channel="c",
+        payload=Payload("json", str(number).encode()),
+        sender=sender,
+        number=number,
+        after_number=after,
+        run_id=run_id,
+        reply_topic=INBOX,
+    )
+
+
+def control(action: ControlAction, *, run_id: str = "", actor: str = "") -> ControlRun:
+    return ControlRun(workflow_id=WORKFLOW_ID, action=action, run_id=run_id, actor=actor, reply_topic=INBOX)
+
+
+def resume(**fields: Any) -> ResumeRun:
+    return ResumeRun(workflow_id=WORKFLOW_ID, reply_topic=INBOX, **fields)
+
+
+def wait_any(*commands: Command) -> WaitsFor:
+    return WaitsFor(groups=[WaitGroup(op="any", ids=[command.id for command in commands])])
+
+
+COMPLETED = Completion(status="completed", result=NULL)
+
+
+def failing(command: Command | None = None) -> Completion:
+    return Completion(status="failed", failure=FAILURE, command_id="" if command is None else command.id)
+
+
+def continuing(*unreceived: int) -> Completion:
+    following = ContinueAsNew(name="order", args=NULL, unreceived=list(unreceived))
+    return Completion(status="continued-as-new", next_run=following)

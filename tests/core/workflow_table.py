@@ -358,8 +358,9 @@ def _again(case: Case) -> Cell:
 
 
 def _described(reaction: Reaction) -> Cell:
-    answers = [m for _, m in reaction.published if isinstance(m.body, _ANSWERS)]
-    others = [(topic, m) for topic, m in reaction.published if not isinstance(m.body, _ANSWERS)]
+    published = {(topic, m.id): (topic, m) for topic, m in reaction.published}.values()  # a repetition is the same
+    answers = [m for _, m in published if isinstance(m.body, _ANSWERS)]
+    others = [(topic, m) for topic, m in published if not isinstance(m.body, _ANSWERS)]
     sign, decided = _decided(reaction)
     return sign, decided, _counted([_published(topic, m) for topic, m in others]), _counted(map(_answer, answers))
 
@@ -372,6 +373,7 @@ _DECIDED: dict[type[d.Decision], tuple[str, str]] = {
     d.RunTurn: ("t", "runs the turn again (attempt {decision.attempt})"),
     d.AskWorker: ("t", "asks a worker"),
     d.Refuse: ("×", "drops it; the turn is run again"),
+    d.FindEnd: ("a", "looks into the history of {decision.run_id}"),
     d.AwaitEnd: ("w", "answers when the run ends"),
     d.Purge: ("p", "purges {decision.run_id}"),
     d.Serve: ("a", "answers"),

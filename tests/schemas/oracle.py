@@ -12,6 +12,7 @@ from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from msgspec import Struct
 
 from perdure_schemas import schema
+from perdure_schemas.events import Recorded
 from perdure_schemas.messages import Message
 
 
@@ -33,10 +34,6 @@ def plain(value: Any) -> Any:
     return fields
 
 
-def family_of(body: type[Any]) -> schema.Family:
-    return next(family for family, bodies in schema.BODIES.items() if body in bodies)
-
-
 def envelope(message: Message) -> dict[str, Any]:
     name = type(message.body).__name__
     return {
@@ -53,9 +50,14 @@ def envelope(message: Message) -> dict[str, Any]:
     }
 
 
+def readable(value: Message | Recorded) -> Any:
+    """As golden files show it."""
+    return msgspec.to_builtins(envelope(value) if isinstance(value, Message) else plain(value))
+
+
 def write(message: Message) -> bytes:
     stream = BytesIO()
-    schemaless_writer(stream, parsed(family_of(type(message.body))), envelope(message))
+    schemaless_writer(stream, parsed(schema.family(type(message.body))), envelope(message))
     return stream.getvalue()
 
 

@@ -7,7 +7,7 @@ library writes and reads them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,14 +17,13 @@ from perdure_schemas.coders import Coders, check_end
 from perdure_schemas.events import Recorded
 from perdure_schemas.messages import Body, DispatchTask, Message, RunChanged, ScheduleTimer, TaskChanged
 from perdure_schemas.primitives import CodecError as CodecError
-from perdure_schemas.primitives import integer, text
+from perdure_schemas.primitives import integer, read_integer, text
 
 _VERSION = integer(schema.VERSION)
+_READABLE = {schema.VERSION, *schema.RELEASES.values()}
 
 _EVENTS_ENCODER = msgspec.msgpack.Encoder()
 _EVENTS_DECODER = msgspec.msgpack.Decoder(list[Recorded])
-
-_CODERS = Coders(schema.record, schema.VERSION)
 
 _T = TypeVar("_T")
 
@@ -35,8 +34,8 @@ def encode(message: Message) -> bytes:
         CodecError: a value does not fit its type: an integer over 64 bits, a lone surrogate, an unknown symbol.
     """
     kind = type(message.body)
-    write = _WRITERS.get(kind) or _message(kind)[0]
     try:
+        write = _WRITERS.get(kind) or _writer(kind)
         return write(message)
     except CodecError:
         raise
@@ -50,9 +49,7 @@ def decode(data: bytes) -> Message:
         CodecError: whatever else than a message of this version and of a known type.
     """
     try:
-        read = _READERS.get(data[1 : 2 + (data[1] >> 1)])
-        if read is None or data[:1] != _VERSION:
-            read = _message(_BODIES[_type_name(data)])[1]
+        read = _READERS.get(data[: 2 + (data[1] >> 1)]) or _reader(data)
         return read(data)
     except Exception as error:
         raise _refusal(error) from error
@@ -121,68 +118,80 @@ def decode_task(data: bytes) -> DispatchTask:
 
 # --- messages ------------------------------------------------------------------------------------
 
-_BODIES: dict[bytes, type[Body]] = {
-    body.__name__.encode(): body for bodies in schema.BODIES.values() for body in bodies
-}
+_BODIES: dict[str, type[Body]] = {body.__name__: body for bodies in schema.BODIES.values() for body in bodies}
 _WRITERS: dict[type[Any], Callable[[Message], bytes]] = {}
 _READERS: dict[bytes, Callable[[bytes], Message]] = {}
-"""By size and name of the type. Filled when it is first seen: to compile them all would slow every start."""
+"""By the first bytes: version, size and name of the type.
+
+Both are filled when a type is first seen: to compile them all would slow every start."""
 
 
-def _type_name(data: bytes) -> bytes:
-    """The name after the version; both are short enough for one byte of length each."""
-    if data[:1] != _VERSION:
-        raise CodecError(f"not version {schema.VERSION} of the contract")
-    name = data[2 : 2 + (data[1] >> 1)]
+def _writer(body: type[Any]) -> Callable[[Message], bytes]:
+    if body.__name__ not in _BODIES:
+        raise CodecError(f"{body.__name__} is no message")
+    write, _ = _coders(schema.VERSION).of_message(body.__name__, schema.family(body))
+    _WRITERS[body] = write
+    return write
+
+
+def _reader(data: bytes) -> Callable[[bytes], Message]:
+    version, name = _begin(data)
+    _, read = _coders(version).of_message(name, schema.family(_BODIES[name]))
+    _READERS[integer(version) + text(name)] = read
+    return read
+
+
+def _begin(data: bytes) -> tuple[int, str]:
+    """The version and the type; each is short enough for one byte of size."""
+    version = _read_version(data)
+    name = data[2 : 2 + (data[1] >> 1)].decode()
     if name not in _BODIES:
-        raise CodecError(f"unknown type {name.decode('utf-8', 'backslashreplace')!r}")
-    return name
+        raise CodecError(f"unknown type {name!r}")
+    return version, name
 
 
-def _message(body: type[Any]) -> tuple[Callable[[Message], bytes], Callable[[bytes], Message]]:
-    for family, bodies in schema.BODIES.items():
-        if body in bodies:
-            made = _CODERS.of_message(body.__name__, family)
-            _WRITERS[body], _READERS[text(body.__name__)] = made
-            return made
-    raise CodecError(f"{body.__name__} is no message")
+def _read_version(data: bytes) -> int:
+    version, _ = read_integer(data, 0)
+    if version not in _READABLE:
+        raise CodecError(f"version {version} of the contract, which this release does not read")
+    return version
+
+
+@cache
+def _coders(version: int) -> Coders:
+    """Of the schemas that this version was written with, today's or older."""
+    return Coders(partial(schema.record, release=schema.release_of(version)), version)
 
 
 # --- what stores keep ----------------------------------------------------------------------------
 
 
 def _decode_events(data: bytes) -> list[Recorded]:
-    if data[:1] != _VERSION:
-        raise CodecError(f"not version {schema.VERSION} of the contract")
+    _read_version(data)
     return _EVENTS_DECODER.decode(memoryview(data)[1:])
 
 
 def _encode_record(value: Any) -> bytes:
-    begin, write, _ = _record(type(value).__name__)
-    return begin + write(value)
+    name = type(value).__name__
+    write, _ = _coders(schema.VERSION).of_record(name)
+    return _VERSION + text(name) + write(value)
 
 
 def _decode_change(data: bytes) -> RunChanged | TaskChanged:
-    if _type_name(data) == b"TaskChanged":
+    if _begin(data)[1] == TaskChanged.__name__:
         return _decode_record(data, TaskChanged)
     return _decode_record(data, RunChanged)
 
 
 def _decode_record(data: bytes, kind: type[_T]) -> _T:
-    name = _type_name(data).decode()
+    version, name = _begin(data)
     if name != kind.__name__:
         raise CodecError(f"a {name} where a {kind.__name__} is expected")
-    begin, _, read = _record(name)
+    _, read = _coders(version).of_record(name)
     value: _T
-    value, at = read(data, data.decode("latin-1"), len(begin))
+    value, at = read(data, data.decode("latin-1"), len(integer(version) + text(name)))
     check_end(data, at, name)
     return value
-
-
-@cache
-def _record(name: str) -> tuple[bytes, Callable[[Any], bytes], Callable[[bytes, str, int], tuple[Any, int]]]:
-    write, read = _CODERS.of_record(name)
-    return _VERSION + text(name), write, read
 
 
 def _guarded(decoder: Callable[[bytes], _T], data: bytes) -> _T:

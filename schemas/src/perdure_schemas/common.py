@@ -115,6 +115,14 @@ class WorkflowRef(Struct, frozen=True, gc=False):
     name: str
 
 
+class SenderNumber(Struct, frozen=True, gc=False):
+    """How far a sender has come with its signals to a workflow id."""
+
+    sender: str
+    number: int
+    """Of its last signal that was recorded."""
+
+
 class WaitGroup(Struct, frozen=True):
     """Part of what a run waits for; a `WaitsFor` is satisfied as soon as one of its groups is."""
 

@@ -14,6 +14,7 @@ from perdure_schemas.common import (
     Parent,
     Payload,
     RunOptions,
+    SenderNumber,
     WaitsFor,
 )
 
@@ -37,6 +38,9 @@ class Started(Struct, frozen=True, kw_only=True, tag=True):
     reply_topic: str = ""
     """Where the run's end is told, beside the parent; empty: nowhere."""
     first_run_id: str = ""
+    """The first run of the chain of continue-as-new; its own id where it is the first."""
+    senders: list[SenderNumber] = []
+    """Who sent signals to earlier runs of the workflow id: a sender's numbers count on over its runs."""
 
 
 class TurnCommitted(Struct, frozen=True, kw_only=True, tag=True):

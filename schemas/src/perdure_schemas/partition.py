@@ -1,4 +1,7 @@
-"""Which partition of a topic a key belongs to: one rule, the same in every language."""
+"""Which partition of a topic a key belongs to: one rule, the same in every language.
+
+`schemas/vectors/partition.json` holds keys with their partitions, for any language to check itself.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,10 @@ Schema: TypeAlias = Any
 """A schema as JSON has it: a name, a list (union) or an object."""
 
 VERSION = 1
-"""`v` of what this release writes. Schemas of one version differ at most by message types added to an envelope."""
+"""`v` of what this code writes: it names the exact schemas, without which Avro cannot be read. One `v` has one set of
+records; only the envelopes of a `v` may get more members, at their end."""
+RELEASES = {"0.1": 1}
+"""The `v` of each release, oldest first. Its schemas lie in `avro/released/`, never to be changed."""
 NAMESPACE = "perdure"
 
 Family = Literal["workflow-engine", "task-engine", "worker", "timers", "events"]
@@ -46,9 +49,9 @@ def folder() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "avro"
 
 
-def compose(root: Schema) -> Schema:
+def compose(root: Schema, release: str | None = None) -> Schema:
     """`root` with every record it names written out where it is first used: complete in itself."""
-    return _inline(root, set())
+    return _inline(root, release, set())
 
 
 def envelope_schema(family: Family) -> dict[str, Any]:
@@ -58,15 +61,40 @@ def envelope_schema(family: Family) -> dict[str, Any]:
 
 
 @cache
-def record(name: str) -> dict[str, Any]:
-    """The file of one record as it is written: other records by name."""
-    parsed: dict[str, Any] = json.loads(_files()[name].read_text("utf-8"))
+def record(name: str, release: str | None = None) -> dict[str, Any]:
+    """The file of one record as it is written, today or in a release: other records by name."""
+    parsed: dict[str, Any] = json.loads(_files(release)[name].read_text("utf-8"))
     return parsed
 
 
 @cache
-def _files() -> dict[str, Path]:
-    return {path.stem: path for path in folder().glob("*/*.avsc")}
+def _files(release: str | None) -> dict[str, Path]:
+    pattern = "*/*.avsc" if release is None else f"released/{release}/*.avsc"
+    return {path.stem: path for path in folder().glob(pattern)}
+
+
+def release_of(version: int) -> str | None:
+    """Whose schemas read a `v`: the last release that wrote it; `None`: today's.
+
+    Raises:
+        KeyError: none of them.
+    """
+    if version == VERSION:
+        return None
+    known = {v: release for release, v in RELEASES.items()}
+    return known[version]
+
+
+def family(body: type[Any]) -> Family:
+    """The family a message type belongs to.
+
+    Raises:
+        KeyError: it is no message.
+    """
+    for each, bodies in BODIES.items():
+        if body in bodies:
+            return each
+    raise KeyError(body.__name__)
 
 
 def envelope_fields(family: Family) -> list[dict[str, Any]]:
@@ -84,19 +112,19 @@ def member_type(field: dict[str, Any]) -> str | None:
             return None
 
 
-def _inline(schema: Schema, seen: set[str]) -> Schema:
+def _inline(schema: Schema, release: str | None, seen: set[str]) -> Schema:
     if isinstance(schema, str):
         if schema in _PRIMITIVES:
             return schema
         if schema in seen:
             return f"{NAMESPACE}.{schema}"
-        return _inline(record(schema), seen)
+        return _inline(record(schema, release), release, seen)
     if isinstance(schema, list):
-        return [_inline(branch, seen) for branch in schema]
+        return [_inline(branch, release, seen) for branch in schema]
     if schema["type"] == "array":
-        return {**schema, "items": _inline(schema["items"], seen)}
+        return {**schema, "items": _inline(schema["items"], release, seen)}
     if schema["type"] != "record":
         return schema
     seen.add(schema["name"])
-    fields = [{**field, "type": _inline(field["type"], seen)} for field in schema["fields"]]
+    fields = [{**field, "type": _inline(field["type"], release, seen)} for field in schema["fields"]]
     return {**schema, "fields": fields}

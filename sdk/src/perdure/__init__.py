@@ -119,7 +119,9 @@ _MODULES: dict[str, str] = {
 """The public names, by module."""
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 
-__all__ = tuple(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
+_AT_ONCE = "Task Workflow method query service service_stub task update workflow workflow_of"
+
+__all__ = tuple(f"{_AT_ONCE} {' '.join(_HOME)}".split())  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
@@ -132,4 +134,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(_HOME)
+    return sorted(__all__)

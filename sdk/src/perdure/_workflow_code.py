@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
+from perdure.errors import InvalidArguments, SerializationError
 from perdure.failures import failure_from_exception
 from perdure_schemas.common import Failure, Payload
 
@@ -27,7 +29,10 @@ class Code:
         return self._target() if isinstance(self._target, type) else None
 
     def main(self, instance: Any, args: Payload) -> Coroutine[Any, Any, Any]:
-        values = self._signature.decode(args)
+        try:
+            values = self._signature.decode(args)
+        except SerializationError as error:
+            return _refuse(error)
         coroutine: Coroutine[Any, Any, Any] = self._signature.call(
             self._target if instance is None else instance.run, values
         )
@@ -52,6 +57,13 @@ class Code:
 
     def failure(self, exc: BaseException) -> Failure:
         return failure_from_exception(exc)
+
+
+async def _refuse(error: SerializationError) -> None:
+    """Nobody can mend what a run was started with. But if it began well, the new code is what does not fit: stuck."""
+    if getattr(asyncio.get_running_loop(), "replaying", False):
+        raise error
+    raise InvalidArguments(str(error)) from error
 
 
 def _handler(handlers: Mapping[str, Handler], name: str, problem: str) -> Handler:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, Self, TypeA
 from perdure import convert
 from perdure._client import answers
 from perdure._client.backend import Backend
-from perdure._client.requests import Requests
+from perdure._client.requests import Question, Requests
 from perdure._client.signals import Signals
 from perdure._duration import Duration
 from perdure._ids import IdSource
@@ -115,6 +115,10 @@ class Client:
         if self._requests is None or self._signals is None:
             raise PerdureError("the client is not open: use it inside `async with client:`")
         return self._requests, self._signals
+
+    def waiting(self) -> list[Question]:
+        """Calls under way that have no answer yet: for test environments."""
+        return [] if self._requests is None else self._requests.waiting()
 
     @property
     def sync(self) -> SyncClient:

@@ -20,6 +20,10 @@ class WorkflowError(PerdureError):
     """Raise it (or a subclass) in a workflow to end the run `failed`."""
 
 
+class InvalidArguments(WorkflowError):
+    """The run was started with arguments that its workflow does not take. Start another with the right ones."""
+
+
 class CommandFailed(WorkflowError):
     """A task or child did not complete. `failure` says why; `id` and `name` say which."""
 
@@ -143,6 +147,10 @@ class DefinitionError(PerdureError):
 
 class SerializationError(PerdureError):
     """A value cannot be turned into JSON and back by its type hints. The message names the parameter."""
+
+
+class UnknownName(PerdureError):
+    """No worker of this client has the workflow or task. Give it to `Client.embedded`, or mend the name."""
 
 
 class PayloadTooLarge(PerdureError):

@@ -131,7 +131,7 @@ class Signature:
         try:
             bound = self._given.bind(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"{self.name}{self._given}: {error}") from None
+            raise TypeError(f"{self!r}: {error}") from None
         bound.apply_defaults()
         return tuple(bound.arguments[name] for name in self.names)
 
@@ -219,7 +219,21 @@ class Signature:
         return convert.encode(value, self._result, f"the result of {self.name}")
 
     def __repr__(self) -> str:
-        return f"{self.name}{self._given}"
+        """As its author wrote it."""
+        written = [_written(each) for each in self._given.parameters.values()]
+        if self._keyword_from < len(written):
+            written.insert(self._keyword_from, "*")
+        return f"{self.name}({', '.join(written)})"
+
+
+def _written(parameter: inspect.Parameter) -> str:
+    hint, default = parameter.annotation, parameter.default
+    text = parameter.name
+    if hint is not _MISSING:
+        text += f": {hint if isinstance(hint, str) else convert.describe(hint)}"
+    if default is not _MISSING:
+        text += f" = {default!r}" if hint is not _MISSING else f"={default!r}"
+    return text
 
 
 def location(fn: Callable[..., Any] | type) -> str:

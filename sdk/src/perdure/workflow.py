@@ -176,6 +176,13 @@ class Workflow(Generic[P, R]):
         changed.__dict__.update({key: value for key, value in given.items() if value is not None})
         return changed
 
+    def run_by(self, fn: Callable[..., Coroutine[Any, Any, Any]]) -> Workflow[..., Any]:
+        """The same contract run by another function: how a test stands in for a child."""
+        changed: Workflow[..., Any] = copy.copy(self)
+        changed.__dict__.pop("code", None)
+        changed.target, changed.queries, changed.updates = fn, {}, {}
+        return changed
+
     @functools.cached_property
     def code(self) -> Code:
         """What the replay loop runs."""

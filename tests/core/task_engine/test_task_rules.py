@@ -128,6 +128,13 @@ def test_rule_25_a_timer_without_record_makes_one_as_the_history_says() -> None:
     assert not saved(None, timer, "t", at=9_000, authority=SETTLED).record.open
 
 
+def test_rule_25_the_timer_of_a_retry_without_record_dispatches_it() -> None:
+    """Who failed the attempt before published the timer, and slept before it saved the record."""
+    retry = saved(None, fired(9_000, 2, of=task(options=TWICE)), "t", at=9_000)
+    assert [run.attempt for run in published(retry, RunTask)] == [2]
+    assert isinstance(step(retry.record, outcome("failed", of=task(options=TWICE)), "f"), Discard)
+
+
 def test_rule_25_a_timer_of_a_newer_dispatch_makes_its_record_in_the_place_of_the_old() -> None:
     old = saved(None, outcome("failed", of=task()), "f").record
     newer = saved(old, fired(9_000, of=task(1)), "t", at=9_000)

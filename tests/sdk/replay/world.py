@@ -30,6 +30,7 @@ STARTED_AT = 1_700_000_000_000
 FAILS_FROM = 1_000
 """A task whose first argument is at least this fails; others return their first argument."""
 
+EVENTS_MAX = 2_000
 NEAR_MS = 25_000
 """A timer due so soon may fire before anything else happens; a later one only when nothing else can."""
 
@@ -40,6 +41,10 @@ def json(value: Any) -> Payload:
 
 def started(*args: Any) -> Event:
     return Started(run_id="run-1", name="shape", args=json(args), options=RunOptions())
+
+
+def recorded(seq: int, event: Event) -> Recorded:
+    return Recorded(seq=seq, at=STARTED_AT + seq, cause="", event=event)
 
 
 def instance_of(workflow: Any, *, run_id: str = "run-1", generation: int = 0) -> Instance:
@@ -194,6 +199,7 @@ def play(workflow: Any, seed: int = 0, *, args: Sequence[Any] = (), **world: Any
     transcript, turns = Transcript(), []
     event: Event | None = started(*args)
     while event is not None:
+        assert len(events) < EVENTS_MAX, "this run never ends"
         events.append(Recorded(seq=len(events) + 1, at=around.at, cause="", event=event))
         turn = live.turn(events[-1:], base=events[-1].seq, generation=0)
         transcript.add(turn)

@@ -49,7 +49,7 @@ async def test_a_process_runs_an_app_from_a_file_and_drains_on_sigterm() -> None
         server = await serve(engine.ports, socket)
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONHASHSEED"}
         environment["PYTHONPATH"] = os.pathsep.join(part for part in sys.path if part)
-        arguments = ["-m", "perdure._worker", "--socket", str(socket), "--app", str(app), "--build", "b7"]
+        arguments = ["-m", "perdure._worker", str(app), "--socket", str(socket), "--build", "b7"]
         child = await asyncio.create_subprocess_exec(sys.executable, *arguments, env=environment)
         try:
             hello = await engine.next(WorkerHello, timeout=20)
@@ -81,7 +81,7 @@ async def test_an_attempt_of_a_killed_worker_is_delivered_again_and_announced() 
         app.write_text(APP)
         server = await serve(engine.ports, socket)
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
-        arguments = ["-m", "perdure._worker", "--socket", str(socket), "--app", str(app)]
+        arguments = ["-m", "perdure._worker", str(app), "--socket", str(socket)]
         children = [await asyncio.create_subprocess_exec(sys.executable, *arguments, env=environment)]
         try:
             await engine.next(WorkerHello, timeout=20)

@@ -145,6 +145,11 @@ class Requests:
             if not waiting:
                 del self._open[key]
 
+    def waiting(self) -> list[Question]:
+        """Those without an answer yet."""
+        found = {id(question): question for questions in self._open.values() for question in questions}
+        return [question for question in found.values() if not question.answer.done()]
+
     def deliver(self, message: Message) -> None:
         """An answer has come. One that nobody waits for is dropped."""
         answer = _answer(message.body)

@@ -30,12 +30,15 @@ def close_all(loop: ReplayLoop) -> None:
         if waiter is not None and not isinstance(waiter, Branch):
             waiter.cancel()
         _close(branch)
+        for callback, _ in compat.callbacks(branch):
+            branch.remove_done_callback(callback)  # as above: of task and group
         compat.silence(branch)
     for branch in loop.failed:
         compat.silence(branch)
     loop.branches.clear()
     loop.failed.clear()
     loop.pending.clear()
+    loop.mailboxes.clear()
     loop.generators.clear()
     loop.ready.clear()
     loop.waits.close()

@@ -19,13 +19,14 @@ class Ready(asyncio.Handle):
     def __init__(
         self, callback: Callable[..., Any], args: tuple[Any, ...], context: contextvars.Context | None
     ) -> None:
-        self._callback = callback
+        self._callback: Any = callback
         self._args = args
         self._context = context if context is not None else contextvars.copy_context()
         self._cancelled = False
 
     def cancel(self) -> None:
         self._cancelled = True
+        self._callback, self._args = None, ()  # who is called back often holds this very handle
 
     def cancelled(self) -> bool:
         return self._cancelled
@@ -61,4 +62,4 @@ class Timer(Ready):
         if loop is not None and self.id in loop.pending and not loop.evicting:
             loop.issue_cancel(self.position, self.id, "")
             loop.waits.remove(self.id)
-        self._cancelled = True
+        super().cancel()

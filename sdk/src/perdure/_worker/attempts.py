@@ -12,6 +12,7 @@ from perdure._worker.execution import Attempt, Ended
 from perdure._worker.handover import Handover
 from perdure._worker.heartbeats import Heartbeats
 from perdure._worker.inlet import Inlet
+from perdure._worker.notices import tell_failed
 from perdure._worker.outbox import Answer, Outbox, Step
 from perdure.context import TaskContext
 from perdure.task import Mode, Task
@@ -172,6 +173,8 @@ class Attempts:
         for attempt, how in ended:
             if self._running.get(attempt.run.attempt_id) is attempt:
                 del self._running[attempt.run.attempt_id]
+            if how.failure is not None and not how.canceled:
+                tell_failed(attempt.run, how.failure)
             if attempt.answered:
                 self.abandoned -= 1
             else:

@@ -13,6 +13,7 @@ from perdure._worker.answers import Answers
 from perdure._worker.attempts import Attempts
 from perdure._worker.inlet import Inlet
 from perdure._worker.live import CACHE_BYTES, LiveInstances
+from perdure._worker.notices import Lacking
 from perdure._worker.outbox import Answer, Outbox
 from perdure._worker.turn_flow import TurnFlow
 from perdure._worker.turns import TurnDesk
@@ -59,7 +60,8 @@ class Session:
         self._answers = Answers(namespace=setup.namespace, worker=setup.worker, clock=setup.clock, ids=setup.ids)
         self._attempts = Attempts(setup.registry.tasks, self._outbox, self._answers, slots=setup.slots)
         self._codes: Mapping[str, WorkflowCode] = {n: found.code for n, found in setup.registry.workflows.items()}
-        self._turns = TurnFlow(self._outbox, self._answers, self._make_desk())
+        lacking = Lacking(setup.registry.tasks, setup.registry.workflows)
+        self._turns = TurnFlow(self._outbox, self._answers, self._make_desk(), lacking)
         self._user_side: UserSide | None = None
         self._inlets: list[Inlet] = []
         self._receivers: list[asyncio.Task[None]] = []

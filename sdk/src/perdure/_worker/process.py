@@ -1,17 +1,49 @@
-"""A worker as a process of its own, as containers start it."""
+"""A worker as a process of its own: of a container, or the child of `perdure dev`."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
+import threading
+import traceback
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+import msgspec
+
+from perdure import _app
+from perdure._worker.logs import log_to_stderr
+from perdure._worker.sources import Sources
+from perdure._worker.supervision import EXIT_RELOAD, Ready
+from perdure.errors import DefinitionError
+from perdure.registry import Registry
 from perdure.worker import Worker
+from perdure_runtime.adapters.socket import connect
 
 HASH_SEED = "0"
 """Sets of strings then iterate alike in every worker process, and so in every replay."""
+END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_OWN = str(Path(__file__).resolve().parents[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the process is told on its command line."""
+
+    app: str
+    socket: Path
+    namespace: str
+    build: str
+    slots: int
+    grace_seconds: float
+    ready_fd: int | None
+    """Where to write a Ready."""
+    supervised: bool
+    """End when the standard input does, and with EXIT_RELOAD once a source file has changed."""
 
 
 def pin_hash_seed(arguments: Sequence[str]) -> None:
@@ -21,13 +53,103 @@ def pin_hash_seed(arguments: Sequence[str]) -> None:
         os.execv(sys.executable, [sys.executable, *arguments])
 
 
+def main(options: Options) -> int:
+    """Run the worker to its end; its exit code."""
+    if options.supervised:
+        threading.Thread(target=_end_with_parent, daemon=True, name="parent watch").start()
+    sources = Sources(options.app)
+    try:
+        registry = Registry([_app.load(options.app)])
+    except (Exception, SystemExit) as error:
+        _tell(error)
+        if not options.supervised:
+            return 1
+        sys.stderr.write("the worker waits for a change of the source\n")
+        sys.stderr.flush()
+        sources.add_culprits(error)
+        sources.wait_for_change()
+        return EXIT_RELOAD
+    log_to_stderr()
+    return asyncio.run(_serve(registry, options, sources))
+
+
+def _end_with_parent() -> None:
+    while os.read(sys.stdin.fileno(), 4096):  # not sys.stdin.read(): its lock would be held when the interpreter ends
+        pass
+    os._exit(1)
+
+
+def _tell(error: BaseException) -> None:
+    """The user's part of the traceback: how their file came to be imported is no news to them."""
+    if isinstance(error, (_app.AppNotFound, DefinitionError)):
+        sys.stderr.write(f"error: {error}\n")
+        return
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith((_OWN, "<frozen importlib")):
+        trace = trace.tb_next
+    traceback.print_exception(type(error), error, trace)
+
+
+async def _serve(registry: Registry, options: Options, sources: Sources) -> int:
+    engine = await connect(options.socket)
+    try:
+        worker = Worker(
+            engine.broker,
+            registry,
+            namespace=options.namespace,
+            build=options.build,
+            slots=options.slots,
+            grace_seconds=options.grace_seconds,
+        )
+        running = asyncio.create_task(run_until_signal(worker), name="worker")
+        reloading = asyncio.Event()
+        await _once_ready(worker, running)
+        if worker.ready.is_set():
+            _announce(registry, options)
+            if options.supervised:
+                _drain_on_change(worker, sources, reloading)
+        await running
+        return EXIT_RELOAD if reloading.is_set() else 0
+    finally:
+        await engine.close()
+
+
 async def run_until_signal(worker: Worker) -> None:
     """Run it; SIGTERM and SIGINT drain it."""
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in END_SIGNALS:
         loop.add_signal_handler(number, worker.drain)
     try:
         await worker.run()
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in END_SIGNALS:
             loop.remove_signal_handler(number)
+
+
+async def _once_ready(worker: Worker, running: asyncio.Task[None]) -> None:
+    """Returns early if it ends before it is ready."""
+    ready = asyncio.create_task(worker.ready.wait(), name="ready")
+    await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
+    ready.cancel()
+
+
+def _announce(registry: Registry, options: Options) -> None:
+    if options.ready_fd is not None:
+        told = msgspec.json.encode(Ready(sorted(registry.workflows), sorted(registry.tasks)))
+        with os.fdopen(options.ready_fd, "wb") as pipe:
+            pipe.write(told)
+
+
+def _drain_on_change(worker: Worker, sources: Sources, reloading: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+
+    def reload() -> None:
+        reloading.set()
+        worker.drain()
+
+    def watch() -> None:
+        sources.wait_for_change()
+        with contextlib.suppress(RuntimeError):  # the worker has ended meanwhile
+            loop.call_soon_threadsafe(reload)
+
+    threading.Thread(target=watch, daemon=True, name="source watch").start()

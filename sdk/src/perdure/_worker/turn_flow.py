@@ -8,6 +8,7 @@ from perdure._worker.answers import Answers
 from perdure._worker.attempts import DEATHS_MAX
 from perdure._worker.histories import Histories
 from perdure._worker.inlet import Inlet
+from perdure._worker.notices import Lacking, tell_stuck
 from perdure._worker.outbox import Answer, Outbox, Step
 from perdure._worker.turn_thread import TurnRunner
 from perdure._worker.turns import NeedsHistory, TurnAnswer, TurnDesk, TurnJob, TurnResult
@@ -20,11 +21,12 @@ from perdure_schemas.messages import QueryResult, RunWorkflowTask
 class TurnFlow:
     """Every turn gets an answer: only the engine may judge that one is out of date."""
 
-    def __init__(self, outbox: Outbox, answers: Answers, desk: TurnDesk) -> None:
-        """`desk` makes the answers of turns that are not run."""
+    def __init__(self, outbox: Outbox, answers: Answers, desk: TurnDesk, lacking: Lacking) -> None:
+        """`desk` makes the answers of turns that are not run; `lacking` looks at what is called."""
         self._outbox = outbox
         self._answers = answers
         self._desk = desk
+        self._lacking = lacking
         self.runner: TurnRunner | None = None
         self.inlet: Inlet | None = None
         self.open = 0
@@ -93,6 +95,10 @@ class TurnFlow:
         self.open -= 1
         if not job.task.queries:
             self._deciding.pop(job.task.workflow_task_id, None)
+        if answer.completed is not None:
+            self._lacking.look(answer.completed.commands, job.task.name)
+        elif answer.failed is not None:
+            tell_stuck(job.task, answer.failed)
 
         def too_large(problem: str) -> Sequence[Step]:
             return self._steps(

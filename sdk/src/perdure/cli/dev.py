@@ -15,9 +15,11 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from perdure._worker.supervision import Ready
+from perdure.cli import declared
 from perdure.cli import session as cli
 from perdure.cli.locations import DATABASE, socket_path
-from perdure.cli.output import Format, print_json, stdout
+from perdure.cli.output import ExitCode, Format, Problem, print_json, stdout
 from perdure.cli.supervisor import Notice, Supervisor
 from perdure_runtime.adapters.socket import serve
 from perdure_runtime.adapters.sqlite import open_sqlite
@@ -26,6 +28,8 @@ from perdure_runtime.embedded import Embedded
 from perdure_runtime.ports import Ports
 
 EXIT_INTERRUPTED = 130
+GRACE_SECONDS = 5.0
+"""For the attempts under way at a reload or Ctrl-C: a person waits for it. Longer ones are delivered again."""
 
 
 @asynccontextmanager
@@ -49,9 +53,9 @@ async def engine(database: Path, namespace: str) -> AsyncIterator[tuple[Embedded
 
 
 def worker_command(app: str, database: Path, namespace: str) -> list[str]:
-    """Arguments after `python` of a worker of this app on this engine."""
+    """Arguments after `python` of a worker of this app on this engine. It ends when its stdin does."""
     where = ["--socket", str(socket_path(database)), "--namespace", namespace]
-    return ["-m", "perdure.cli.worker_process", app, *where]
+    return ["-m", "perdure._worker", app, *where, "--grace", str(GRACE_SECONDS), "--supervised"]
 
 
 class Announcer:
@@ -66,8 +70,8 @@ class Announcer:
     def ready(self) -> None:
         seconds = time.perf_counter() - self._started
         self._tell(
-            f"[bold]perdure dev[/] {escape(self._app)}: ready in {seconds:.2f} s on {escape(str(self._database))}; "
-            "Ctrl-C ends it, twice at once.   [dim]perdure list[/]",
+            f"[bold]perdure dev[/] {escape(self._app)}   [dim]engine ready in {seconds:.2f} s on "
+            f"{escape(str(self._database))}; Ctrl-C ends it[/]",
             event="ready",
             pid=os.getpid(),
             database=str(self._database),
@@ -76,13 +80,24 @@ class Announcer:
         )
 
     def worker(self, notice: Notice) -> None:
+        if notice.ready is not None:
+            declared.write(self._database, self._app, notice.ready)
         code = f" (exit code {notice.code})" if notice.event == "exited" else ""
         colour = {"ready": "green", "exited": "red"}.get(notice.event, "dim")
         self._tell(
-            f"[{colour}]worker {notice.event}[/] [dim]process {notice.pid}{code}[/]",
+            f"[{colour}]worker {notice.event}[/]   [dim]process {notice.pid}{code}[/]{_names(notice.ready)}",
             event=f"worker-{notice.event}",
             pid=notice.pid,
             code=notice.code,
+            workflows=notice.ready.workflows if notice.ready else None,
+            tasks=notice.ready.tasks if notice.ready else None,
+        )
+
+    def stopping(self) -> None:
+        self._tell(
+            f"stopping: tasks under way have {GRACE_SECONDS:.0f} s, what they do not end is done later; "
+            "Ctrl-C again stops at once",
+            event="stopping",
         )
 
     def _tell(self, sentence: str, **facts: Any) -> None:
@@ -90,6 +105,22 @@ class Announcer:
             stdout().print(sentence)
         else:
             print_json({key: value for key, value in facts.items() if value is not None}, Format.jsonl)
+
+
+def _names(ready: Ready | None) -> str:
+    """What can be started, and how."""
+    if ready is None:
+        return ""
+    if not ready.workflows and not ready.tasks:
+        return "\n  [yellow]the app declares no workflow and no task: put @workflow or @task above a function[/]"
+    lines = [f"\n  {kind:9}  {escape(', '.join(names))}" for kind, names in _kinds(ready) if names]
+    if ready.workflows:
+        lines.append(f"\n  [dim]try:       perdure start {escape(ready.workflows[0])} …   perdure list[/]")
+    return "".join(lines)
+
+
+def _kinds(ready: Ready) -> list[tuple[str, list[str]]]:
+    return [("workflows", ready.workflows), ("tasks", ready.tasks)]
 
 
 def dev(
@@ -102,11 +133,17 @@ def dev(
 ) -> None:
     """Run an engine and a worker for APP here. Runs survive restarts; the worker reloads when a file changes."""
     announcer = Announcer(app, database, time.perf_counter())
+    if app.endswith(".py") and not Path(app).is_file():
+        raise Problem(f"there is no file {app!r}", hint="perdure dev examples/hello.py", code=ExitCode.usage)
 
     async def serve() -> None:
         async with engine(database, namespace) as (embedded, _):
+            declared.remove(database)
             supervisor = Supervisor(worker_command(app, database, namespace), announcer.worker)
-            await _until_stopped(embedded, supervisor, announcer)
+            try:
+                await _until_stopped(embedded, supervisor, announcer)
+            finally:
+                declared.remove(database)
 
     cli.run(serve)
 
@@ -120,6 +157,7 @@ async def _until_stopped(embedded: Embedded, supervisor: Supervisor, announcer: 
             supervisor.kill()
             os._exit(EXIT_INTERRUPTED)
         stopped.set()
+        announcer.stopping()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,4 +1,4 @@
-"""Where a development engine lives: its database, and the socket that stands for it."""
+"""Where a development engine lives: its database, the socket that stands for it, and what its worker declares."""
 
 from __future__ import annotations
 
@@ -18,3 +18,8 @@ def socket_path(database: Path) -> Path:
         return beside
     name = hashlib.blake2b(str(beside).encode(), digest_size=8).hexdigest()
     return Path(tempfile.gettempdir()) / f"perdure-{name}.sock"
+
+
+def declared_path(database: Path) -> Path:
+    """Beside the database, while a `perdure dev` runs on it."""
+    return database.resolve().with_suffix(".app.json")

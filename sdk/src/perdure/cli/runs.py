@@ -11,9 +11,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from perdure.cli import apps, timeline
+from perdure import _app
+from perdure.cli import declared as declarations
 from perdure.cli import session as cli
-from perdure.cli.output import ExitCode, Problem, plain_table, print_one, print_rows, print_value, status_markup
+from perdure.cli import timeline, waiting
+from perdure.cli.output import plain_table, print_one, print_rows, print_value, status_markup
 from perdure_runtime.ports import RunFilter
 from perdure_schemas.common import ConflictPolicy
 from perdure_schemas.events import Recorded
@@ -45,13 +47,14 @@ def run(
     values = _values(args)
 
     async def work() -> object:
-        registry = Registry([module := apps.load(app)])
+        registry = Registry([module := _app.load(app)])
         definition = registry.workflows.get(workflow)
         if definition is None:
-            known = ", ".join(sorted(registry.workflows)) or "none"
-            raise Problem(f"{app} has no workflow {workflow!r}", hint=f"one of: {known}", code=ExitCode.not_found)
+            raise declarations.unknown_workflow(workflow, list(registry.workflows), app)
+        declarations.check_arguments(definition, values)
         async with Client.embedded(module) as client:
-            return await client.execute(definition, *values)
+            declared = declarations.of_registry(app, registry)
+            return await waiting.result_of(await client.start(workflow, *values), None, declared)
 
     print_value(cli.run(work), output)
 
@@ -66,6 +69,9 @@ def start(
     ] = "fail",
     tag: Annotated[list[str] | None, typer.Option("--tag", help="May be given several times.")] = None,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the end and print the result.")] = False,
+    unchecked: Annotated[
+        bool, typer.Option(declarations.UNCHECKED, help="Though no worker has it yet, and whatever it takes.")
+    ] = False,
     output: cli.Output = None,
     database: cli.Database = cli.DEFAULT_DATABASE,
     namespace: cli.Namespace = cli.DEFAULT_NAMESPACE,
@@ -74,8 +80,11 @@ def start(
     values, policy = _values(args), _policy(conflict)
 
     async def work(client: Any) -> tuple[str, str, object]:
+        declared = declarations.read(database)
+        if declared is not None and not unchecked:
+            declarations.check_start(declared, workflow, values)
         handle = await client.start(workflow, *values, id=id, conflict=policy, tags=tag or [])
-        return handle.id, handle.run_id, await handle.result() if wait else None
+        return handle.id, handle.run_id, await waiting.result_of(handle, None, declared) if wait else None
 
     started, run_id, result = cli.with_client(database, namespace, work)
     if wait:
@@ -107,8 +116,7 @@ def result(
     seconds = timeout if timeout is not None else (None if wait else 0.5)  # an ended run answers within milliseconds
 
     async def work(client: Any) -> object:
-        value: object = await client.handle(id, run_id=run_id).result(timeout=seconds)
-        return value
+        return await waiting.result_of(client.handle(id, run_id=run_id), seconds, declarations.read(database))
 
     print_value(cli.with_client(database, namespace, work), output)
 

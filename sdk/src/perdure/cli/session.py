@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 import typer
 
+from perdure._app import AppNotFound
 from perdure.cli.locations import DATABASE, socket_path
 from perdure.cli.output import ExitCode, Format, Problem, exit_with
 from perdure.client import Client
@@ -20,13 +21,12 @@ from perdure.errors import (
     PayloadTooLarge,
     PerdureError,
     Refused,
-    ResultTimeout,
     RunFailed,
     RunNotFound,
     SerializationError,
     Unavailable,
 )
-from perdure_runtime.errors import AlreadyInUse, PerdureRuntimeError
+from perdure_runtime.errors import AlreadyInUse, PerdureRuntimeError, StorageUnavailable
 
 T = TypeVar("T")
 
@@ -84,12 +84,12 @@ def problem_of(error: Exception) -> Problem:
             return Problem(str(error), hint="stop the other one, or --db another.sqlite", code=ExitCode.conflict)
         case Refused():
             return Problem(str(error), hint="perdure show ID  tells the run's state", code=ExitCode.conflict)
-        case Unavailable():
+        case AppNotFound():
+            return Problem(str(error), hint="perdure dev app.py   (a file), or   package.module", code=ExitCode.usage)
+        case Unavailable() | StorageUnavailable():
             return Problem(str(error), hint="perdure dev APP", code=ExitCode.unavailable)
         case SerializationError() | PayloadTooLarge() | DefinitionError() | NotInWorkflow():
             return Problem(str(error), code=ExitCode.usage)
-        case ResultTimeout():
-            return Problem(str(error), hint="perdure result ID --wait", code=ExitCode.failed)
         case RunFailed(workflow_id=id) if id:
             return Problem(str(error), hint=f"perdure show {id}   then   perdure resume {id}")
         case _:

@@ -10,14 +10,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-EXIT_RELOAD = 75
-"""A worker's exit code for "my source changed: start me again"."""
+import msgspec
+
+from perdure._worker.supervision import EXIT_RELOAD, Ready
+
 RESTART_SECONDS_FIRST = 0.05
 RESTART_SECONDS_MAX = 2.0
 HEALTHY_SECONDS = 5.0
 """A worker that lived this long is started again at once, whatever it died of."""
 DRAIN_SECONDS = 10.0
 """From SIGTERM to SIGKILL: time for the attempts under way to end; those that do not are delivered again."""
+READ_BYTES = 65_536
+"""What a pipe holds."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Notice:
     event: str
     pid: int
     code: int | None = None
+    ready: Ready | None = None
+    """What it has, when it is ready."""
 
 
 class Supervisor:
@@ -36,6 +42,7 @@ class Supervisor:
         self._command = command
         self._notify = notify
         self._child: asyncio.subprocess.Process | None = None
+        self._told = b""
 
     async def run(self) -> None:
         """Until canceled; then the worker is drained."""
@@ -69,6 +76,7 @@ class Supervisor:
         finally:
             os.close(ready_write)
         self._child = child
+        self._told = b""
         self._notify(Notice("started", child.pid))
         loop = asyncio.get_running_loop()
         loop.add_reader(ready_read, self._on_ready, ready_read, child.pid)
@@ -81,9 +89,17 @@ class Supervisor:
         return code
 
     def _on_ready(self, ready_read: int, pid: int) -> None:
+        """It writes once and closes its end; or it closes its end because it dies."""
+        part = os.read(ready_read, READ_BYTES)
+        self._told += part
+        if part:
+            return
         asyncio.get_running_loop().remove_reader(ready_read)
-        if os.read(ready_read, 1):
-            self._notify(Notice("ready", pid))
+        try:
+            ready = msgspec.json.decode(self._told, type=Ready)
+        except msgspec.DecodeError:
+            return
+        self._notify(Notice("ready", pid, ready=ready))
 
     async def _stop(self) -> None:
         child = self._child

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from perdure_core.workflow_engine.decisions import Published
 from perdure_core.workflow_engine.effects import effects
-from perdure_core.workflow_engine.replies import reply
+from perdure_core.workflow_engine.replies import found_end
 from perdure_core.workflow_engine.requests import run_changed
-from perdure_core.workflow_engine.start import end_cause
+from perdure_core.workflow_engine.start import termination_cause
 from perdure_core.workflow_engine.state import fold
 from perdure_runtime.actor import Actor
 from perdure_runtime.ports import Routing, Store
 from perdure_schemas import ids, topics
-from perdure_schemas.events import SignalReceived, Started
-from perdure_schemas.messages import GetHistory, HistoryPage, Message, RunPurged, StartWorkflow
+from perdure_schemas.messages import GetHistory, HistoryPage, Message, RunPurged
 
 HISTORY_PAGE_EVENTS = 500
 """A page of history stays under the message limit with events of up to 2 kB."""
@@ -21,58 +20,34 @@ EVENTS_MAX = 2**31 - 1
 """No limit: one commit's events are few, and a run to be folded again must be whole."""
 
 
-async def reemit(store: Store, actor: Actor, recorded_at: tuple[str, int], message: Message) -> list[Published]:
-    """What a message recorded from (run id, seq) on publishes, given the present state, and the answer to it."""
-    return await _reemit(store, actor, recorded_at, message.id, answered=message)
-
-
-async def _reemit(
-    store: Store, actor: Actor, recorded_at: tuple[str, int], cause: str, *, answered: Message | None = None
-) -> list[Published]:
+async def reemit(store: Store, actor: Actor, recorded_at: tuple[str, int], cause: str) -> list[Published]:
+    """The effects of the events that message `cause` recorded from (run id, seq) on, given the present state."""
     key, (run_id, seq) = actor.key, recorded_at
     state, version = actor.state, actor.head.version
     if run_id != state.run_id:
         history = await store.history(key, run_id, 0, TO_THE_END, EVENTS_MAX)
         if not history:
             return []
-        state, version = fold(key.namespace, key.workflow_id, 1, history), 0
+        state = fold(key.namespace, key.workflow_id, 1, history)  # its last version is not known: this one is newer
     if state.started is None:
         return []
     events = await store.history(key, run_id, seq - 1, TO_THE_END, EVENTS_MAX)
     caused = [recorded for recorded in events if recorded.cause == cause]
     changed = [run_changed(state, version, caused)] if version else []
-    answers = [] if answered is None else reply(state, answered, "ok")
-    return [*effects(state, caused), *changed, *answers]
+    return [*effects(state, caused), *changed]
 
 
-async def reemit_end(store: Store, actor: Actor, message: Message) -> list[Published]:
-    """The effects of the end that this start gave to the run before it, if it did."""
-    body = message.body
-    if not isinstance(body, StartWorkflow) or body.conflict_policy != "terminate-existing":
-        return []
-    cause = end_cause(message)
-    found = await store.find_cause(actor.key, cause)
-    return [] if found is None else await _reemit(store, actor, found, cause)
+async def reemit_termination(store: Store, actor: Actor, message: Message) -> list[Published]:
+    """The effects of the end that a start brought about to make room for its run."""
+    cause = termination_cause(message)
+    found = await store.find_cause(actor.key, cause) if cause else None
+    return [] if found is None else await reemit(store, actor, found, cause)
 
 
-RUNS_BACK_MAX = 10
-"""How far back a sender's last signal is looked for. It was sent shortly before the one that names it."""
-
-
-async def last_number(store: Store, actor: Actor, sender: str) -> int:
-    """The number of the last signal of a sender that the runs before this one recorded; 0: none."""
-    started = actor.state.started
-    before = started.continued_from if started is not None else None
-    for _ in range(RUNS_BACK_MAX):
-        if not before:
-            break
-        history = await store.history(actor.key, before, 0, TO_THE_END, EVENTS_MAX)
-        events = [recorded.event for recorded in history]
-        numbers = [e.number for e in events if isinstance(e, SignalReceived) and e.sender == sender]
-        if numbers:
-            return max(numbers)
-        before = next((event.continued_from for event in events if isinstance(event, Started)), None)
-    return 0
+async def earlier_end(store: Store, actor: Actor, run_id: str, message: Message) -> list[Published]:
+    """How another run of the workflow id than the current one ended, for whoever waits for it."""
+    history = await store.history(actor.key, run_id, 0, TO_THE_END, EVENTS_MAX)
+    return found_end(message, fold(actor.key.namespace, actor.key.workflow_id, 1, history))
 
 
 async def history_page(store: Store, actor: Actor, message: Message) -> Published:

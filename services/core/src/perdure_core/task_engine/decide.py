@@ -192,7 +192,8 @@ def _heartbeat(record: TaskRecord | None, message: AttemptHeartbeat, header: Hea
 
 
 def _fired(record: TaskRecord | None, message: TaskTimerFired, header: Header, authority: Authority | None) -> Decision:
-    if record is None or message.generation > record.generation:
+    made = record is None or message.generation > record.generation
+    if record is None or made:
         if message.task.workflow is None:
             return Discard("unknown-task")
         record = reborn(record, message.task, message.attempt, header)
@@ -205,6 +206,8 @@ def _fired(record: TaskRecord | None, message: TaskTimerFired, header: Header, a
         return against
     if against is not None:
         return closed_by(record, against, header)
+    if made and message.attempt > message.task.attempt:  # the failure before it has made no record yet (rule 25)
+        return save(moved(record, header, status="queued", relayed=True))
     return _due(record, message, header)
 
 

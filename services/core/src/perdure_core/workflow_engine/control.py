@@ -10,6 +10,7 @@ from perdure_core.workflow_engine.decisions import (
     Decision,
     Discard,
     DiscardReason,
+    FindEnd,
     Later,
     Record,
     Rewind,
@@ -25,25 +26,25 @@ from perdure_schemas.messages import ControlRun, Message, MoveRun, ResumeRun, Wa
 def _absent(state: RunState, run_id: str) -> DiscardReason | None:
     if state.started is None:
         return "unknown-run"
-    return "other-run" if run_id and run_id != state.run_id else None
+    return None if state.is_meant(run_id) else "other-run"
 
 
-CLOSE_AGE_MAX_MS = 3_600_000
-"""A parent's end that finds no child for so long: the child was refused, or purged."""
+CHILD_START_MAX_MS = 600_000
+"""So long what a parent does to its child waits for the child's start. One that was refused, or purged, has none."""
 
 
 def decide_control(state: RunState, message: Message, body: ControlRun, context: Context) -> Decision:
-    if _overtook_start(state, body) and context.now - message.at < CLOSE_AGE_MAX_MS:
-        return Later("the child's start is on its way")
     if state.started is None and body.action == "cancel":
         return _cancel(state, message, body, now=True)
     absent = _absent(state, body.run_id)
+    if absent is not None and _overtook_start(state, body) and context.now - message.at < CHILD_START_MAX_MS:
+        return Later("the child's start is on its way")
     if absent is not None:
         return Discard(absent, reply(state, message, "not-found"))
     if state.ended is not None and state.ended.status == "continued-as-new":
         return Later("the next run has not started yet")
     if state.ended is not None and not (state.resumable and body.action == "terminate"):
-        return Discard("closed", reply(state, message, "refused", f"the run has {state.status}"))
+        return Discard("closed", reply(state, message, "refused", f"the run has ended: {state.status}"))
     match body.action:
         case "cancel":
             return _cancel(state, message, body, now=False)
@@ -57,10 +58,8 @@ def decide_control(state: RunState, message: Message, body: ControlRun, context:
 
 
 def _overtook_start(state: RunState, body: ControlRun) -> bool:
-    """A parent closes a child that it has started, whatever comes first. A cancel may wait in an unborn row."""
-    if body.actor != "parent" or body.run_id == state.run_id:
-        return False
-    return state.ended is not None or (state.started is None and body.action != "cancel")
+    """A cancel may wait in an unborn row as well; under the id of an open run no child starts."""
+    return body.actor == "parent" and (state.started is None or state.ended is not None)
 
 
 def _cancel(state: RunState, message: Message, body: ControlRun, *, now: bool) -> Decision:
@@ -85,7 +84,7 @@ def decide_move(state: RunState, message: Message, body: MoveRun) -> Decision:
     if absent is not None:
         return Discard(absent, reply(state, message, "not-found"))
     if state.ended is not None:
-        return Discard("closed", reply(state, message, "refused", f"the run has {state.status}"))
+        return Discard("closed", reply(state, message, "refused", f"the run has ended: {state.status}"))
     if state.build == body.build and state.stuck is None:
         return Discard("not-applicable", reply(state, message, "ok", "the run is on that build"))
     return Record(events=[RunMoved(build=body.build, reason=body.reason, actor=body.actor)], now=True)
@@ -100,14 +99,15 @@ def decide_resume(state: RunState, message: Message, body: ResumeRun) -> Decisio
     if not body.position and not body.command_id and not state.resumable and state.stuck is None:
         detail = f"the run is {state.status}: only failed and stuck runs resume; name a position to reset"
         return Discard("not-applicable", reply(state, message, "refused", detail))
-    return Rewind()
+    return Rewind(body)
 
 
-def decide_wait(state: RunState, message: Message, body: WaitForResult, context: Context) -> Decision:
-    del context
-    absent = _absent(state, body.run_id)
-    if absent is not None:
-        return Discard(absent, reply(state, message, "not-found"))
+def decide_wait(state: RunState, message: Message, body: WaitForResult) -> Decision:
+    if state.started is None:
+        return Discard("unknown-run", reply(state, message, "not-found"))
+    if body.run_id not in ("", state.run_id):
+        following = state.ended is not None and state.ended.next_run_id == body.run_id
+        return Later("the next run has not started yet") if following else FindEnd(body.run_id)
     if state.ended is None:
         return AwaitEnd(body.reply_topic)
     return Serve([run_result(state, state.ended, body.reply_topic)])

@@ -77,7 +77,7 @@ def decide(  # noqa: C901, PLR0912 - one branch per member of a closed union
         case MoveRun():
             return decide_move(state, message, body)
         case WaitForResult():
-            return decide_wait(state, message, body, context)
+            return decide_wait(state, message, body)
         case GetHistory():
             return SendHistory()
         case _:

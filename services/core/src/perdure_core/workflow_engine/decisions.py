@@ -8,8 +8,8 @@ from typing import Literal, TypeAlias
 from msgspec import Struct
 
 from perdure_schemas.common import Query
-from perdure_schemas.events import Event
-from perdure_schemas.messages import Message
+from perdure_schemas.events import Event, Recorded
+from perdure_schemas.messages import Message, ResumeRun
 
 DiscardReason = Literal[
     "already-started",
@@ -17,6 +17,7 @@ DiscardReason = Literal[
     "decided",
     "diverged",
     "ended",
+    "malformed",
     "not-applicable",
     "old-generation",
     "other-run",
@@ -47,6 +48,8 @@ class Record(Struct, frozen=True, kw_only=True):
     """After the commit, decide the same message again."""
     cause: str = ""
     """The cause to record instead of the message's id."""
+    carried: Sequence[Recorded] = ()
+    """Events of an unborn row or an earlier run: recorded after `events`, each under its own cause (rule 6)."""
 
 
 class AlreadyRecorded(Struct, frozen=True):
@@ -108,8 +111,16 @@ class AwaitEnd(Struct, frozen=True):
     reply_topic: str
 
 
+class FindEnd(Struct, frozen=True):
+    """Asked for another run than the current one: answer from its history, `replies.found_end`; then acknowledge."""
+
+    run_id: str
+
+
 class Rewind(Struct, frozen=True):
-    """Load the whole history and ask `rewind.decide_rewind`."""
+    """Load the whole history and ask `rewind.decide_rewind` for `request`."""
+
+    request: ResumeRun
 
 
 class Purge(Struct, frozen=True):
@@ -131,6 +142,7 @@ Decision: TypeAlias = (
     | AskWorker
     | SendHistory
     | AwaitEnd
+    | FindEnd
     | Rewind
     | Purge
 )
@@ -145,7 +157,5 @@ class Context(Struct, frozen=True, kw_only=True):
     """The seq up to which the state is committed; the rest is this actor's buffer."""
     build: str | None = None
     """The build that the routing record gives a new run of this workflow id."""
-    sender_number: int = 0
-    """Of a signal whose predecessor is not in this run: the sender's last number in the runs that it continues."""
     purged: bool = False
     """A tombstone stands for the run that a StartWorkflow names."""

@@ -12,20 +12,18 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from perdure_core.workflow_engine.decisions import Published
-from perdure_core.workflow_engine.replies import run_result
+from perdure_core.workflow_engine.outgoing import outgoing
+from perdure_core.workflow_engine.replies import run_result, tell_parent
 from perdure_core.workflow_engine.state import CommandState, RunState
 from perdure_schemas import ids, topics
-from perdure_schemas.common import Address, Command, Outcome, Parent, RunOptions, TaskOptions, WorkflowRef
-from perdure_schemas.events import EndStatus, Recorded, Rewound, RunEnded, Started, Stuck, TurnCommitted
+from perdure_schemas.common import Address, Command, Parent, RunOptions, TaskOptions, WorkflowRef
+from perdure_schemas.events import Recorded, Rewound, RunEnded, Started, Stuck, TurnCommitted, Unpaused
 from perdure_schemas.messages import (
     Body,
     CancelTask,
     CancelTimer,
-    ChildOutcome,
     ControlRun,
     DispatchTask,
-    Message,
-    ResumeRun,
     RunTask,
     ScheduleTimer,
     SendSignal,
@@ -39,53 +37,52 @@ TURN_RETRY_INITIAL_MS = 1_000
 TURN_RETRY_MAX_MS = 300_000
 """A stuck turn is retried after 1 s, doubling up to 5 minutes: a fix is seen soon, a broken run costs little."""
 
-_CHILD_OUTCOMES: dict[EndStatus, Outcome] = {
-    "completed": "completed",
-    "failed": "failed",
-    "canceled": "canceled",
-    "terminated": "canceled",
-    "timed-out": "timed-out",
-}
-
 
 def effects(state: RunState, events: Sequence[Recorded]) -> list[Published]:
     """What the events of one commit publish, given the committed state."""
-    published: list[Published] = []
-    for recorded in events:
-        event = recorded.event
-        match event:
-            case Started():
-                published += _run_timeout(state, event, recorded.at)
-            case TurnCommitted():
-                for index, command in enumerate(event.commands):
-                    published += _command(state, command, recorded, index)
-            case Rewound():
-                published += _rewound(state, event, recorded)
-            case Stuck():
-                if state.stuck is event:
-                    published.append(turn_retry_timer(state, recorded.at, 1))
-            case RunEnded():
-                if state.ended is not None and recorded.at == state.ended_at:
-                    published += _ended(state, event)
-            case _:
-                pass
-    return published
+    return [published for recorded in events for published in _of_event(state, recorded)]
+
+
+def _of_event(state: RunState, recorded: Recorded) -> list[Published]:
+    event = recorded.event
+    match event:
+        case Started():
+            return _run_timeout(state, event, recorded.at)
+        case TurnCommitted():
+            return _turn(state, event, recorded)
+        case Rewound():
+            return _rewound(state, event, recorded)
+        case Stuck():
+            return _stuck(state, recorded)
+        case Unpaused():
+            return _unpaused(state, recorded)
+        case RunEnded():
+            return _ended(state, event, recorded)
+        case _:
+            return []
+
+
+def _stuck(state: RunState, recorded: Recorded) -> list[Published]:
+    if state.stuck is None or state.stuck_seq != recorded.seq:
+        return []
+    return [turn_retry_timer(state, recorded.at, state.stuck_count)]
+
+
+def _unpaused(state: RunState, recorded: Recorded) -> list[Published]:
+    """While the run was paused its stuck turn was not tried, and the timer that tries it again ran out."""
+    if state.stuck is None or state.paused or state.ended is not None:
+        return []
+    return [turn_retry_timer(state, recorded.at, 1)]
 
 
 def turn_retry_timer(state: RunState, at: int, attempt: int) -> Published:
     """Try the stuck turn again after its back-off."""
     delay = min(TURN_RETRY_MAX_MS, TURN_RETRY_INITIAL_MS * 2 ** min(attempt - 1, 20))
-    return _timer(state, "turn", at + delay, attempt=attempt + 1, command_id="")
+    return _timer(state, "turn", at + delay, attempt=attempt + 1)
 
 
-def _message(state: RunState, key: str, at: int, body: Body, *identity: str | int) -> Message:
-    return Message(
-        id=ids.derive_id(*identity), namespace=state.namespace, key=key, at=at, body=body, emitter="workflow-engine"
-    )
-
-
-def _timer(state: RunState, kind: TimerKind, due_at: int, *, command_id: str, attempt: int = 0) -> Published:
-    timer_id = command_id or ids.derive_id(state.run_id, kind, state.generation, attempt)
+def _timer(state: RunState, kind: TimerKind, due_at: int, *, command_id: str = "", attempt: int = 0) -> Published:
+    timer_id = command_id or _timer_id(state, kind, state.generation, attempt)
     fired = TimerFired(
         workflow_id=state.workflow_id,
         run_id=state.run_id,
@@ -102,50 +99,67 @@ def _timer(state: RunState, kind: TimerKind, due_at: int, *, command_id: str, at
         fires=fired,
         message_id=ids.derive_id(timer_id, "fired"),
     )
-    return topics.TIMERS, _message(state, timer_id, due_at, schedule, timer_id, "schedule", attempt)
+    return topics.TIMERS, outgoing(state.namespace, timer_id, due_at, schedule, timer_id, "schedule", attempt)
+
+
+def _timer_id(state: RunState, kind: TimerKind, generation: int, attempt: int = 0) -> str:
+    """Of the engine's own timers of a run; those of stuck turns differ from one stuck turn to the next."""
+    return ids.derive_id(state.run_id, kind, generation, attempt, state.stuck_seq if kind == "turn" else 0)
 
 
 def _run_timeout(state: RunState, started: Started, at: int) -> list[Published]:
     if started.options.run_timeout_ms is None or state.ended is not None:
         return []
-    return [_timer(state, "run-timeout", at + started.options.run_timeout_ms, command_id="")]
+    return [_timer(state, "run-timeout", at + started.options.run_timeout_ms)]
 
 
-def _command(state: RunState, command: Command, recorded: Recorded, index: int) -> list[Published]:
+def _turn(state: RunState, turn: TurnCommitted, recorded: Recorded) -> list[Published]:
+    published: list[Published] = []
+    numbers: dict[str, int] = {}
+    for index, command in enumerate(turn.commands):
+        if command.kind == "signal":
+            if command.id != _own_id(state, turn, command):
+                continue  # adopted: a turn that a rewind dropped has sent it
+            number = recorded.seq * SIGNALS_PER_TURN_MAX + index + 1
+            published.append(_signal(state, command, recorded.at, number=number, after=numbers.get(command.target, 0)))
+            numbers[command.target] = number
+        else:
+            published += _command(state, command, recorded)
+    return published
+
+
+def _own_id(state: RunState, turn: TurnCommitted, command: Command) -> str:
+    return ids.command_id(state.namespace, state.workflow_id, state.run_id, turn.generation, command.position)
+
+
+def _command(state: RunState, command: Command, recorded: Recorded) -> list[Published]:
     match command.kind:
         case "task" | "child" | "timer":
             return _issue(state, command, recorded)
         case "cancel":
-            target = state.commands.get(command.target)
-            return [] if target is None else [_cancel(state, target.command, recorded.at)]
-        case "signal":
-            return [_signal(state, command, recorded, index)]
+            target = state.commands.get(command.target)  # not settled: a rewind dropped the turn that canceled it
+            return [] if target is None or target.settled is None else [_cancel(state, target.command, recorded.at)]
         case "update-result":
             return _update_result(state, command, recorded.at)
-        case "inline" | "attributes":
+        case "inline" | "attributes" | "signal":
             return []
         case _:
             assert_never(command.kind)
 
 
 def _issue(state: RunState, command: Command, recorded: Recorded) -> list[Published]:
-    """Nothing for a command that has its outcome, that an older turn dispatched, or that a rewind dispatched anew."""
+    """Nothing for a command that has its outcome, that an older turn dispatched, or that a rewind dispatched anew.
+
+    After the end only children that outlive the run are started.
+    """
     open_command = state.open_command(command.id)
     turn = recorded.event
     assert isinstance(turn, TurnCommitted)
-    if open_command is None or state.closed or open_command.generation != turn.generation:
+    if open_command is None or open_command.generation != turn.generation:
         return []
-    own_id = ids.command_id(state.namespace, state.workflow_id, state.run_id, turn.generation, command.position)
-    if command.kind == "child" and command.id != own_id:
-        return [_resume_child(state, command, recorded.at)]
+    if state.closed and not (command.kind == "child" and command.close_policy == "abandon"):
+        return []
     return _start(state, open_command, recorded.at)
-
-
-def _resume_child(state: RunState, command: Command, at: int) -> Published:
-    child_id = child_workflow_id(command)
-    body = ResumeRun(workflow_id=child_id, run_id=ids.derive_id(command.id, "run"), actor="parent", only=True)
-    message = _message(state, child_id, at, body, command.id, "resume", state.generation)
-    return topics.WORKFLOW_ENGINE, message
 
 
 def _start(state: RunState, open_command: CommandState, at: int) -> list[Published]:
@@ -190,8 +204,11 @@ def dispatch_task(state: RunState, open_command: CommandState, at: int) -> list[
         workflow=workflow,
     )
     return [
-        (topics.TASK_ENGINE, _message(state, command.id, at, supervise, command.id, "dispatch", generation)),
-        (topics.task_run(command.name, options.build), _message(state, command.id, at, run, attempt_id, "run")),
+        (topics.TASK_ENGINE, outgoing(state.namespace, command.id, at, supervise, command.id, "dispatch", generation)),
+        (
+            topics.task_run(command.name, options.build),
+            outgoing(state.namespace, command.id, at, run, attempt_id, "run"),
+        ),
     ]
 
 
@@ -214,7 +231,7 @@ def _start_child(state: RunState, command: Command, generation: int, at: int) ->
         build=state.build if command.build_policy == "inherit" else None,
         options=command.run if command.run is not None else RunOptions(),
     )
-    return topics.WORKFLOW_ENGINE, _message(state, child_id, at, start, command.id, "start")
+    return topics.WORKFLOW_ENGINE, outgoing(state.namespace, child_id, at, start, command.id, "start", generation)
 
 
 def child_workflow_id(command: Command) -> str:
@@ -225,13 +242,14 @@ def child_workflow_id(command: Command) -> str:
 def _cancel(state: RunState, command: Command, at: int) -> Published:
     if command.kind == "timer":
         body: Body = CancelTimer(timer_id=command.id)
-        return topics.TIMERS, _message(state, command.id, at, body, command.id, "cancel")
+        return topics.TIMERS, outgoing(state.namespace, command.id, at, body, command.id, "cancel", state.generation)
     if command.kind == "child":
         child_id = child_workflow_id(command)
         body = ControlRun(
             workflow_id=child_id, action="cancel", run_id=ids.derive_id(command.id, "run"), actor="parent"
         )
-        return topics.WORKFLOW_ENGINE, _message(state, child_id, at, body, command.id, "cancel")
+        cancel = outgoing(state.namespace, child_id, at, body, command.id, "cancel", state.generation)
+        return topics.WORKFLOW_ENGINE, cancel
     return _cancel_task(state, command, at)
 
 
@@ -244,31 +262,25 @@ def _cancel_task(state: RunState, command: Command, at: int) -> Published:
         workflow=WorkflowRef(state.workflow_id, state.run_id, state.started.name),
         answer_to=[Address(topics.WORKFLOW_ENGINE, state.workflow_id)],
     )
-    return topics.TASK_ENGINE, _message(state, command.id, at, body, command.id, "cancel", state.generation)
+    return topics.TASK_ENGINE, outgoing(state.namespace, command.id, at, body, command.id, "cancel", state.generation)
 
 
 SIGNALS_PER_TURN_MAX = 1_000_000
 """Numbers of one run's signals count by turn, then by position in it; a turn cannot have as many commands."""
 
 
-def _signal(state: RunState, command: Command, recorded: Recorded, index: int) -> Published:
+def _signal(state: RunState, command: Command, at: int, *, number: int, after: int) -> Published:
+    """Signals of one turn to one workflow id name each other in order; those of different turns need not."""
     assert command.args is not None
-    assert isinstance(recorded.event, TurnCommitted)
-    earlier = [
-        position
-        for position, other in enumerate(recorded.event.commands[:index])
-        if other.kind == "signal" and other.target == command.target
-    ]
-    first = recorded.seq * SIGNALS_PER_TURN_MAX
     body = SendSignal(
         workflow_id=command.target,
         channel=command.name,
         payload=command.args,
         sender=state.run_id,
-        number=first + index + 1,
-        after_number=first + earlier[-1] + 1 if earlier else 0,
+        number=number,
+        after_number=after,
     )
-    return topics.WORKFLOW_ENGINE, _message(state, command.target, recorded.at, body, command.id, "signal")
+    return topics.WORKFLOW_ENGINE, outgoing(state.namespace, command.target, at, body, command.id, "signal")
 
 
 def _update_result(state: RunState, command: Command, at: int) -> list[Published]:
@@ -280,52 +292,61 @@ def _update_result(state: RunState, command: Command, at: int) -> list[Published
         result=command.args,
         failure=command.failure,
     )
-    return [(command.name, _message(state, "", at, body, command.id, "update-result"))]
+    return [(command.name, outgoing(state.namespace, "", at, body, command.id, "update-result"))]
 
 
 def _rewound(state: RunState, event: Rewound, recorded: Recorded) -> list[Published]:
-    """Commands in force whose failure was dropped are tried again; a failed child is resumed instead."""
-    published: list[Published] = []
+    """Commands in force whose failure was dropped are tried again, as are those the run's end had canceled.
+
+    The run's time-out counts anew; what waited to purge the run is off.
+    """
+    assert state.started is not None
+    if event.generation != state.generation or state.closed:
+        return []
+    published = _run_timeout(state, state.started, recorded.at)
+    published.append(_retention_off(state, recorded))
+    for command in state.abandoned:
+        published += _close(state, command, recorded.at)
     for command_id in sorted(state.undone):
         open_command = state.open_command(command_id)
-        if open_command is None or open_command.generation != event.generation:
-            continue
-        command = open_command.command
-        if command.kind == "child":
-            published.append(_resume_child(state, command, recorded.at))
-        elif command.kind == "task":
-            published += dispatch_task(state, open_command, recorded.at)
+        if open_command is not None and open_command.generation == event.generation:
+            published += _start(state, open_command, recorded.at)
     return published
 
 
-def _ended(state: RunState, event: RunEnded) -> list[Published]:
+def _retention_off(state: RunState, recorded: Recorded) -> Published:
+    timer_id = _timer_id(state, "retention", state.generation - 1)
+    cancel = outgoing(state.namespace, timer_id, recorded.at, CancelTimer(timer_id=timer_id), timer_id, "cancel")
+    return topics.TIMERS, cancel
+
+
+def _ended(state: RunState, event: RunEnded, recorded: Recorded) -> list[Published]:
+    """Nothing for an end that a rewind undid or another one followed."""
     started = state.started
-    assert started is not None
+    if started is None or state.ended is None or state.ended_seq != recorded.seq:
+        return []
     published: list[Published] = []
     if started.parent is not None and event.status != "continued-as-new":
-        published.append(_tell_parent(state, started.parent, event))
+        published.append(tell_parent(state, started.parent, event))
+    published += _unanswered(state)
     if started.reply_topic:
         published.append(run_result(state, event, started.reply_topic))
     if event.completion is not None and event.completion.next_run is not None:
         published.append(_continue(state, started, event))
     if event.status != "failed":
-        published += close_commands(state)
-    published.append(_timer(state, "retention", state.ended_at + started.options.retention_ms, command_id=""))
+        published += _close_commands(state)
+    published.append(_timer(state, "retention", state.ended_at + started.options.retention_ms))
     return published
 
 
-def _tell_parent(state: RunState, parent: Parent, event: RunEnded) -> Published:
-    outcome = ChildOutcome(
-        workflow_id=parent.workflow_id,
-        run_id=parent.run_id,
-        command_id=parent.command_id,
-        generation=parent.generation,
-        outcome=_CHILD_OUTCOMES[event.status],
-        result=event.result,
-        failure=event.failure,
-    )
-    identity = (state.run_id, "outcome", state.generation)
-    return topics.WORKFLOW_ENGINE, _message(state, parent.workflow_id, state.ended_at, outcome, *identity)
+def _unanswered(state: RunState) -> list[Published]:
+    """Whoever asked for an update that will get no answer any more."""
+    refused: list[Published] = []
+    for update_id, topic in state.updates.items():
+        body = UpdateResult(update_id=update_id, status="refused")
+        identity = (state.run_id, "unanswered", state.generation, update_id)
+        refused.append((topic, outgoing(state.namespace, "", state.ended_at, body, *identity)))
+    return refused
 
 
 def _continue(state: RunState, started: Started, event: RunEnded) -> Published:
@@ -346,27 +367,43 @@ def _continue(state: RunState, started: Started, event: RunEnded) -> Published:
         signals=[state.signals[seq] for seq in sorted(following.unreceived) if seq in state.signals],
     )
     identity = (event.next_run_id, "start")
-    return topics.WORKFLOW_ENGINE, _message(state, state.workflow_id, state.ended_at, start, *identity)
+    return topics.WORKFLOW_ENGINE, outgoing(state.namespace, state.workflow_id, state.ended_at, start, *identity)
 
 
-def close_commands(state: RunState) -> list[Published]:
-    """At a run's end: open tasks and timers are canceled, children follow their close policy."""
-    published: list[Published] = []
-    for open_command in state.commands.values():
-        command = open_command.command
-        if open_command.settled is not None:
-            continue
-        if command.kind != "child":
-            published.append(_cancel(state, command, state.ended_at))
-        elif command.close_policy != "abandon":
-            child_id = child_workflow_id(command)
-            body = ControlRun(
-                workflow_id=child_id,
-                action=command.close_policy,
-                run_id=ids.derive_id(command.id, "run"),
-                reason="the parent ended",
-                actor="parent",
-            )
-            message = _message(state, child_id, state.ended_at, body, command.id, "close", state.generation)
-            published.append((topics.WORKFLOW_ENGINE, message))
-    return published
+def _close_commands(state: RunState) -> list[Published]:
+    """At a run's end: what is open is canceled, children follow their close policy. Dropped turns' commands too."""
+    at_once = _of_last_turn(state)
+    still_open = [known.command for known in state.commands.values() if known.settled is None]
+    still_open += [known.command for known in state.orphans.values() if known.settled is None and not known.failed]
+    return [
+        published
+        for command in still_open
+        if command.id not in at_once
+        for published in _close(state, command, state.ended_at)
+    ]
+
+
+def _of_last_turn(state: RunState) -> set[str]:
+    """Commands of the very turn that ended the run: they were not dispatched, so there is nothing to cancel."""
+    ended, turn = state.ended, state.turn
+    if ended is None or ended.completion is None or turn is None:
+        return set()
+    issued = [state.commands[command.id] for command in turn.commands if command.id in state.commands]
+    return {known.command.id for known in issued if known.generation == turn.generation}
+
+
+def _close(state: RunState, command: Command, at: int) -> list[Published]:
+    if command.kind != "child":
+        return [_cancel(state, command, at)]
+    if command.close_policy == "abandon":
+        return []
+    child_id = child_workflow_id(command)
+    body = ControlRun(
+        workflow_id=child_id,
+        action=command.close_policy,
+        run_id=ids.derive_id(command.id, "run"),
+        reason="the parent ended, or went back to before it asked for this",
+        actor="parent",
+    )
+    message = outgoing(state.namespace, child_id, at, body, command.id, "close", state.generation)
+    return [(topics.WORKFLOW_ENGINE, message)]

@@ -7,11 +7,11 @@ before it was last dispatched; a failure reported for an older one is no news (p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from perdure_core.workflow_engine.waits import COMPLETED
 from perdure_schemas.common import Command
-from perdure_schemas.events import CommandSettled, Recorded, Rewound, TurnCommitted
+from perdure_schemas.events import CommandSettled, Recorded, Rewound, RunEnded, TurnCommitted
 
 SUPERVISED = frozenset({"task", "child", "timer"})
 """Kinds of commands that have an outcome of their own later; all others are done when recorded."""
@@ -26,6 +26,12 @@ class Orphan:
     generation: int
     failed: bool
     """Its last attempt failed: adopted, it is dispatched again."""
+
+    def ended(self, event: CommandSettled) -> Orphan:
+        """After an outcome that came while the command is in no turn."""
+        if event.outcome in COMPLETED:
+            return replace(self, settled=event)
+        return replace(self, failed=True)
 
 
 @dataclass(slots=True)
@@ -46,6 +52,8 @@ class Lineage:
     """Commands still in force whose failure the last rewind dropped."""
     reset: set[str] = field(default_factory=set)
     """Commands that a reset asked to do anew: never adopted."""
+    abandoned: list[Command] = field(default_factory=list)
+    """Those of them, by the last rewind, that were open."""
 
     def generation(self, command_id: str) -> int:
         return self.traces[command_id].generation
@@ -67,11 +75,21 @@ def trace(history: Sequence[Recorded]) -> Lineage:
             for command in event.commands:
                 if command.kind in SUPERVISED:
                     _issued(lineage, command, recorded.seq, event.generation)
+                elif command.kind == "cancel":
+                    _canceled(lineage, command.target, recorded.seq)
         elif isinstance(event, CommandSettled):
             _settled(lineage, event, recorded.seq)
         elif isinstance(event, Rewound):
             _rewound(lineage, history, event, recorded.seq)
+        elif isinstance(event, RunEnded) and event.status != "failed":
+            _closed(lineage, recorded.seq)
     return lineage
+
+
+def sent_signals(history: Sequence[Recorded]) -> dict[str, Command]:
+    """The signals that these turns sent, by command id."""
+    turns = [recorded.event for recorded in history if isinstance(recorded.event, TurnCommitted)]
+    return {command.id: command for turn in turns for command in turn.commands if command.kind == "signal"}
 
 
 def _issued(lineage: Lineage, command: Command, seq: int, generation: int) -> None:
@@ -84,6 +102,13 @@ def _issued(lineage: Lineage, command: Command, seq: int, generation: int) -> No
         known.generation, known.failed_seq = generation, 0
 
 
+def _canceled(lineage: Lineage, command_id: str, seq: int) -> None:
+    """By the workflow itself: gone back to before that, the work is to be done after all."""
+    known = lineage.traces.get(command_id)
+    if known is not None and known.success is None:
+        known.failed_seq = seq
+
+
 def _settled(lineage: Lineage, event: CommandSettled, seq: int) -> None:
     known = lineage.traces.get(event.command_id)
     if known is None:
@@ -94,14 +119,24 @@ def _settled(lineage: Lineage, event: CommandSettled, seq: int) -> None:
         known.failed_seq = seq
 
 
+def _closed(lineage: Lineage, seq: int) -> None:
+    """The end of the run canceled what was open: gone back to before it, that is to be done after all."""
+    for known in lineage.traces.values():
+        if known.success is None and not known.failed_seq:
+            known.failed_seq = seq
+
+
 def _rewound(lineage: Lineage, history: Sequence[Recorded], event: Rewound, seq: int) -> None:
-    lineage.undone = set()
+    lineage.undone, lineage.abandoned = set(), []
     for command_id, known in lineage.traces.items():
         if known.turn_seq <= event.to_seq < known.failed_seq:
             known.generation, known.failed_seq = event.generation, 0
             lineage.undone.add(command_id)
     if event.position:
-        lineage.reset |= _from_position(history[event.to_seq : seq - 1], event.position)
+        targets = _from_position(history[event.to_seq : seq - 1], event.position) - lineage.reset
+        lineage.reset |= targets
+        known_targets = [lineage.traces[id] for id in sorted(targets) if id in lineage.traces]
+        lineage.abandoned = [known.command for known in known_targets if known.success is None and not known.failed_seq]
 
 
 def _from_position(dropped: Sequence[Recorded], position: str) -> set[str]:

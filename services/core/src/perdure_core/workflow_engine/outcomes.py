@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from perdure_core.workflow_engine.decisions import Attached, Context, Decision, Discard, Record
+from perdure_core.workflow_engine.lineage import Orphan
 from perdure_core.workflow_engine.state import RunState
 from perdure_core.workflow_engine.waits import COMPLETED
 from perdure_schemas.events import CommandSettled
@@ -10,16 +11,19 @@ from perdure_schemas.messages import ChildOutcome, TaskOutcome
 
 
 def decide_outcome(state: RunState, body: TaskOutcome | ChildOutcome, context: Context) -> Decision:
-    """Of a task or child. A failure of an attempt made before a rewind is no news; a success always is."""
-    if body.run_id != state.run_id:
+    """Of a task or child. A failure of an attempt made before a rewind is no news; a success always is.
+
+    Also of a command whose turn a rewind dropped: the next turn may adopt it, and its outcome with it.
+    """
+    if state.started is None or body.run_id != state.run_id:
         return Discard("other-run")
-    command = state.commands.get(body.command_id)
+    command = state.commands.get(body.command_id) or state.orphans.get(body.command_id)
     if command is None:
         return Discard("unknown-command")
-    if command.settled is not None:
+    failed = body.outcome not in COMPLETED
+    if command.settled is not None or (isinstance(command, Orphan) and command.failed and failed):
         return _settled(state, body.command_id, context)
-    old = isinstance(body, TaskOutcome) and body.generation < command.generation
-    if old and body.outcome not in COMPLETED:
+    if failed and isinstance(body, TaskOutcome) and body.generation < command.generation:
         return Discard("old-generation")
     event = CommandSettled(
         command_id=body.command_id,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from perdure_core.workflow_engine.decisions import Published
+from perdure_core.workflow_engine.outgoing import outgoing
 from perdure_core.workflow_engine.state import RunState
-from perdure_schemas import ids
-from perdure_schemas.events import RunEnded
+from perdure_schemas import topics
+from perdure_schemas.common import Failure, Outcome, Parent
+from perdure_schemas.events import EndStatus, RunEnded
 from perdure_schemas.messages import (
     Body,
+    ChildOutcome,
     CommandReply,
     ControlRun,
     Message,
@@ -44,24 +47,62 @@ def reply(state: RunState, message: Message, status: ReplyStatus, detail: str = 
             answer = UpdateResult(update_id=body.update_id, status=status)
         case QueryRun() if status != "ok":
             topic = body.query.reply_to.topic
-            answer = QueryResult(query_id=body.query.query_id, status=status)
+            failure = Failure(name="Refused", message=detail) if detail else None
+            answer = QueryResult(query_id=body.query.query_id, status=status, failure=failure)
         case WaitForResult(reply_topic=topic) if status != "ok":
             answer = RunResult(workflow_id=body.workflow_id, run_id=body.run_id, status="not-found")
         case _:
             return []
-    return [(topic, answering(message, answer))]
+    identity = (message.id, "reply", type(answer).__name__)
+    return [(topic, outgoing(message.namespace, "", message.at, answer, *identity, causation_id=message.id))]
 
 
-def answering(message: Message, body: Body) -> Message:
-    """A message that answers `message`."""
-    return Message(
-        id=ids.derive_id(message.id, "reply", type(body).__name__),
-        namespace=message.namespace,
-        key="",
-        at=message.at,
-        body=body,
-        causation_id=message.id,
+_CHILD_OUTCOMES: dict[EndStatus, Outcome] = {
+    "completed": "completed",
+    "failed": "failed",
+    "canceled": "canceled",
+    "terminated": "canceled",
+    "timed-out": "timed-out",
+}
+
+
+def tell_parent(state: RunState, parent: Parent, ended: RunEnded) -> Published:
+    """How the run ended, for the command that started it. `parent`: as it asked last."""
+    body = ChildOutcome(
+        workflow_id=parent.workflow_id,
+        run_id=parent.run_id,
+        command_id=parent.command_id,
+        generation=parent.generation,
+        outcome=_CHILD_OUTCOMES[ended.status],
+        result=ended.result,
+        failure=ended.failure,
     )
+    identity = (state.run_id, "outcome", state.generation, parent.generation)
+    outcome = outgoing(state.namespace, parent.workflow_id, state.ended_at, body, *identity)
+    return topics.WORKFLOW_ENGINE, outcome
+
+
+def child_refused(message: Message, parent: Parent, detail: str) -> Published:
+    """The child was not started, and why."""
+    body = ChildOutcome(
+        workflow_id=parent.workflow_id,
+        run_id=parent.run_id,
+        command_id=parent.command_id,
+        generation=parent.generation,
+        outcome="failed",
+        failure=Failure(name="AlreadyStarted", message=f"workflow id {message.key!r}: {detail}"),
+    )
+    outcome = outgoing(message.namespace, parent.workflow_id, message.at, body, message.id, "refused")
+    return topics.WORKFLOW_ENGINE, outcome
+
+
+def found_end(message: Message, run: RunState) -> list[Published]:
+    """The answer to `message` from an earlier run, folded from the history in store; it may be empty."""
+    body = message.body
+    assert isinstance(body, WaitForResult)
+    if run.ended is None:
+        return reply(run, message, "not-found")
+    return [run_result(run, run.ended, body.reply_topic)]
 
 
 def run_result(state: RunState, ended: RunEnded, reply_topic: str) -> Published:
@@ -76,11 +117,5 @@ def run_result(state: RunState, ended: RunEnded, reply_topic: str) -> Published:
         failure=ended.failure,
         next_run_id=ended.next_run_id,
     )
-    message = Message(
-        id=ids.derive_id(state.run_id, "result", state.generation, reply_topic),
-        namespace=state.namespace,
-        key="",
-        at=state.ended_at,
-        body=body,
-    )
-    return reply_topic, message
+    identity = (state.run_id, "result", state.generation, ended.status, reply_topic)
+    return reply_topic, outgoing(state.namespace, "", state.ended_at, body, *identity)

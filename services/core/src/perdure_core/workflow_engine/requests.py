@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from perdure_core.workflow_engine.decisions import Published
+from perdure_core.workflow_engine.outgoing import outgoing
 from perdure_core.workflow_engine.state import RunState
 from perdure_schemas import ids, topics
 from perdure_schemas.common import Query
 from perdure_schemas.events import Recorded
-from perdure_schemas.messages import Message, RunChanged, RunWorkflowTask
+from perdure_schemas.messages import RunChanged, RunWorkflowTask
 
 
 def workflow_task(state: RunState, committed: int, *, attempt: int = 1, queries: Sequence[Query] = ()) -> Published:
@@ -33,20 +34,13 @@ def workflow_task(state: RunState, committed: int, *, attempt: int = 1, queries:
         previous_nonce="" if in_force is None else in_force.nonce,
         previous_base=0 if in_force is None else in_force.base,
         events=[] if queries else list(state.unfed),
-        adoptable=[orphan.command for orphan in state.orphans.values()],
+        adoptable=[*(orphan.command for orphan in state.orphans.values()), *state.unsaid.values()],
         history_length=state.seq,
         build=state.build,
         queries=list(queries),
     )
     identity: list[str | int] = [task.workflow_task_id, attempt, *(query.query_id for query in queries)]
-    message = Message(
-        id=ids.derive_id("workflow-task", *identity),
-        namespace=state.namespace,
-        key=state.workflow_id,
-        at=state.at,
-        body=task,
-        emitter="workflow-engine",
-    )
+    message = outgoing(state.namespace, state.workflow_id, state.at, task, "workflow-task", *identity)
     return topics.workflow_run(started.name, state.build), message
 
 
@@ -76,14 +70,8 @@ def run_changed(state: RunState, version: int, events: Sequence[Recorded]) -> Pu
         last_error=_last_error(state),
         first_seq=events[0].seq if events else state.seq,
     )
-    message = Message(
-        id=ids.derive_id("run-changed", state.namespace, state.workflow_id, version),
-        namespace=state.namespace,
-        key=state.workflow_id,
-        at=state.at,
-        body=body,
-        emitter="workflow-engine",
-    )
+    identity = ("run-changed", state.namespace, state.workflow_id, state.run_id, version)
+    message = outgoing(state.namespace, state.workflow_id, state.at, body, *identity)
     return topics.WORKFLOW_EVENTS, message
 
 

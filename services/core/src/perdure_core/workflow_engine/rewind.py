@@ -6,16 +6,21 @@ from collections.abc import Sequence
 
 from perdure_core.history import effective
 from perdure_core.workflow_engine.decisions import Decision, Discard, Published, Record
+from perdure_core.workflow_engine.outgoing import outgoing
 from perdure_core.workflow_engine.replies import reply
 from perdure_core.workflow_engine.state import RunState
 from perdure_core.workflow_engine.waits import COMPLETED
-from perdure_schemas import ids, topics
+from perdure_schemas import topics
 from perdure_schemas.events import CommandSettled, Event, Recorded, Rewound, RunEnded, TurnCommitted
 from perdure_schemas.messages import Message, ResumeRun
 
 
 def decide_rewind(state: RunState, message: Message, body: ResumeRun, history: Sequence[Recorded]) -> Decision:
     """`history` is the run's whole history, all of it committed and applied to `state`."""
+    unknown = _unknown_edit(body, history)
+    if unknown is not None:
+        detail = f"there is no task or child at position {unknown!r} to edit or skip"
+        return Discard("not-applicable", reply(state, message, "refused", detail))
     in_force = effective(history)
     to_seq = _target(state, body, in_force)
     if to_seq is None:
@@ -30,6 +35,15 @@ def decide_rewind(state: RunState, message: Message, body: ResumeRun, history: S
         position=body.position,
     )
     return Record(events=[rewound, *_skips(state, body, to_seq, in_force)], now=True)
+
+
+def _unknown_edit(body: ResumeRun, history: Sequence[Recorded]) -> str | None:
+    """The position of the first edit that no task or child was ever issued at."""
+    if not body.edits:
+        return None
+    turns = [recorded.event for recorded in history if isinstance(recorded.event, TurnCommitted)]
+    known = {command.position for turn in turns for command in turn.commands if command.kind in ("task", "child")}
+    return next((edit.position for edit in body.edits if edit.position not in known), None)
 
 
 def _target(state: RunState, body: ResumeRun, in_force: Sequence[Recorded]) -> int | None:
@@ -102,11 +116,5 @@ def resume_parent(state: RunState, message: Message, body: ResumeRun, ended: Run
         reason=body.reason,
         actor="child",
     )
-    told = Message(
-        id=ids.derive_id(message.id, "parent"),
-        namespace=message.namespace,
-        key=parent.workflow_id,
-        at=message.at,
-        body=resume,
-    )
+    told = outgoing(message.namespace, parent.workflow_id, message.at, resume, message.id, "parent")
     return [(topics.WORKFLOW_ENGINE, told)]

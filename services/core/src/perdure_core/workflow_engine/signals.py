@@ -8,8 +8,8 @@ from perdure_core.workflow_engine.state import RunState
 from perdure_schemas.events import SignalReceived, UpdateReceived
 from perdure_schemas.messages import Message, QueryRun, SendSignal, UpdateRun
 
-OVERTAKEN_WAIT_MS = 10_000
-"""An earlier signal of the sender that is not here by then was recorded, or refused, by a run before this one."""
+GAP_MAX_MS = 60_000
+"""So long a signal waits for the one its sender sent before. One that was refused, or died, never comes."""
 
 
 def decide_signal(state: RunState, message: Message, body: SendSignal, context: Context) -> Decision:
@@ -17,23 +17,25 @@ def decide_signal(state: RunState, message: Message, body: SendSignal, context: 
     if state.ended is not None and state.ended.status == "continued-as-new":
         return Later("the next run has not started yet")
     if state.closed:
-        return Discard("closed", reply(state, message, "not-found", f"the run has {state.status}"))
-    if body.run_id and body.run_id != state.run_id and state.started is not None:
+        return Discard("closed", reply(state, message, "not-found", f"the run has ended: {state.status}"))
+    if state.started is not None and not state.is_meant(body.run_id):
         return Discard("other-run", reply(state, message, "not-found", "another run is in force"))
-    overtook = max(state.senders.get(body.sender, 0), context.sender_number) < body.after_number
-    if overtook and context.now - message.at < OVERTAKEN_WAIT_MS:
+    missing = state.senders.get(body.sender, 0) < body.after_number
+    if missing and context.now - message.at < GAP_MAX_MS:
         return Later("an earlier signal of this sender is on its way")
     event = SignalReceived(channel=body.channel, payload=body.payload, sender=body.sender, number=body.number)
     return Record(events=[event], now=state.started is None)
 
 
 def decide_update(state: RunState, message: Message, body: UpdateRun) -> Decision:
-    if state.started is None:
+    if state.started is None or not state.is_meant(body.run_id):
         return Discard("unknown-run", reply(state, message, "not-found"))
+    if state.ended is not None and state.ended.status == "continued-as-new":
+        return Later("the next run has not started yet")
     if state.ended is not None:
         return Discard("closed", reply(state, message, "refused"))
     if body.update_id in state.updates:
-        return Discard("settled")
+        return Discard("settled")  # its answer goes to the topic that asked first
     event = UpdateReceived(update_id=body.update_id, name=body.name, args=body.args, reply_topic=body.reply_topic)
     return Record(events=[event])
 
@@ -41,8 +43,11 @@ def decide_update(state: RunState, message: Message, body: UpdateRun) -> Decisio
 def decide_query(state: RunState, message: Message, body: QueryRun) -> Decision:
     if state.started is None:
         return Discard("unknown-run", reply(state, message, "not-found"))
-    if body.run_id and body.run_id != state.run_id:
+    if not state.is_meant(body.run_id):
         return Discard("other-run", reply(state, message, "not-found"))
-    if state.turn is None:
+    if state.turn is None and state.status == "running":
         return Later("the run has had no turn yet")
+    if state.turn is None:
+        detail = f"the run is {state.status} and has had no turn: nothing can be asked of it"
+        return Discard("not-applicable", reply(state, message, "refused", detail))
     return AskWorker(body.query)

@@ -1,49 +1,74 @@
-"""StartWorkflow: one run per workflow id at a time."""
+"""StartWorkflow: one run per workflow id at a time.
+
+A parent that dispatches its child command again, after a rewind, sends the same start with a higher generation:
+then the child that failed is resumed, one that ended otherwise tells its end once more, one that runs goes on.
+"""
 
 from __future__ import annotations
 
-from perdure_core.workflow_engine.decisions import Context, Decision, Discard, Published, Record
-from perdure_core.workflow_engine.replies import reply
+from perdure_core.workflow_engine.decisions import (
+    Context,
+    Decision,
+    Discard,
+    DiscardReason,
+    Later,
+    Record,
+    Rewind,
+    Serve,
+)
+from perdure_core.workflow_engine.replies import child_refused, reply, tell_parent
 from perdure_core.workflow_engine.state import RunState
-from perdure_schemas import ids, topics
-from perdure_schemas.common import Failure
-from perdure_schemas.events import Event, RunEnded, Started
-from perdure_schemas.messages import ChildOutcome, Message, StartWorkflow
+from perdure_schemas import ids
+from perdure_schemas.common import Failure, SenderNumber
+from perdure_schemas.events import RunEnded, Started
+from perdure_schemas.messages import Message, ReplyStatus, ResumeRun, StartWorkflow
 
 START_AGE_MAX_MS = 14 * 24 * 3_600_000
 """A start older than this is refused: tombstones are kept longer (30 days), so no purged run starts twice."""
 
+SENDERS_CARRIED_MAX = 1_000
+"""Senders a run hands to the next one: about 50 kB. One left out waits `signals.GAP_MAX_MS` once."""
+
 
 def decide_start(state: RunState, message: Message, body: StartWorkflow, context: Context) -> Decision:
     if context.purged:
-        return Discard("closed", reply(state, message, "conflict", "this run has ended and was purged"))
+        return _refused(state, message, "closed", "this run has ended and was purged")
     if context.now - message.at > START_AGE_MAX_MS:
-        return Discard("too-old", reply(state, message, "refused", "the start is older than 14 days"))
+        return _refused(state, message, "too-old", "the start is older than 14 days", status="refused")
     if state.started is None:
-        return Record(events=_first_events(state, body, context), begins_run=True)
-    if body.run_id == state.run_id:
-        return Discard("already-started", reply(state, message, "ok"))
+        return _begin(state, body, context)
+    if state.is_meant(body.run_id):
+        return _known(state, message, body)
     if state.ended is not None:
-        return Record(events=_first_events(None, body, context), begins_run=True)
+        if state.ended.next_run_id not in ("", body.run_id):
+            return Later("the run continues as a new one, whose start is on its way")
+        return _begin(state, body, context)
     match body.conflict_policy:
-        case "use-existing":
+        case "use-existing" if body.parent is None:
             return Discard("already-started", reply(state, message, "ok", "an open run has this id"))
         case "terminate-existing":
             failure = Failure(name="Terminated", message="another run was started under the same workflow id")
             ended = RunEnded(status="terminated", failure=failure)
-            return Record(events=[ended], now=True, again=True, cause=end_cause(message))
-        case "fail":
-            conflict = reply(state, message, "conflict", "an open run has this id")
-            return Discard("already-started", [*conflict, *_tell_parent(message, body)])
+            return Record(events=[ended], now=True, again=True, cause=termination_cause(message))
+        case "fail" | "use-existing":
+            return _refused(state, message, "already-started", "an open run has this id")
 
 
-def end_cause(message: Message) -> str:
-    """The cause of the end that a start gave to the run before it."""
+def termination_cause(message: Message) -> str:
+    """What ends the open run to make room for this start; empty: nothing does.
+
+    That end is a commit of its own. Its effects are published again before the new run begins, and with its effects.
+    """
+    body = message.body
+    if not isinstance(body, StartWorkflow) or body.conflict_policy != "terminate-existing":
+        return ""
     return ids.derive_id(message.id, "terminates")
 
 
-def _first_events(unborn: RunState | None, body: StartWorkflow, context: Context) -> list[Event]:
-    """`Started`, then what came before it: signals of the run before, signals and cancels that overtook it."""
+def _begin(before: RunState, body: StartWorkflow, context: Context) -> Record:
+    """`Started`, then signals the run before did not receive, and signals and cancels that overtook the start."""
+    follows = before.ended is not None and before.ended.next_run_id == body.run_id
+    first = before.started.first_run_id if follows and before.started is not None else body.run_id
     started = Started(
         run_id=body.run_id,
         name=body.name,
@@ -53,30 +78,39 @@ def _first_events(unborn: RunState | None, body: StartWorkflow, context: Context
         build=body.build if body.build is not None else context.build,
         continued_from=body.continued_from,
         reply_topic=body.reply_topic,
+        first_run_id=first,
+        senders=_senders(before),
     )
-    carried = [recorded.event for recorded in body.signals]
-    overtook = [recorded.event for recorded in unborn.unfed] if unborn is not None else []
-    return [started, *carried, *overtook]
+    overtook = before.unfed if before.started is None else []
+    return Record(events=[started], carried=[*body.signals, *overtook], begins_run=True)
 
 
-def _tell_parent(message: Message, body: StartWorkflow) -> list[Published]:
-    parent = body.parent
-    if parent is None:
+def _senders(before: RunState) -> list[SenderNumber]:
+    """Whose signals count on from the run before; those that sent last."""
+    if before.started is None:
         return []
-    failure = Failure(name="AlreadyStarted", message=f"workflow id {body.workflow_id!r} has an open run")
-    outcome = ChildOutcome(
-        workflow_id=parent.workflow_id,
-        run_id=parent.run_id,
-        command_id=parent.command_id,
-        generation=parent.generation,
-        outcome="failed",
-        failure=failure,
-    )
-    told = Message(
-        id=ids.derive_id(message.id, "refused"),
-        namespace=message.namespace,
-        key=parent.workflow_id,
-        at=message.at,
-        body=outcome,
-    )
-    return [(topics.WORKFLOW_ENGINE, told)]
+    return [SenderNumber(sender, number) for sender, number in list(before.senders.items())[-SENDERS_CARRIED_MAX:]]
+
+
+def _known(state: RunState, message: Message, body: StartWorkflow) -> Decision:
+    """The run is there already: a repetition, or its parent asks for it once more."""
+    assert state.started is not None
+    parent, known = body.parent, state.started.parent
+    if parent is None or known is None or parent.generation <= known.generation or state.ended is None:
+        return Discard("already-started", reply(state, message, "ok"))
+    if state.resumable:
+        resume = ResumeRun(workflow_id=body.workflow_id, run_id=body.run_id, actor="parent", only=True)
+        return Rewind(resume)
+    if state.ended.status == "continued-as-new":
+        return Discard("already-started", reply(state, message, "ok"))
+    return Serve([tell_parent(state, parent, state.ended)])
+
+
+def _refused(
+    state: RunState, message: Message, reason: DiscardReason, detail: str, *, status: ReplyStatus = "conflict"
+) -> Discard:
+    """Whoever asked is told; a parent too, or its command would stay open for ever."""
+    body = message.body
+    assert isinstance(body, StartWorkflow)
+    told = [] if body.parent is None else [child_refused(message, body.parent, detail)]
+    return Discard(reason, [*reply(state, message, status, detail), *told])

@@ -21,7 +21,7 @@ from typing import assert_never
 import msgspec
 
 from perdure_core.history import effective
-from perdure_core.workflow_engine.lineage import SUPERVISED, Orphan, trace
+from perdure_core.workflow_engine.lineage import SUPERVISED, Orphan, sent_signals, trace
 from perdure_core.workflow_engine.waits import Waits
 from perdure_schemas import ids
 from perdure_schemas.common import Command, Outcome, Payload
@@ -82,17 +82,26 @@ class RunState:
     generation: int = 0
     edits: dict[str, Edit] = field(default_factory=dict)
     orphans: dict[str, Orphan] = field(default_factory=dict)
+    unsaid: dict[str, Command] = field(default_factory=dict)
+    """Signals that dropped turns sent: issued again, they are not sent again."""
     undone: set[str] = field(default_factory=set)
     """Commands in force whose failure the last rewind dropped: they are dispatched again."""
+    abandoned: list[Command] = field(default_factory=list)
+    """Open commands that the last rewind asked to be done anew: the old ones are canceled."""
     ended: RunEnded | None = None
     ended_at: int = 0
+    ended_seq: int = 0
     stuck: Stuck | None = None
+    stuck_seq: int = 0
+    stuck_count: int = 0
+    """Failures of the next turn that were news: they wait longer, however much they differ."""
     paused: bool = False
     canceled: CancelRequested | None = None
     build: str | None = None
-    signals: dict[int, Recorded] = field(default_factory=dict)
-    """By seq: those nobody received move on at continue-as-new, however long ago a turn was fed them."""
     senders: dict[str, int] = field(default_factory=dict)
+    """Sender -> the number of its last signal, also to earlier runs of the workflow id; who sent last stands last."""
+    signals: dict[int, Recorded] = field(default_factory=dict)
+    """By seq: what moves on at continue-as-new is the code's to say, and it may be any of them."""
     updates: dict[str, str] = field(default_factory=dict)
     """Open updates: id -> topic that awaits the answer."""
     attributes: Payload | None = None
@@ -118,6 +127,10 @@ class RunState:
             return "stuck"
         return "paused" if self.paused else "running"
 
+    def is_meant(self, run_id: str) -> bool:
+        """Whether a message for `run_id` is for this run: by its own id, or by that of the first of its chain."""
+        return self.started is not None and run_id in ("", self.run_id, self.started.first_run_id)
+
     def needs_turn(self) -> bool:
         """Whether a decision turn is owed on the events known."""
         if self.started is None or self.ended is not None or self.paused or self.stuck is not None:
@@ -138,15 +151,18 @@ def fold(namespace: str, workflow_id: str, ordinal: int, history: Sequence[Recor
     for recorded in in_force:
         _apply(state, recorded)
     if state.rewound_seq:
-        _trace_commands(state, history)
+        _trace_commands(state, history, in_force)
     return state
 
 
-def _trace_commands(state: RunState, history: Sequence[Recorded]) -> None:
+def _trace_commands(state: RunState, history: Sequence[Recorded], in_force: Sequence[Recorded]) -> None:
     lineage = trace(history)
+    sent = sent_signals(in_force)
+    everything = sent_signals(history).items()
+    state.unsaid = {id: command for id, command in everything if id not in sent and id not in lineage.reset}
     for command_id, command in state.commands.items():
         command.generation = lineage.generation(command_id)
-    state.undone = lineage.undone
+    state.undone, state.abandoned = lineage.undone, lineage.abandoned
     state.orphans = lineage.orphans(set(state.commands))
 
 
@@ -187,41 +203,45 @@ def _apply(state: RunState, recorded: Recorded) -> None:  # noqa: C901, PLR0912 
         case Started():
             state.run_id, state.started, state.started_at = event.run_id, event, recorded.at
             state.build, state.attributes, state.wake = event.build, event.options.attributes, True
+            state.senders = {known.sender: known.number for known in event.senders}
         case CommandSettled():
-            _apply_settled(state, event)
+            if not _apply_settled(state, event):
+                return
         case SignalReceived():
-            state.signals[recorded.seq] = recorded
-            state.senders[event.sender] = max(event.number, state.senders.get(event.sender, 0))
-            state.wake = True
+            state.senders[event.sender] = max(event.number, state.senders.pop(event.sender, 0))
+            state.signals[recorded.seq], state.wake = recorded, True
         case UpdateReceived():
             state.updates[event.update_id], state.wake = event.reply_topic, True
         case CancelRequested():
             state.canceled, state.wake = event, True
         case Rewound():
             state.generation, state.rewound_seq, state.wake = event.generation, recorded.seq, True
-            state.ended, state.stuck = None, None
-            state.edits = {edit.position: edit for edit in event.edits}
+            state.ended, state.stuck, state.stuck_count = None, None, 0
+            kept = {} if event.position else state.edits  # a reset does it all anew
+            state.edits = {**kept, **{edit.position: edit for edit in event.edits}}
         case Paused():
             state.paused = True
         case Unpaused():
             state.paused = False
         case Stuck():
-            state.stuck = event
+            state.stuck, state.stuck_seq = event, recorded.seq
+            state.stuck_count += 1
         case RunMoved():
-            state.build, state.stuck, state.wake = event.build, None, True
+            state.build, state.stuck, state.stuck_count, state.wake = event.build, None, 0, True
         case RunEnded():
-            state.ended, state.ended_at = event, recorded.at
+            state.ended, state.ended_at, state.ended_seq = event, recorded.at, recorded.seq
         case _:
             assert_never(event)
     state.unfed.append(recorded)
 
 
 def _apply_turn(state: RunState, seq: int, turn: TurnCommitted) -> None:
-    state.turn, state.turn_seq, state.stuck = turn, seq, None
+    state.turn, state.turn_seq, state.stuck, state.stuck_count = turn, seq, None, 0
     for command in turn.commands:
         _apply_command(state, command, turn.generation)
     state.unfed = [recorded for recorded in state.unfed if recorded.seq > turn.base]
-    late = {r.event.command_id: r.event.outcome for r in state.unfed if isinstance(r.event, CommandSettled)}
+    settled = [recorded.event for recorded in state.unfed if isinstance(recorded.event, CommandSettled)]
+    late: dict[str, Outcome] = {event.command_id: event.outcome for event in settled}
     state.wake = any(_wakes(recorded.event) for recorded in state.unfed)
     state.waits = state.waits.replace(turn.waits_for, late)
 
@@ -241,15 +261,22 @@ def _apply_command(state: RunState, command: Command, generation: int) -> None:
         target = state.commands.get(command.target)
         if target is not None and target.settled is None:
             target.settled = "canceled"
+    elif command.kind == "signal":
+        state.unsaid.pop(command.id, None)
     elif command.kind == "attributes":
         state.attributes = command.args
     elif command.kind == "update-result":
         state.updates.pop(command.target, None)
 
 
-def _apply_settled(state: RunState, event: CommandSettled) -> None:
+def _apply_settled(state: RunState, event: CommandSettled) -> bool:
+    """False: the command is of a dropped turn, so its outcome is not in force until a turn adopts the command."""
     command = state.commands.get(event.command_id)
-    if command is not None and command.settled is None:
+    if command is None:
+        state.orphans[event.command_id] = state.orphans[event.command_id].ended(event)
+        return False
+    if command.settled is None:
         command.settled = event.outcome
     state.waits.settle(event.command_id, event.outcome)
     state.wake = state.wake or event.outcome == "fired"
+    return True

@@ -12,20 +12,20 @@ from perdure_schemas.messages import TimerFired
 
 
 def decide_timer(state: RunState, body: TimerFired) -> Decision:
-    if body.run_id != state.run_id:  # others have followed it, so nobody can resume it any more
+    if state.started is None:
+        return Discard("unknown-run")
+    if body.run_id != state.run_id:
         return Purge(body.run_id) if body.kind == "retention" else Discard("other-run")
     match body.kind:
         case "command":
             return _command_timer(state, body.command_id)
         case "run-timeout":
-            if state.ended is not None:
+            if state.ended is not None or body.generation != state.generation:
                 return Discard("ended")
             failure = Failure(name="RunTimedOut", message="the run exceeded its run time-out")
             return Record(events=[RunEnded(status="timed-out", failure=failure)], now=True)
         case "turn":
-            if state.stuck is None or state.ended is not None or state.paused:
-                return Discard("not-applicable")
-            return RunTurn(body.attempt)
+            return _look(state, body)
         case "retention":
             return _retention(state, body)
         case _:
@@ -35,12 +35,20 @@ def decide_timer(state: RunState, body: TimerFired) -> Decision:
 def _command_timer(state: RunState, command_id: str) -> Decision:
     if state.closed:
         return Discard("closed")
-    command = state.commands.get(command_id)
+    command = state.commands.get(command_id) or state.orphans.get(command_id)
     if command is None:
         return Discard("unknown-command")
     if command.settled is not None:
         return Discard("settled")
     return Record(events=[CommandSettled(command_id=command_id, outcome="fired")])
+
+
+def _look(state: RunState, body: TimerFired) -> Decision:
+    """Tries a stuck turn again, and one that is owed: whoever was to run it may have lost it (doubt D2)."""
+    stuck = state.stuck is not None and state.ended is None and not state.paused
+    if not stuck and not state.needs_turn():
+        return Discard("not-applicable")
+    return RunTurn(max(1, body.attempt))
 
 
 def _retention(state: RunState, body: TimerFired) -> Decision:

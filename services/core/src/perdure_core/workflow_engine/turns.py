@@ -5,8 +5,9 @@ from __future__ import annotations
 from perdure_core.workflow_engine.decisions import Ahead, Context, Decision, Discard, Record, Refuse, Serve
 from perdure_core.workflow_engine.effects import turn_retry_timer
 from perdure_core.workflow_engine.state import RunState
+from perdure_core.workflow_engine.turn_checks import is_misshapen, problem_of
 from perdure_schemas import ids
-from perdure_schemas.common import Command
+from perdure_schemas.common import Command, Failure
 from perdure_schemas.events import (
     CancelRequested,
     CommandSettled,
@@ -27,6 +28,9 @@ def decide_completed(state: RunState, message: Message, body: WorkflowTaskComple
     unfit = _unfit(state, message, body, context)
     if unfit is not None:
         return unfit
+    problem = problem_of(state, body.commands)
+    if problem:
+        return _malformed(state, message, body, problem)
     unseen = any(
         recorded.seq > body.base and isinstance(recorded.event, SignalReceived | UpdateReceived | CancelRequested)
         for recorded in state.unfed
@@ -50,6 +54,20 @@ def decide_completed(state: RunState, message: Message, body: WorkflowTaskComple
     if body.completion is not None:
         events.append(_ended(state, body))
     return Record(events=events, now=True)
+
+
+def _malformed(state: RunState, message: Message, body: WorkflowTaskCompleted, problem: str) -> Decision:
+    """The worker is wrong, not the workflow: the run waits, stuck, for a better one."""
+    return _stuck(
+        state,
+        message,
+        Stuck(
+            workflow_task_id=body.workflow_task_id,
+            kind="bug",
+            failure=Failure(name="MalformedTurn", message=problem),
+            build=body.build,
+        ),
+    )
 
 
 def _settled_at_once(state: RunState, command: Command) -> list[Event]:
@@ -80,10 +98,15 @@ def decide_failed(state: RunState, message: Message, body: WorkflowTaskFailed, c
     unfit = _unfit(state, message, body, context)
     if unfit is not None:
         return unfit
-    stuck = state.stuck
-    if stuck is not None and (stuck.kind, stuck.failure) == (body.kind, body.failure):
-        return Serve([turn_retry_timer(state, message.at, body.attempt)])
     event = Stuck(workflow_task_id=body.workflow_task_id, kind=body.kind, failure=body.failure, build=body.build)
+    return _stuck(state, message, event, attempt=body.attempt)
+
+
+def _stuck(state: RunState, message: Message, event: Stuck, *, attempt: int = 1) -> Decision:
+    """The same failure again is no news; it only waits longer."""
+    stuck = state.stuck
+    if stuck is not None and (stuck.kind, stuck.failure, stuck.build) == (event.kind, event.failure, event.build):
+        return Serve([turn_retry_timer(state, message.at, max(attempt, state.stuck_count))])
     return Record(events=[event], now=True)
 
 
@@ -96,6 +119,8 @@ def _unfit(
         return Discard("unknown-run") if old else Ahead()
     if body.run_id != state.run_id:
         return Discard("other-run")
+    if is_misshapen(body):
+        return Discard("malformed")
     if _diverged(state, body, context.committed):
         return Discard("diverged")
     if body.base > state.seq or state.hashes[body.base] != body.base_hash:

@@ -39,8 +39,8 @@ class Journal(Protocol):
         """Make them durable, then route each; return when both are done."""
         ...
 
-    async def acknowledge(self, consumer: QueueConsumer, entries: list[Entry]) -> None:
-        """Forget them for good, then call `consumer.forget`."""
+    def acknowledge(self, entries: list[Entry]) -> None:
+        """Forget them for good, soon: a process that dies before has them delivered again."""
         ...
 
 
@@ -122,14 +122,15 @@ class QueueConsumer:
             await self.inlet.wait()
 
     async def ack(self, deliveries: Sequence[Delivery | Undeliverable]) -> None:
-        await self.settle(self._tokens(deliveries))
+        self.settle(self._tokens(deliveries))
 
-    async def settle(self, entries: list[Entry]) -> None:
+    def settle(self, entries: Iterable[Entry]) -> None:
         """Acknowledge entries that this consumer took."""
-        for entry in entries:
-            entry.settled = True
-        if entries:
-            await self._journal.acknowledge(self, entries)
+        settled = [entry for entry in entries if self._held.pop(entry.id, None) is not None]
+        if settled:
+            self._journal.acknowledge(settled)
+            for entry in settled:
+                entry.subscription.release(entry)
 
     async def nack(self, deliveries: Sequence[Delivery | Undeliverable], delay_ms: int) -> None:
         self.hand_back(self._tokens(deliveries), delay_ms)
@@ -153,21 +154,8 @@ class QueueConsumer:
             subscription.leave(self)
             if subscription.ephemeral:
                 self._queues.drop(subscription)
-        self.hand_back([entry for entry in self._held.values() if not entry.settled], 0)
+        self.hand_back(list(self._held.values()), 0)
         self.inlet.wake()
-
-    def forget(self, entries: Iterable[Entry]) -> None:
-        """The journal has their acknowledgement."""
-        for entry in entries:
-            if self._held.pop(entry.id, None) is not None:
-                entry.subscription.release(entry)
-
-    def unsettle(self, entries: Iterable[Entry]) -> None:
-        """The journal failed to record their acknowledgement."""
-        for entry in entries:
-            entry.settled = False
-        if self._closed:
-            self.hand_back(entries, 0)
 
     def held(self, id: int, redeliveries: int) -> Entry | None:
         """An entry whose delivery of that number is here, and neither acknowledged nor handed back."""

@@ -22,7 +22,7 @@ _MASK = (1 << 64) - 1
 class Entry:
     """One message in one subscription."""
 
-    __slots__ = ("data", "id", "key", "message", "reason", "redeliveries", "settled", "subscription")
+    __slots__ = ("data", "id", "key", "message", "reason", "redeliveries", "subscription")
 
     def __init__(
         self, id: int, subscription: Subscription, key: str, message: Message | None, *, data: bytes | None = None
@@ -37,8 +37,6 @@ class Entry:
         self.reason: str | None = None
         """Set on a dead letter that is no message."""
         self.redeliveries = 0
-        self.settled = False
-        """Acknowledged, though perhaps not yet durably so."""
 
     def encoded(self) -> bytes:
         if self.data is None:

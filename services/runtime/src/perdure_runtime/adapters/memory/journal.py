@@ -6,7 +6,7 @@ from itertools import count
 
 import msgspec
 
-from perdure_runtime.adapters.queues import MESSAGE_MAX_BYTES, QueueConsumer
+from perdure_runtime.adapters.queues import MESSAGE_MAX_BYTES
 from perdure_runtime.adapters.subscriptions import Entry, Subscription
 from perdure_runtime.errors import MessageTooLarge
 from perdure_runtime.ports import SubscriptionType
@@ -35,5 +35,5 @@ class MemoryJournal:
         for entry in entries:
             entry.subscription.route(entry)
 
-    async def acknowledge(self, consumer: QueueConsumer, entries: list[Entry]) -> None:
-        consumer.forget(entries)
+    def acknowledge(self, entries: list[Entry]) -> None:
+        """Nobody else has them."""

@@ -197,10 +197,10 @@ class RemoteConsumer:
         return [self._delivery(*self._ready.popleft()) for _ in range(min(limit, len(self._ready)))]
 
     async def ack(self, deliveries: Sequence[Delivery | Undeliverable]) -> None:
+        """Returns when it is sent: if the connection is lost the engine hands them to somebody else."""
         entries = self._entries(deliveries)
         if entries:
-            id = self._link.next_id()
-            await self._link.request(id, frames.Ack(id, self._number, entries))
+            self._link.send(frames.Ack(self._number, entries))
 
     async def nack(self, deliveries: Sequence[Delivery | Undeliverable], delay_ms: int) -> None:
         entries = self._entries(deliveries)

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from perdure_runtime.errors import StorageUnavailable
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Of the frames. Both sides are of one installation; a mismatch says so instead of failing oddly."""
 
 FRAME_MAX_BYTES = 64 * 1024 * 1024
@@ -65,7 +65,6 @@ class Credit(Struct, array_like=True, tag=4):
 
 
 class Ack(Struct, array_like=True, tag=5):
-    id: int
     consumer: int
     entries: list[Held]
 

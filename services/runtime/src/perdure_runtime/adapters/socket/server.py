@@ -139,7 +139,6 @@ class _Peer:
 
     def _received(self, requests: Sequence[frames.Request]) -> None:
         publishes: list[frames.Publish] = []
-        acks: list[frames.Ack] = []
         for request in requests:
             if not self._greeted:
                 self._greet(request)
@@ -147,25 +146,24 @@ class _Peer:
             match request:
                 case frames.Publish():
                     publishes.append(request)
-                case frames.Ack():
-                    acks.append(request)
-                case frames.Credit() | frames.Nack():
+                case frames.Ack() | frames.Credit() | frames.Nack():
                     self._steer(request)
                 case _:
                     self._start(self._handle(request))
         if publishes:
             self._start(self._publish(publishes))
-        if acks:
-            self._start(self._acknowledge(acks))
 
-    def _steer(self, request: frames.Credit | frames.Nack) -> None:
+    def _steer(self, request: frames.Ack | frames.Credit | frames.Nack) -> None:
         remote = self._remotes.get(request.consumer)
         if remote is None:
             return  # it crossed the end of its consumer
-        if isinstance(request, frames.Credit):
-            remote.grant(request.deliveries)
-        else:
-            remote.consumer.hand_back(self._entries(request.consumer, request.entries), request.delay_ms)
+        match request:
+            case frames.Ack(entries=held):
+                remote.consumer.settle(_entries(remote, held))
+            case frames.Credit(deliveries=deliveries):
+                remote.grant(deliveries)
+            case frames.Nack(entries=held, delay_ms=delay_ms):
+                remote.consumer.hand_back(_entries(remote, held), delay_ms)
 
     def _greet(self, request: frames.Request) -> None:
         if not isinstance(request, frames.Hello) or request.version != frames.PROTOCOL_VERSION:
@@ -184,17 +182,6 @@ class _Peer:
         await self._confirmed(
             ids, *(self._publisher.publish_encoded(name, batch) for name, batch in by_namespace.items())
         )
-
-    async def _acknowledge(self, requests: list[frames.Ack]) -> None:
-        by_consumer: dict[int, list[frames.Held]] = {}
-        for request in requests:
-            by_consumer.setdefault(request.consumer, []).extend(request.entries)
-        settling = [
-            self._remotes[id].consumer.settle(self._entries(id, entries))
-            for id, entries in by_consumer.items()
-            if id in self._remotes
-        ]
-        await self._confirmed([request.id for request in requests], *settling)
 
     async def _handle(self, request: frames.Request) -> None:
         match request:
@@ -245,11 +232,11 @@ class _Peer:
         except StorageUnavailable:
             pass  # nobody is there to be told; the client has told its callers
 
-    def _entries(self, consumer: int, held: list[frames.Held]) -> list[Entry]:
-        remote = self._remotes[consumer]
-        return [entry for id, number in held if (entry := remote.consumer.held(id, number)) is not None]
-
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _entries(remote: _Remote, held: list[frames.Held]) -> list[Entry]:
+    return [entry for id, number in held if (entry := remote.consumer.held(id, number)) is not None]

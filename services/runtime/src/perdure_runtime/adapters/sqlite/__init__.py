@@ -22,13 +22,17 @@ __all__ = ["SqlitePorts", "Synchronous", "open_sqlite"]
 class SqlitePorts:
     """An open database. Close it after its consumers."""
 
-    def __init__(self, database: Database, ports: Ports) -> None:
+    def __init__(self, database: Database, journal: SqliteJournal, ports: Ports) -> None:
         self._database = database
+        self._journal = journal
         self.ports = ports
 
     async def close(self) -> None:
         """Write what is open, and let another process have the file."""
-        self._database.close()
+        try:
+            self._journal.close()
+        finally:
+            self._database.close()
 
 
 async def open_sqlite(path: str | Path, clock: Clock, synchronous: Synchronous = "NORMAL") -> SqlitePorts:
@@ -57,4 +61,4 @@ async def open_sqlite(path: str | Path, clock: Clock, synchronous: Synchronous =
         blobs=SqliteBlobs(database),
         routing=SqliteRouting(database),
     )
-    return SqlitePorts(database, ports)
+    return SqlitePorts(database, journal, ports)

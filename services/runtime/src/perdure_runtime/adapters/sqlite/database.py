@@ -10,9 +10,9 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, Protocol
 
 from perdure_runtime.adapters.sqlite.checkpoints import Checkpoints
 from perdure_runtime.adapters.sqlite.migrations import migrate
@@ -33,19 +33,29 @@ _STATEMENTS = 256
 Row = tuple[Any, ...]
 
 
-class Group:
-    """The writes of one transaction, and who waits for it."""
+class Rider(Protocol):
+    """Takes part in every transaction."""
 
-    __slots__ = ("after", "before", "failed", "waiters")
+    def before_commit(self) -> None:
+        """Write what was saved up to be written in bulk."""
+        ...
+
+    def committed(self) -> None:
+        """Called before those who wait go on."""
+        ...
+
+    def rolled_back(self) -> None:
+        """Nothing of the transaction was written."""
+        ...
+
+
+class Group:
+    """One transaction, and who waits for it."""
+
+    __slots__ = ("waiters",)
 
     def __init__(self) -> None:
         self.waiters: list[asyncio.Future[None]] = []
-        self.before: list[Callable[[], None]] = []
-        """Called just before the COMMIT: statements saved up to be run in bulk."""
-        self.after: list[Callable[[], None]] = []
-        """Called after the COMMIT, before those who wait go on."""
-        self.failed: list[Callable[[], None]] = []
-        """Called after a roll-back."""
 
 
 class Database:
@@ -55,6 +65,7 @@ class Database:
         self.clock = clock
         self._path = path
         self._group: Group | None = None
+        self.riders: list[Rider] = []
         self._sweep_at = clock.now() + _SWEEP_INTERVAL_MS
         self._lock = _lock(path)
         try:
@@ -95,16 +106,6 @@ class Database:
             return self._connection.execute(sql, parameters).rowcount
         except sqlite3.Error as error:
             self._fail(error)
-
-    def insert(self, sql: str, parameters: Sequence[Any]) -> int:
-        """As `write`, of one new row; returns its number."""
-        self.group()
-        try:
-            number = self._connection.execute(sql, parameters).lastrowid
-        except sqlite3.Error as error:
-            self._fail(error)
-        assert number is not None
-        return number
 
     def write_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         self.group()
@@ -150,8 +151,8 @@ class Database:
         if group is not self._group:
             return  # it failed, or was flushed before its time
         try:
-            for call in group.before:
-                call()
+            for rider in self.riders:
+                rider.before_commit()
             self._sweep()
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
@@ -160,8 +161,8 @@ class Database:
         except StorageUnavailable:
             return  # rolled back by the statement that failed
         self._group = None
-        for call in group.after:
-            call()
+        for rider in self.riders:
+            rider.committed()
         for waiter in group.waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -179,8 +180,8 @@ class Database:
         if self._connection.in_transaction:
             self._connection.rollback()
         assert group is not None
-        for call in group.failed:
-            call()
+        for rider in self.riders:
+            rider.rolled_back()
         for waiter in group.waiters:
             if not waiter.done():
                 waiter.set_exception(StorageUnavailable(self._reason(error)))

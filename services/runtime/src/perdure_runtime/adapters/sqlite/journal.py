@@ -1,35 +1,39 @@
-"""Messages as rows: one per message and subscription, from its publication to its acknowledgement."""
+"""Messages as rows: one per message and subscription, from its publication to its acknowledgement.
+
+A publish returns when it is committed. An acknowledgement goes with the next transaction, whoever's it is: a process
+that dies before has the message delivered again, as one that dies before it acknowledges.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from itertools import count
 
-from perdure_runtime.adapters.queues import MESSAGE_MAX_BYTES, QueueConsumer, Queues
-from perdure_runtime.adapters.sqlite.database import Database, Group
+from perdure_runtime.adapters.queues import MESSAGE_MAX_BYTES, Queues
+from perdure_runtime.adapters.sqlite.database import Database
 from perdure_runtime.adapters.subscriptions import Entry, Subscription
-from perdure_runtime.errors import MessageTooLarge
+from perdure_runtime.errors import MessageTooLarge, StorageUnavailable
 from perdure_runtime.ports import SubscriptionType
 
 _INSERT = "INSERT INTO messages (id, subscription, key, data, reason) VALUES (?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM messages WHERE id = ?"
-
-
-class _Batch:
-    """What one group publishes and acknowledges."""
-
-    __slots__ = ("acknowledged", "group", "published")
-
-    def __init__(self, group: Group) -> None:
-        self.group = group
-        self.published: list[Entry] = []
-        self.acknowledged: list[tuple[QueueConsumer, list[Entry]]] = []
+_ACKNOWLEDGE_SECONDS_MAX = 0.01
+"""When nothing else is written for so long, acknowledgements get a transaction of their own."""
+_RETRY_SECONDS = 1.0
+"""After that one failed: the disk is full, say."""
 
 
 class SqliteJournal:
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._batch: _Batch | None = None
         self._numbers = count(1)
+        self._published: list[Entry] = []
+        self._acknowledged: list[tuple[int]] = []
+        """Ids of rows to delete; they stay until a transaction that deletes them is committed."""
+        self._deleting = 0
+        """How many of them the open transaction deletes."""
+        self._timer: asyncio.TimerHandle | None = None
+        database.riders.append(self)
 
     def restore(self, queues: Queues) -> None:
         """Fill the queues with what an earlier process left."""
@@ -80,51 +84,56 @@ class SqliteJournal:
                     f"the limit is {MESSAGE_MAX_BYTES} bytes"
                 )
             last = entry
-        self._open().published += entries
+        self._database.group()
+        self._published += entries
         await self._database.settled()
 
-    async def acknowledge(self, consumer: QueueConsumer, entries: list[Entry]) -> None:
-        self._open().acknowledged.append((consumer, entries))
-        await self._database.settled()
+    def acknowledge(self, entries: list[Entry]) -> None:
+        self._acknowledged += [(entry.id,) for entry in entries if not entry.subscription.ephemeral]
+        if self._timer is None and self._acknowledged:
+            self._arm(_ACKNOWLEDGE_SECONDS_MAX)
 
-    def _open(self) -> _Batch:
-        group = self._database.group()
-        batch = self._batch
-        if batch is None or batch.group is not group:
-            batch = self._batch = _Batch(group)
-            group.before.append(self._write)
-            group.after.append(self._done)
-            group.failed.append(self._failed)
-        return batch
+    def _arm(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._write_acknowledged)
 
-    def _write(self) -> None:
-        assert self._batch is not None
+    def _write_acknowledged(self) -> None:
+        self._timer = None
+        if self._acknowledged:
+            try:
+                self._database.group()
+            except StorageUnavailable:
+                self._arm(_RETRY_SECONDS)
+
+    def before_commit(self) -> None:
         rows = [
             (entry.id, entry.subscription.number, entry.key, entry.data, entry.reason)
-            for entry in self._batch.published
+            for entry in self._published
             if not entry.subscription.ephemeral
         ]
         if rows:
             self._database.write_many(_INSERT, rows)
-        gone = [
-            (entry.id,)
-            for _, entries in self._batch.acknowledged
-            for entry in entries
-            if not entry.subscription.ephemeral
-        ]
-        if gone:
-            self._database.write_many(_DELETE, gone)
+        if self._acknowledged:
+            self._deleting = len(self._acknowledged)
+            self._database.write_many(_DELETE, self._acknowledged)
 
-    def _done(self) -> None:
-        batch, self._batch = self._batch, None
-        assert batch is not None
-        for consumer, entries in batch.acknowledged:
-            consumer.forget(entries)
-        for entry in batch.published:
+    def committed(self) -> None:
+        if self._deleting:
+            del self._acknowledged[: self._deleting]
+            self._deleting = 0
+        published, self._published = self._published, []
+        for entry in published:
             entry.subscription.route(entry)
 
-    def _failed(self) -> None:
-        batch, self._batch = self._batch, None
-        assert batch is not None
-        for consumer, entries in batch.acknowledged:
-            consumer.unsettle(entries)
+    def rolled_back(self) -> None:
+        self._published.clear()
+        self._deleting = 0
+        if self._timer is None and self._acknowledged:
+            self._arm(_RETRY_SECONDS)
+
+    def close(self) -> None:
+        """Write down what was acknowledged."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._acknowledged:
+            self._database.group()
+            self._database.flush()

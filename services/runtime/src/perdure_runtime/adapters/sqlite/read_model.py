@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -31,11 +32,15 @@ _COUNT = """
     INSERT INTO run_counts (namespace, name, status, runs) VALUES (?, ?, ?, ?)
     ON CONFLICT (namespace, name, status) DO UPDATE SET runs = runs + excluded.runs
 """
+_COUNTS = "SELECT name, status, runs FROM run_counts WHERE namespace = ? AND runs > 0"
 _UPSERT_TASK = """
     INSERT INTO listed_tasks (namespace, task_id, version, workflow_id, run_id, data) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT (namespace, task_id) DO UPDATE SET version = excluded.version, workflow_id = excluded.workflow_id,
         run_id = excluded.run_id, data = excluded.data WHERE excluded.version > version
 """
+
+_Counted: TypeAlias = tuple[str, str, str]
+"""(namespace, name, status)."""
 
 
 class SqliteReadModel:
@@ -43,46 +48,50 @@ class SqliteReadModel:
         self._database = database
 
     async def apply(self, changes: Sequence[tuple[str, RunChanged | TaskChanged]]) -> None:
+        runs: dict[tuple[str, str, str], RunChanged] = {}
+        counts: Counter[_Counted] = Counter()
         for namespace, change in changes:
             if isinstance(change, RunChanged):
-                self._apply_run(namespace, change)
+                key = (namespace, change.workflow_id, change.run_id)
+                if key not in runs or runs[key].version < change.version:
+                    runs[key] = change
             else:
-                workflow_id, run_id = ("", "")
-                if change.workflow is not None:
-                    workflow_id, run_id = change.workflow.workflow_id, change.workflow.run_id
-                row = (namespace, change.task_id, change.version, workflow_id, run_id, encode_change(change))
-                self._database.write(_UPSERT_TASK, row)
+                self._apply_task(namespace, change)
+        for key, run in runs.items():
+            self._apply_run(key, run, counts)
+        self._count(counts)
         await self._database.settled()
 
-    def _apply_run(self, namespace: str, run: RunChanged) -> None:
-        database = self._database
-        known = database.read(_KNOWN_RUN, (namespace, run.workflow_id, run.run_id))
+    def _apply_task(self, namespace: str, task: TaskChanged) -> None:
+        workflow_id, run_id = ("", "")
+        if task.workflow is not None:
+            workflow_id, run_id = task.workflow.workflow_id, task.workflow.run_id
+        row = (namespace, task.task_id, task.version, workflow_id, run_id, encode_change(task))
+        self._database.write(_UPSERT_TASK, row)
+
+    def _apply_run(self, key: tuple[str, str, str], run: RunChanged, counts: Counter[_Counted]) -> None:
+        known = self._database.read(_KNOWN_RUN, key)
         if known and known[0][1] >= run.version:
             return
-        data = encode_change(msgspec.structs.replace(run, events=[]))
+        data = encode_change(msgspec.structs.replace(run, events=[]) if run.events else run)
         labels = [f"{name}{_EQUALS}{value}" for name, value in attributes(run).items()]
         texts = (run.waits_for, _marked(run.tags), _marked(labels))
-        key = (namespace, run.workflow_id, run.run_id)
-        database.write(_UPSERT_RUN, (*key, run.version, run.name, run.status, run.started_at, *texts, data))
-        if known and known[0][2:] == (run.name, run.status):
-            return
-        if known:
-            self._uncount(namespace, *known[0][2:])
-        database.write(_COUNT, (namespace, run.name, run.status, 1))
+        self._database.write(_UPSERT_RUN, (*key, run.version, run.name, run.status, run.started_at, *texts, data))
+        counts[key[0], run.name, run.status] += 1
+        for _, _, name, status in known:
+            counts[key[0], name, status] -= 1
 
-    def _uncount(self, namespace: str, name: str, status: str) -> None:
-        self._database.write(_COUNT, (namespace, name, status, -1))
-        self._database.write(
-            "DELETE FROM run_counts WHERE namespace = ? AND name = ? AND status = ? AND runs = 0",
-            (namespace, name, status),
-        )
+    def _count(self, changes: Counter[_Counted]) -> None:
+        rows = [(*counted, change) for counted, change in changes.items() if change]
+        if rows:
+            self._database.write_many(_COUNT, rows)
 
     async def forget(self, namespace: str, workflow_id: str, run_id: str) -> None:
         key = (namespace, workflow_id, run_id)
         known = self._database.read(_KNOWN_RUN, key)
         if known:
             self._database.write("DELETE FROM listed_runs WHERE number = ?", (known[0][0],))
-            self._uncount(namespace, *known[0][2:])
+            self._count(Counter({(namespace, *known[0][2:]): -1}))
         self._database.write("DELETE FROM listed_tasks WHERE namespace = ? AND workflow_id = ? AND run_id = ?", key)
         await self._database.settled()
 
@@ -123,7 +132,7 @@ class SqliteReadModel:
         return [task for task in tasks if isinstance(task, TaskChanged)]
 
     async def counts(self, namespace: str) -> dict[str, dict[str, int]]:
-        rows = self._database.read("SELECT name, status, runs FROM run_counts WHERE namespace = ?", (namespace,))
+        rows = self._database.read(_COUNTS, (namespace,))
         await self._database.settled()
         totals: dict[str, dict[str, int]] = {}
         for name, status, runs in rows:

@@ -99,22 +99,29 @@ class SqliteBlobs:
 class SqliteRouting:
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._known: dict[tuple[str, str], Routing] = {}
+        """What was read or written: every start asks, and nobody else writes the file."""
 
     async def get(self, namespace: str, workflow: str) -> Routing:
-        rows = self._database.read(
-            "SELECT current, ramping, ramping_percent FROM routing WHERE namespace = ? AND workflow = ?",
-            (namespace, workflow),
-        )
-        await self._database.settled()
-        if not rows:
-            return Routing()
-        current, ramping, percent = rows[0]
-        return Routing(current=current, ramping=ramping, ramping_percent=percent)
+        routing = self._known.get((namespace, workflow))
+        if routing is None:
+            rows = self._database.read(
+                "SELECT current, ramping, ramping_percent FROM routing WHERE namespace = ? AND workflow = ?",
+                (namespace, workflow),
+            )
+            routing = Routing()
+            for current, ramping, percent in rows:
+                routing = Routing(current=current, ramping=ramping, ramping_percent=percent)
+            await self._database.settled()
+            self._known[namespace, workflow] = routing
+        return routing
 
     async def put(self, namespace: str, workflow: str, routing: Routing) -> None:
+        self._known.pop((namespace, workflow), None)
         self._database.write(
             "INSERT OR REPLACE INTO routing (namespace, workflow, current, ramping, ramping_percent) "
             "VALUES (?, ?, ?, ?, ?)",
             (namespace, workflow, routing.current, routing.ramping, routing.ramping_percent),
         )
         await self._database.settled()
+        self._known[namespace, workflow] = routing

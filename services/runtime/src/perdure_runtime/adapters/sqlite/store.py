@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count
 
 import msgspec
 
@@ -17,16 +18,19 @@ _HEAD = """
     SELECT number, version, run_id, seq, runs, run, expires_at FROM heads WHERE namespace = ? AND workflow_id = ?
 """
 _INSERT_HEAD = """
-    INSERT INTO heads (version, run_id, seq, runs, run, expires_at, commit_id, namespace, workflow_id)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO heads (version, run_id, seq, runs, run, expires_at, commit_id, number, namespace, workflow_id)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _UPDATE_HEAD = """
     UPDATE heads SET version = ?, run_id = ?, seq = ?, runs = ?, run = ?, expires_at = ?, commit_id = ?
     WHERE number = ?
 """
+_LAST_NUMBERS = "SELECT (SELECT coalesce(max(number), 0) FROM heads), (SELECT coalesce(max(run), 0) FROM runs)"
 _MARKS = "SELECT data FROM marks WHERE run = ? AND command_id IN (?, ?) ORDER BY seq"
 _PURGED_RUN = 0
 """A head whose current run was purged while older ones are kept points to no run."""
+_ROWS_MAX = 10_000
+"""Heads kept in memory, about 0.5 kB each: one is read once, then written many times."""
 
 
 _encode_mark = msgspec.msgpack.Encoder().encode
@@ -36,17 +40,33 @@ _decode_mark = msgspec.msgpack.Decoder(Mark).decode
 class _Row:
     """A head row with its keys."""
 
-    __slots__ = ("head", "number", "run")
+    __slots__ = ("expires_at", "head", "number", "run")
 
-    def __init__(self, number: int, run: int, head: Head) -> None:
+    def __init__(self, number: int, run: int, head: Head, expires_at: int | None) -> None:
         self.number = number
         self.run = run
         self.head = head
+        self.expires_at = expires_at
 
 
 class SqliteStore:
     def __init__(self, database: Database) -> None:
         self._database = database
+        ((heads, runs),) = database.read(_LAST_NUMBERS)
+        self._heads: Iterator[int] = count(heads + 1)
+        self._runs: Iterator[int] = count(runs + 1)
+        self._rows: dict[RunKey, _Row] = {}
+        """As the file has them, the open transaction included: nobody else writes it."""
+        database.riders.append(self)
+
+    def before_commit(self) -> None:
+        """Every write is in the transaction already."""
+
+    def committed(self) -> None:
+        """The rows in memory stand."""
+
+    def rolled_back(self) -> None:
+        self._rows.clear()
 
     async def load(self, key: RunKey) -> tuple[Head, Sequence[Recorded]]:
         row = self._row(key)
@@ -76,26 +96,27 @@ class SqliteStore:
         data = encode_events(events)
         ttl = commit.unborn_ttl_ms
         expires_at = None if ttl is None else database.clock.now() + ttl
-        if row is None:
-            values = (head.version, head.run_id, head.seq, head.runs, _PURGED_RUN, expires_at, commit.commit_id)
-            number = database.insert(_INSERT_HEAD, (*values, commit.key.namespace, commit.key.workflow_id))
-            row = _Row(number, _PURGED_RUN, head)
-            run = self._new_run(row, head.run_id)
-        elif row.head.run_id == head.run_id and row.run != _PURGED_RUN:
+        number = next(self._heads) if row is None else row.number
+        if row is None or row.run == _PURGED_RUN:
+            run = self._new_run(number, head.run_id)
+        elif row.head.run_id == head.run_id:
             run = row.run
-        elif row.head.version and not row.head.run_id and row.run != _PURGED_RUN:
+        elif row.head.version and not row.head.run_id:
             run = self._adopt_unborn(row, commit)
         else:
-            run = self._new_run(row, head.run_id)
-        database.write(
-            _UPDATE_HEAD,
-            (head.version, head.run_id, head.seq, head.runs, run, expires_at, commit.commit_id, row.number),
-        )
+            run = self._new_run(number, head.run_id)
+        values = (head.version, head.run_id, head.seq, head.runs, run, expires_at, commit.commit_id, number)
+        if row is None:
+            database.write(_INSERT_HEAD, (*values, commit.key.namespace, commit.key.workflow_id))
+        else:
+            database.write(_UPDATE_HEAD, values)
         if events:
             database.write("INSERT INTO events VALUES (?, ?, ?, ?)", (run, events[0].seq, events[-1].seq, data))
-            causes = [(row.number, event.cause, run, event.seq) for event in events]
+            first = {event.cause: event.seq for event in reversed(events)}
+            causes = [(number, cause, run, seq) for cause, seq in first.items()]
             database.write_many("INSERT OR IGNORE INTO causes VALUES (?, ?, ?, ?)", causes)
             self._write_marks(run, events)
+        self._keep(commit.key, _Row(number, run, head, expires_at))
 
     def _write_marks(self, run: int, events: Sequence[Recorded]) -> None:
         rows = [
@@ -106,8 +127,16 @@ class SqliteStore:
         if rows:
             self._database.write_many("INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?, ?)", rows)
 
-    def _new_run(self, row: _Row, run_id: str) -> int:
-        return self._database.insert("INSERT INTO runs (head, run_id) VALUES (?, ?)", (row.number, run_id))
+    def _keep(self, key: RunKey, row: _Row) -> None:
+        rows = self._rows
+        if len(rows) >= _ROWS_MAX and key not in rows:
+            del rows[next(iter(rows))]
+        rows[key] = row
+
+    def _new_run(self, head: int, run_id: str) -> int:
+        run = next(self._runs)
+        self._database.write("INSERT INTO runs (run, head, run_id) VALUES (?, ?, ?)", (run, head, run_id))
+        return run
 
     def _adopt_unborn(self, row: _Row, commit: Commit) -> int:
         """The run records anew what its unborn row held; the causes found there stay findable."""
@@ -170,6 +199,7 @@ class SqliteStore:
             )
             if row is not None:
                 self._forget_run(row, run_id)
+            self._rows.pop(key, None)
         await self._database.settled()
         return done
 
@@ -193,14 +223,19 @@ class SqliteStore:
         return bool(found)
 
     def _row(self, key: RunKey) -> _Row | None:
-        found = self._database.read(_HEAD, (key.namespace, key.workflow_id))
-        if not found:
+        row = self._rows.get(key)
+        if row is None:
+            found = self._database.read(_HEAD, (key.namespace, key.workflow_id))
+            if not found:
+                return None
+            number, version, run_id, seq, runs, run, expires_at = found[0]
+            row = _Row(number, run, Head(version=version, run_id=run_id, seq=seq, runs=runs), expires_at)
+            self._keep(key, row)
+        if row.expires_at is not None and row.expires_at <= self._database.clock.now():
+            self._database.forget_head(row.number)
+            self._rows.pop(key, None)
             return None
-        number, version, run_id, seq, runs, run, expires_at = found[0]
-        if expires_at is not None and expires_at <= self._database.clock.now():
-            self._database.forget_head(number)
-            return None
-        return _Row(number, run, Head(version=version, run_id=run_id, seq=seq, runs=runs))
+        return row
 
     def _run(self, head: int, run_id: str) -> int | None:
         found = self._database.read("SELECT run FROM runs WHERE head = ? AND run_id = ?", (head, run_id))

@@ -1,0 +1,31 @@
+"""How a worker process logs: for people, with the facts that records carry."""
+
+from __future__ import annotations
+
+import logging
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_ELSEWHERE = frozenset({"action", "stack", "file", "line", "function"})
+"""Facts that the message tells already, or that are too long for it."""
+
+
+class Facts(logging.Formatter):
+    """Appends what a record was given by `extra` as `name=value`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        known = vars(record).items()
+        facts = [f"{name}={value}" for name, value in known if name not in _STANDARD and name not in _ELSEWHERE]
+        head, line, rest = text.partition("\n")
+        return " ".join([head, *facts]) + line + rest
+
+
+def log_to_stderr() -> None:
+    """Unless the app has set up logging itself."""
+    root = logging.getLogger()
+    if root.handlers:
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(Facts("%(asctime)s %(levelname)s %(name)s %(message)s", "%H:%M:%S"))
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)

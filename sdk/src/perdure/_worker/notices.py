@@ -1,0 +1,66 @@
+"""What a worker tells the people who wrote the code it runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+
+from perdure_schemas.common import Command, Failure
+from perdure_schemas.messages import RunTask, RunWorkflowTask, WorkflowTaskFailed
+
+log = logging.getLogger("perdure.worker")
+
+
+class Lacking:
+    """Names that workflows of this worker call, and that it has not: their callers wait for a worker that has."""
+
+    def __init__(self, tasks: Collection[str], workflows: Collection[str]) -> None:
+        self._known = {"task": tasks, "child": workflows}
+        self._told: set[tuple[str, str]] = set()
+
+    def look(self, commands: Sequence[Command], workflow: str) -> None:
+        """Each name is told once."""
+        for command in commands:
+            known = self._known.get(command.kind)
+            if known is None or command.name in known or (command.kind, command.name) in self._told:
+                continue
+            self._told.add((command.kind, command.name))
+            what = "task" if command.kind == "task" else "workflow"
+            log.warning(
+                "%s_unknown_here: workflow %s waits for %s %s, which this worker does not have (it has: %s): "
+                "until a worker has it, the run waits",
+                what,
+                workflow,
+                what,
+                command.name,
+                ", ".join(sorted(known)) or "none",
+                extra={"action": f"{what}_unknown_here"},
+            )
+
+
+def tell_stuck(task: RunWorkflowTask, failed: WorkflowTaskFailed) -> None:
+    """A turn could not be done: the run stays open, and is tried again."""
+    log.error(
+        "workflow_stuck: run %s of %s (%s); it is tried again with growing pauses, and at once by changed code\n%s",
+        task.workflow_id,
+        task.name,
+        failed.kind,
+        described(failed.failure),
+        extra={"action": "workflow_stuck"},
+    )
+
+
+def tell_failed(run: RunTask, failure: Failure) -> None:
+    """An attempt of a task failed; whether there is another is for the task engine to say."""
+    log.info(
+        "task_failed: attempt %d of %s\n%s",
+        run.attempt,
+        run.name,
+        described(failure),
+        extra={"action": "task_failed", "task_id": run.task_id},
+    )
+
+
+def described(failure: Failure) -> str:
+    """As Python prints an exception."""
+    return f"{failure.stack.rstrip()}\n{failure.name}: {failure.message}".lstrip()

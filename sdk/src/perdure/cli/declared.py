@@ -1,0 +1,118 @@
+"""What the worker of a `perdure dev` declares, so that a wrong name or argument is told before anything is started."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from perdure import _app, convert
+from perdure._worker.supervision import Ready
+from perdure.cli.locations import declared_path
+from perdure.cli.output import ExitCode, Problem
+from perdure.errors import SerializationError
+from perdure.registry import Registry
+from perdure.workflow import Workflow
+
+UNCHECKED = "--unchecked"
+"""The option of `start` that skips these checks."""
+
+
+class Declared(msgspec.Struct, frozen=True, kw_only=True):
+    """Written by `perdure dev` when its worker is ready."""
+
+    app: str
+    """As on its command line."""
+    folder: str
+    """Where it was started."""
+    workflows: list[str]
+    tasks: list[str]
+
+
+def write(database: Path, app: str, ready: Ready) -> None:
+    """Replaces what was declared before the worker was reloaded."""
+    told = Declared(app=app, folder=str(Path.cwd()), workflows=ready.workflows, tasks=ready.tasks)
+    target = declared_path(database)
+    partial = target.with_suffix(".part")
+    partial.write_bytes(msgspec.json.encode(told))
+    partial.replace(target)
+
+
+def remove(database: Path) -> None:
+    """The `perdure dev` has ended."""
+    declared_path(database).unlink(missing_ok=True)
+
+
+def read(database: Path) -> Declared | None:
+    """Nothing while there was no ready worker yet."""
+    try:
+        return msgspec.json.decode(declared_path(database).read_bytes(), type=Declared)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def of_registry(app: str, registry: Registry) -> Declared:
+    """Of an app that runs in this process."""
+    return Declared(app=app, folder=str(Path.cwd()), workflows=sorted(registry.workflows), tasks=sorted(registry.tasks))
+
+
+def check_start(declared: Declared, workflow: str, values: Sequence[Any]) -> None:
+    """Raises Problem if no worker has the workflow, or, where the app can be imported here, it takes other arguments.
+
+    A worker of another build may have it: the option UNCHECKED is for that.
+    """
+    if workflow not in declared.workflows:
+        anyway = f"{UNCHECKED} starts it all the same"
+        raise unknown_workflow(workflow, declared.workflows, declared.app, or_else=anyway)
+    definition = _definition(declared, workflow)
+    if definition is not None:
+        check_arguments(definition, values)
+
+
+def unknown_workflow(workflow: str, known: Sequence[str], app: str, *, or_else: str = "") -> Problem:
+    """Tells the names there are, the likeliest first."""
+    near = difflib.get_close_matches(workflow, known, n=3)
+    names = [*near, *(name for name in sorted(known) if name not in near)]
+    hint = f"one of: {', '.join(names)}" if names else f"declare one in {app} with @workflow"
+    return Problem(
+        f"{app} has no workflow {workflow!r}",
+        hint=hint + (f"   ({or_else})" if or_else else ""),
+        code=ExitCode.not_found,
+    )
+
+
+def check_arguments(definition: Workflow[..., Any], values: Sequence[Any]) -> None:
+    """Raises Problem if the workflow does not take these arguments."""
+    try:
+        definition.signature.decode(convert.encode(list(values), Any, "the arguments"))
+    except SerializationError as error:
+        raise Problem(str(error), hint=f"it is {definition.signature!r}", code=ExitCode.usage) from error
+
+
+def _definition(declared: Declared, workflow: str) -> Workflow[..., Any] | None:
+    """From the app itself; nothing if it cannot be imported here: the worker may have another environment."""
+    with _as_if_started_in(declared.folder):
+        try:
+            registry = Registry([_app.load(declared.app)])
+        except (Exception, SystemExit):
+            return None
+    return registry.workflows.get(workflow)
+
+
+@contextlib.contextmanager
+def _as_if_started_in(folder: str) -> Iterator[None]:
+    """What the app prints when it is imported goes to stderr: stdout is for the command's result."""
+    before = Path.cwd()
+    with contextlib.suppress(OSError):
+        os.chdir(folder)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.chdir(before)

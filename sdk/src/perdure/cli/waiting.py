@@ -1,0 +1,112 @@
+"""Waiting for a run's end: what it waits for is shown meanwhile, and why it cannot go on is told at once."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from types import TracebackType
+from typing import Any, Self
+
+from rich.markup import escape
+from rich.status import Status
+
+from perdure.cli.declared import Declared
+from perdure.cli.output import ExitCode, Problem, status_markup, stderr
+from perdure.errors import ResultTimeout, RunNotFound
+from perdure.handle import Handle
+from perdure_runtime.errors import StorageUnavailable
+from perdure_schemas.messages import RunChanged
+
+LOOK_SECONDS = 1.0
+"""Between two looks at the run; also before the first, since most runs end sooner."""
+_COUNT = re.compile(r" \(\d+\)$")
+
+
+async def result_of(run: Handle[Any], seconds: float | None, declared: Declared | None) -> object:
+    """Its result. Raises what `Handle.result` does, but Problem when the run is still open after `seconds`."""
+    waiting = asyncio.ensure_future(run.result(timeout=seconds))
+    try:
+        with _Shown(run.id) as shown:
+            while not waiting.done():
+                await asyncio.wait({waiting}, timeout=LOOK_SECONDS)
+                if not waiting.done() and (described := await _described(run)) is not None:
+                    shown.update(described, declared)
+        return await waiting
+    except ResultTimeout:
+        described = await _described(run)
+        state = f": {described.status}{_reason(described, declared)}" if described is not None else ""
+        hint = f"perdure result {run.id} --wait   or   perdure show {run.id}"
+        raise Problem(f"run {run.id!r} is still open{state}", hint=hint, code=ExitCode.failed) from None
+    finally:
+        waiting.cancel()
+
+
+async def _described(run: Handle[Any]) -> RunChanged | None:
+    try:
+        return await run.describe()
+    except (RunNotFound, StorageUnavailable):  # not visible yet, or the engine restarts: for the result to tell
+        return None
+
+
+def obstacle(run: RunChanged, declared: Declared | None) -> str:
+    """What keeps an open run from going on, if anything but time does."""
+    if run.status == "stuck":
+        return run.last_error or "its last turn failed"
+    if run.status == "paused":
+        return f"until: perdure unpause {run.workflow_id}"
+    if declared is None:
+        return ""
+    if run.name not in declared.workflows and not run.waits_for:
+        return f"waits for a worker that has workflow {run.name}; {declared.app} has not"
+    lacking = [wait for wait in (_COUNT.sub("", each) for each in run.waits_for.split(", ")) if _lacks(declared, wait)]
+    return f"waits for {', '.join(lacking)}, which {declared.app} does not declare" if lacking else ""
+
+
+def _lacks(declared: Declared, wait: str) -> bool:
+    kind, _, name = wait.partition(" ")
+    known = {"task": declared.tasks, "child": declared.workflows}.get(kind)
+    return known is not None and name not in known
+
+
+def _reason(run: RunChanged, declared: Declared | None) -> str:
+    hindered = obstacle(run, declared)
+    if hindered:
+        return f", {hindered}"
+    return f", waits for {run.waits_for}" if run.waits_for else ""
+
+
+class _Shown:
+    """A moving line on a terminal; elsewhere a line whenever what hinders the run is another than before."""
+
+    def __init__(self, id: str) -> None:
+        self._id = id
+        self._console = stderr()
+        self._status: Status | None = None
+        if sys.stderr.isatty():
+            self._status = self._console.status(f"{escape(id)} [dim]is running[/]")
+        self._told = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def update(self, run: RunChanged, declared: Declared | None) -> None:
+        reason = _reason(run, declared)
+        if self._status is not None:
+            self._status.start()
+            self._status.update(f"{escape(self._id)} {status_markup(run.status)}[dim]{escape(reason)}[/]")
+        if not obstacle(run, declared) or reason == self._told:
+            return
+        self._told = reason
+        self._console.print(f"{escape(self._id)} is {status_markup(run.status)}{escape(reason)}")
+        if run.status == "stuck":
+            self._console.print(
+                f"  [dim]try:[/] mend the code: the worker loads it again, and the run goes on by itself;"
+                f"   perdure show {escape(self._id)}   has the traceback"
+            )
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._status is not None:
+            self._status.stop()
