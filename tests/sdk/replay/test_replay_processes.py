@@ -33,7 +33,7 @@ def replayed(histories: Path, hash_seed: int) -> replay_process.Told:
 
 def test_every_shape_under_20_hash_seeds(tmp_path: Path) -> None:
     histories = tmp_path / "histories.json"
-    here = replay_process.write(histories, seeds=range(3))
+    here = replay_process.write(histories, seeds=range(2))
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for told in pool.map(lambda seed: replayed(histories, seed), HASH_SEEDS):
             assert told == here

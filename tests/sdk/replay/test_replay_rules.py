@@ -1,0 +1,490 @@
+"""What workflow code may do on its loop, what it may not, and what the refusal tells."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from perdure import Channel, all_of, branch, channel, inline, patched, query, random, sleep, update, uuid4, workflow
+from perdure._replay import loop as loop_module
+from perdure._replay.code import Turn
+from perdure._replay.instance import Instance
+from perdure.errors import NotInWorkflow
+from perdure.workflow import workflow_of
+from perdure_schemas.common import NULL, Payload
+from perdure_schemas.events import CommandSettled, Recorded, UpdateReceived
+from tests.sdk.replay import world
+from tests.sdk.replay.shaping import doubled, echo
+
+
+class Live:
+    """A run driven by hand."""
+
+    def __init__(self, code: Any) -> None:
+        self.run: Instance = world.instance_of(code)
+        self.history: list[Recorded] = []
+        self.last = Turn()
+
+    def feed(self, event: Any) -> Turn:
+        self.history.append(world.recorded(len(self.history) + 1, event))
+        turn = self.run.turn(self.history[-1:], base=len(self.history), generation=0)
+        self.history.append(world.committed(turn, len(self.history)))
+        self.last = turn
+        return turn
+
+    def begin(self) -> Turn:
+        return self.feed(world.started())
+
+    def complete(self, position: str, value: Any = 0) -> Turn:
+        (id,) = (c.id for r in self.history for c in getattr(r.event, "commands", ()) if c.position == position)
+        return self.feed(world.settled(id, "completed", world.json(value)))
+
+    def query(self, name: str) -> Any:
+        payload = self.run.query(name, world.json([]))
+        return None if payload.encoding == "null" else msgspec.json.decode(payload.data)
+
+
+def stopped(fn: Any) -> str:
+    """What stops a run whose first turn does that; its message."""
+    live = Live(workflow(fn))
+    turn = live.begin()
+    assert turn.stoppage is not None
+    return f"{turn.stoppage.failure.name}: {turn.stoppage.failure.message}"
+
+
+# --- positions ------------------------------------------------------------------------------------------
+
+
+@workflow
+async def one_more_in_a_branch() -> None:
+    await all_of(branch(_calls(1)), branch(_calls(2)), echo(3))
+
+
+async def _calls(count: int) -> None:
+    await all_of([echo(n) for n in range(count)])
+
+
+def test_a_branch_has_positions_of_its_own() -> None:
+    """Inserting a call in one does not shift another."""
+    positions = [command.position for command in Live(one_more_in_a_branch).begin().commands]
+    assert sorted(positions) == ["0.0", "1.0", "1.1", "2"]
+
+
+@workflow
+async def awaits_a_branch_early() -> int:
+    return await branch(doubled(7))
+
+
+def test_a_branch_awaited_before_it_has_done_anything_does_not_hang() -> None:
+    live = Live(awaits_a_branch_early)
+    assert [c.position for c in live.begin().commands] == ["0.0"]
+    assert [c.position for c in live.complete("0.0", 7).commands] == ["0.1"]
+    turn = live.complete("0.1", 7)
+    assert turn.completion is not None
+    assert turn.completion.result == Payload("json", b"7")
+
+
+@workflow
+async def cancels() -> None:
+    lost, kept = echo(1), echo(2)
+    lost.cancel()
+    await kept
+    await echo(3)
+
+
+def test_a_cancel_takes_no_position() -> None:
+    live = Live(cancels)
+    assert [(c.kind, c.position) for c in live.begin().commands] == [("task", "0"), ("task", "1"), ("cancel", "0!")]
+    assert [c.position for c in live.complete("1").commands] == ["2"]
+
+
+def test_an_outcome_after_the_cancel_is_dropped() -> None:
+    live = Live(cancels)
+    live.begin()
+    assert live.complete("0").commands == []
+    assert live.last.stoppage is None
+
+
+def test_a_task_made_directly_has_no_place() -> None:
+    async def code() -> None:
+        asyncio.Task(doubled(1), loop=asyncio.get_running_loop())
+        await sleep(1)
+
+    assert "asyncio.Task(...) made directly has no place" in stopped(code)
+
+
+def test_create_task_of_what_runs_already_says_so() -> None:
+    async def code() -> None:
+        await asyncio.create_task(echo(1))  # type: ignore[arg-type]
+
+    assert "runs already: await it" in stopped(code)
+
+
+# --- what the loop refuses ------------------------------------------------------------------------------
+
+
+async def opens_connection() -> None:
+    await asyncio.open_connection("127.0.0.1", 1)
+
+
+async def starts_server() -> None:
+    await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", 0)
+
+
+async def runs_in_thread() -> None:
+    await asyncio.to_thread(threading.get_ident)
+
+
+async def runs_process() -> None:
+    await asyncio.create_subprocess_exec("true")
+
+
+async def looks_up_name() -> None:
+    await asyncio.get_running_loop().getaddrinfo("localhost", 80)
+
+
+async def calls_from_thread() -> None:
+    asyncio.get_running_loop().call_soon_threadsafe(print)
+
+
+async def sets_task_factory() -> None:
+    asyncio.get_running_loop().set_task_factory(None)
+
+
+async def swallows_the_error() -> None:
+    try:
+        await asyncio.to_thread(threading.get_ident)
+    except Exception:
+        await sleep(1)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        opens_connection, starts_server, runs_in_thread, runs_process, looks_up_name, calls_from_thread,
+        sets_task_factory, swallows_the_error,
+    ],
+)  # fmt: skip
+def test_what_leaves_the_workflow_is_refused(code: Callable[[], Any]) -> None:
+    told = stopped(code)
+    assert "NotInWorkflow" in told
+    assert "test_replay_rules.py:" in told
+    assert "@task" in told
+
+
+def test_asyncio_run_inside_is_refused() -> None:
+    async def code() -> None:
+        asyncio.run(doubled(1))
+
+    assert "cannot be called from a running event loop" in stopped(code)
+
+
+# --- inline functions and queries leave no trace -----------------------------------------------------------
+
+
+@workflow
+async def orders_after_inline(dispatched: int) -> list[int]:
+    inline(lambda: [echo(100 + n).position for n in range(dispatched)])
+    done, _ = await asyncio.wait([echo(n) for n in range(12)])
+    return [future.result() for future in done]
+
+
+def test_futures_made_inline_do_not_change_the_order_of_sets() -> None:
+    """A replay does not run the function, and numbers the futures after it alike."""
+    for dispatched in range(0, 32, 3):
+        story = world.play(orders_after_inline, 1, args=[dispatched])
+        cut = world.cut(orders_after_inline, story.events, range(1, len(story.events) + 1))
+        rebuilt = world.instance_of(orders_after_inline)
+        rebuilt.replay(cut.history[:-2])
+        turn = rebuilt.turn(cut.history[-2:], base=len(cut.history) - 1, generation=0)
+        assert world.ended(turn.completion) == story.transcript.completion
+
+
+def test_an_inline_function_cannot_wake_what_waits() -> None:
+    async def code() -> None:
+        flag = asyncio.Event()
+        waiter = branch(_waits(flag))
+        await asyncio.sleep(0)
+        inline(flag.set)
+        await waiter
+
+    assert "inline(fn) runs fn in no replay" in stopped(code)
+
+
+async def _waits(flag: asyncio.Event) -> None:
+    await flag.wait()
+
+
+def test_an_inline_function_cannot_start_a_branch() -> None:
+    async def code() -> None:
+        inline(lambda: branch(doubled(1)).done())
+
+    assert "inline(fn) runs fn in no replay" in stopped(code)
+
+
+@workflow
+class Asked:
+    values: Channel[int] = Channel()
+
+    def __init__(self) -> None:
+        self.flag = asyncio.Event()
+
+    async def run(self) -> object:
+        waiter = branch(self._waits())
+        first = await echo(1)
+        return [first, random().random(), str(uuid4()), patched("new"), await waiter]
+
+    async def _waits(self) -> str:
+        await self.flag.wait()
+        return "woken"
+
+    @query
+    def numbers(self) -> list[Any]:
+        return [random().random(), str(uuid4()), random().random()]
+
+    @query
+    def is_patched(self) -> bool:
+        return patched("new")
+
+    @query
+    def sets(self) -> None:
+        self.flag.set()
+
+    @query
+    def receives(self) -> None:
+        self.values.receive()
+
+    @query
+    def calls(self) -> None:
+        echo(1)
+
+    @query
+    def starts(self) -> None:
+        branch(doubled(1))
+
+    @query
+    def combines(self) -> None:
+        all_of([])
+
+    @query
+    def sleeps(self) -> None:
+        asyncio.get_running_loop().call_later(1, print)
+
+    @update
+    async def wake(self) -> None:
+        self.flag.set()
+
+
+def _end_of(ask: list[str]) -> bytes:
+    live = Live(workflow_of(Asked))
+    live.begin()
+    for name in ask:
+        live.query(name)
+    live.complete("1", 1)
+    turn = live.feed(UpdateReceived(update_id="u", name="wake", args=world.json([])))
+    assert turn.completion is not None
+    return world.ended(turn.completion)
+
+
+def test_queries_take_no_positions() -> None:
+    assert _end_of(["numbers", "is_patched", "numbers"]) == _end_of([])
+
+
+def test_a_query_gets_the_same_numbers_each_time() -> None:
+    live = Live(workflow_of(Asked))
+    live.begin()
+    assert live.query("numbers") == live.query("numbers")
+
+
+def test_what_a_query_asks_of_patched_is_not_recorded() -> None:
+    live = Live(workflow_of(Asked))
+    live.begin()
+    assert live.query("is_patched") is True
+    turn = live.feed(UpdateReceived(update_id="u", name="wake", args=world.json([])))
+    assert turn.patches == []
+
+
+@pytest.mark.parametrize("name", ["sets", "receives", "calls", "starts", "combines", "sleeps"])
+def test_a_query_only_reads(name: str) -> None:
+    live = Live(workflow_of(Asked))
+    live.begin()
+    with pytest.raises(NotInWorkflow, match="a query only reads"):
+        live.query(name)
+    turn = live.complete("1", 1)
+    assert turn.stoppage is None
+    assert turn.completion is None, "the query has woken the run"
+    live.run.evict()
+
+
+# --- patches ------------------------------------------------------------------------------------------------
+
+
+@workflow
+async def before_patch() -> int:
+    return await echo(1)
+
+
+@workflow(name="before_patch")
+async def after_patch() -> int:
+    if patched("more"):
+        await echo(10)
+    return await echo(1)
+
+
+def test_a_run_that_has_passed_the_point_goes_the_old_way() -> None:
+    old = Live(before_patch)
+    old.begin()
+    rebuilt = world.instance_of(after_patch)
+    rebuilt.replay(old.history)
+    (task,) = old.last.commands
+    end = world.recorded(3, world.settled(task.id, "completed", world.json(1)))
+    turn = rebuilt.turn([end], base=3, generation=0)
+    assert turn.completion is not None
+    assert turn.patches == []
+
+
+def test_a_run_that_has_not_goes_the_new_way_and_remembers() -> None:
+    live = Live(after_patch)
+    assert live.begin().patches == ["more"]
+    rebuilt = world.instance_of(after_patch)
+    rebuilt.replay(live.history)
+    (task,) = live.last.commands
+    turn = rebuilt.turn([world.recorded(3, world.settled(task.id, "completed", world.json(10)))], base=3, generation=0)
+    assert [command.position for command in turn.commands] == ["1"]
+    rebuilt.evict()
+
+
+# --- changed code ----------------------------------------------------------------------------------------
+
+
+@workflow(name="before_patch")
+async def other_task() -> int:
+    return await doubled(1)
+
+
+@workflow(name="before_patch")
+async def no_task() -> None:
+    await sleep(1)
+
+
+@workflow(name="before_patch")
+async def other_argument() -> int:
+    return await echo(2)
+
+
+@workflow(name="before_patch")
+async def nothing_at_all() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (no_task, "has task echo at position 0; the code now issues timer"),
+        (other_argument, "the code now issues task echo, with other arguments"),
+        (nothing_at_all, "has task echo at position 0, which the code no longer issues"),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_changed_code_is_told_where_and_what(code: Any, told: str) -> None:
+    old = Live(before_patch)
+    old.begin()
+    rebuilt = world.instance_of(code)
+    rebuilt.replay(old.history)
+    turn = rebuilt.turn([], base=2, generation=0)
+    assert turn.stoppage is not None
+    assert turn.stoppage.kind == "changed"
+    assert told in turn.stoppage.failure.message
+
+
+# --- limits and the rest -------------------------------------------------------------------------------
+
+
+def test_a_run_that_makes_too_many_futures_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its numbers would run into the salt of the hash, and sets of futures into another order."""
+    monkeypatch.setattr(loop_module, "FUTURES_MAX", 16)
+
+    async def code() -> None:
+        await all_of([echo(n) for n in range(20)])
+
+    told = stopped(code)
+    assert "a run can make 16 futures" in told
+    assert "continue_as_new()" in told
+
+
+def test_branches_have_contexts_of_their_own() -> None:
+    seen = contextvars.ContextVar("seen", default=0)
+
+    async def part(n: int) -> int:
+        seen.set(n)
+        await echo(n)
+        return seen.get()
+
+    async def code() -> list[int]:
+        return [*(await asyncio.gather(part(1), part(2))), seen.get()]
+
+    assert b"WzEsMiwwXQ==" in world.play(workflow(code), 1).transcript.completion  # [1, 2, 0]
+
+
+def test_a_failure_that_nobody_looks_at_fails_the_run() -> None:
+    async def code() -> str:
+        branch(doubled(1_000))
+        await sleep(1)
+        await sleep(1)
+        return "done"
+
+    assert b'"failed"' in world.play(workflow(code), 1).transcript.completion
+
+
+def test_time_is_that_of_the_event_and_begins_at_zero() -> None:
+    async def code() -> list[float]:
+        loop = asyncio.get_running_loop()
+        times = [loop.time()]
+        await echo(1)
+        return [*times, loop.time()]
+
+    live = Live(workflow(code))
+    live.begin()
+    started_at = live.run.context.started_at
+    (task,) = live.last.commands
+    event = CommandSettled(command_id=task.id, outcome="completed", result=NULL)
+    turn = live.run.turn([Recorded(seq=3, at=started_at + 1_500, cause="", event=event)], base=3, generation=0)
+    assert turn.completion is not None
+    assert turn.completion.result is not None
+    assert msgspec.json.decode(turn.completion.result.data)[1] == 1.5
+
+
+def test_many_live_generators_are_kept_in_linear_time() -> None:
+    looked = 0
+
+    class Generator:
+        @property
+        def ag_frame(self) -> object:
+            nonlocal looked
+            looked += 1
+            return self
+
+    kept = world.instance_of(before_patch).loop.generators
+    alive = [Generator() for _ in range(1_000)]
+    for each in alive:
+        kept.keep(each)
+    assert looked < 3 * len(alive)
+
+
+@workflow
+async def receives_while_canceled() -> int:
+    numbers = channel("numbers", int)
+    receipt = numbers.receive()
+    receipt.cancel()
+    number: int = await numbers.receive()
+    return number
+
+
+def test_a_canceled_receipt_takes_no_signal() -> None:
+    assert b'"completed"' in world.play(receives_while_canceled, 1, signals=[("numbers", 5)]).transcript.completion
