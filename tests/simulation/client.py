@@ -239,19 +239,19 @@ class Client:
         return await self.task_result(task_id)
 
     async def task_result(self, task_id: str) -> TaskResult:
-        """How it ended. Its dispatch is confirmed, so it is found in the end."""
         body = WaitForTask(task_id=task_id, reply_topic=self._topic)
         while True:
             answer = await self._ask(topics.TASK_ENGINE, lambda: self.message(task_id, body), (task_id,))
             assert isinstance(answer, TaskResult)
-            if answer.outcome != "not-found":
+            if answer.outcome != "not-found":  # the question overtook the task
                 return answer
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
     async def complete_task(self, task_id: str, value: Any) -> None:
         """Bring the outcome of a task that was delegated."""
-        body = CompleteTask(task_id=task_id, outcome="completed", result=convert.encode(value))
-        await self.publish(topics.TASK_ENGINE, self.message(task_id, body))
+        result = convert.encode(value)
+        body = CompleteTask(task_id=task_id, outcome="completed", result=result, reply_topic=self._topic)
+        await self.ask(topics.TASK_ENGINE, self.message(task_id, body))
 
 
 def _keys(body: Body) -> tuple[str, ...]:

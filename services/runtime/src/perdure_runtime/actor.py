@@ -21,32 +21,45 @@ class Actor:
     state: RunState
     committed: int
     """The seq of `state` up to which it is committed."""
-    fresh: bool = True
-    """Loaded or committed during this round: discards may rest on it."""
+    loaded_seq: int = 0
+    """Events after it were committed here, and what they publish is confirmed, or this actor would be gone."""
+    fresh: bool = False
+    """The view was loaded or compared after the messages under decision had come: discards may rest on it."""
     buffer: list[Recorded] = field(default_factory=list)
     held: list[Delivery] = field(default_factory=list)
     turn_hash: str = ""
     """Base hash of the turn in flight; empty: none."""
     flush_timer: asyncio.TimerHandle | None = None
     flush_due: bool = False
+    refresh_due: bool = False
+    """A message waits to be decided on a fresh view."""
     busy: bool = False
     inbox: list[Delivery] = field(default_factory=list)
     waiters: list[str] = field(default_factory=list)
     """Inboxes that asked to be told of the run's end."""
-    idle_since: float = 0.0
 
-    def append(self, events: Sequence[Event], message: Message, cause: str) -> list[Recorded]:
+    @property
+    def loaded(self) -> bool:
+        return self.head.version >= 0
+
+    def take(self) -> list[Delivery]:
+        """What has come until now; what comes during a round is not covered by its view."""
+        batch, self.inbox = self.inbox, []
+        return batch
+
+    def put_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Messages for the next round, before those that came since."""
+        self.inbox[:0] = deliveries
+
+    def append(self, events: Sequence[Event], message: Message, cause: str) -> None:
         """Number the events, apply them, keep them for the commit."""
         body = message.body
         due_at = body.due_at if isinstance(body, TimerFired) else 0
-        recorded = []
         for event in events:
             at = max(self.state.at, message.at, due_at)
             entry = Recorded(seq=self.state.seq + 1, at=at, cause=cause or message.id, event=event)
             evolve(self.state, entry)
-            recorded.append(entry)
-        self.buffer.extend(recorded)
-        return recorded
+            self.buffer.append(entry)
 
     def rewind(self, history: Sequence[Recorded], events: Sequence[Event], message: Message) -> None:
         """As `append`, for events that change what came before them."""
@@ -59,9 +72,17 @@ class Actor:
     def begin_run(self) -> None:
         """The events that follow are a new run's."""
         self.state = RunState(self.key.namespace, self.key.workflow_id, self.head.runs + 1)
-        self.committed = 0
+        self.committed = self.loaded_seq = 0
         self.buffer = []
         self.turn_hash = ""
+
+    def view(self, head: Head, history: Sequence[Recorded]) -> None:
+        """What was just loaded takes the place of what was known."""
+        ordinal = head.runs if head.run_id else head.runs + 1
+        self.head = head
+        self.state = fold(self.key.namespace, self.key.workflow_id, ordinal, history)
+        self.committed = self.loaded_seq = self.state.seq
+        self.buffer, self.turn_hash = [], ""
 
     def next_head(self) -> Head:
         state = self.state
@@ -71,11 +92,14 @@ class Actor:
     def commit_done(self, head: Head) -> list[Recorded]:
         """The buffer is recorded; returns it."""
         events, self.buffer = self.buffer, []
-        self.head, self.committed, self.fresh, self.flush_due = head, self.state.seq, True, False
+        self.head, self.committed, self.flush_due = head, self.state.seq, False
+        self.stop_timer()
+        return events
+
+    def stop_timer(self) -> None:
         if self.flush_timer is not None:
             self.flush_timer.cancel()
             self.flush_timer = None
-        return events
 
     def release(self) -> list[Delivery]:
         """What was held for the commit."""
@@ -83,8 +107,9 @@ class Actor:
         return held
 
 
-def actor_of(key: RunKey, head: Head, history: Sequence[Recorded]) -> Actor:
-    """An actor on a state just loaded."""
-    ordinal = head.runs if head.run_id else head.runs + 1
-    state = fold(key.namespace, key.workflow_id, ordinal, history)
-    return Actor(key, head, state, state.seq)
+UNLOADED = Head(version=-1, run_id="", seq=0, runs=0)
+
+
+def new_actor(key: RunKey) -> Actor:
+    """One that is not loaded yet."""
+    return Actor(key, UNLOADED, RunState(key.namespace, key.workflow_id, 1), 0)

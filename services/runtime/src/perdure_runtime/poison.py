@@ -59,6 +59,7 @@ class Intake:
         self._publisher = publisher
         self._namespace = namespace
         self._failures = FailureCounts()
+        self._returning: set[asyncio.Task[None]] = set()
 
     async def receive(self) -> Sequence[Delivery]:
         """What comes next and can be read; the rest goes to the dead letters."""
@@ -77,6 +78,17 @@ class Intake:
             return
         for delivery in deliveries:
             self._failures.forget(delivery.message.id)
+
+    def hand_back(self, deliveries: Sequence[Delivery], delay_ms: int) -> None:
+        """They come again, to anybody, not before the delay. Returns at once."""
+        if deliveries:
+            task = asyncio.get_running_loop().create_task(self.consumer.nack(deliveries, delay_ms))
+            self._returning.add(task)
+            task.add_done_callback(self._returning.discard)
+
+    def exhausted(self, delivery: Delivery) -> bool:
+        """Count one more failure of its message; true when it is to go to the dead letters."""
+        return self._failures.exhausted(delivery.message.id)
 
     async def handle(self, batch: Sequence[Delivery], handle: Callable[[Sequence[Delivery]], Awaitable[None]]) -> None:
         """Handle deliveries together; if that fails by the fault of one, each by itself.

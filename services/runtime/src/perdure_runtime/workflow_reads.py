@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from perdure_core.workflow_engine.decisions import Published
 from perdure_core.workflow_engine.effects import effects
-from perdure_core.workflow_engine.replies import found_end
+from perdure_core.workflow_engine.replies import found_end, reply
 from perdure_core.workflow_engine.requests import run_changed
 from perdure_core.workflow_engine.start import termination_cause
 from perdure_core.workflow_engine.state import fold
@@ -20,8 +20,14 @@ EVENTS_MAX = 2**31 - 1
 """No limit: one commit's events are few, and a run to be folded again must be whole."""
 
 
-async def reemit(store: Store, actor: Actor, recorded_at: tuple[str, int], cause: str) -> list[Published]:
-    """The effects of the events that message `cause` recorded from (run id, seq) on, given the present state."""
+async def reemit(store: Store, actor: Actor, recorded_at: tuple[str, int], message: Message) -> list[Published]:
+    """What a message recorded from (run id, seq) on publishes, given the present state, and the answer to it."""
+    return await _reemit(store, actor, recorded_at, message.id, answered=message)
+
+
+async def _reemit(
+    store: Store, actor: Actor, recorded_at: tuple[str, int], cause: str, *, answered: Message | None = None
+) -> list[Published]:
     key, (run_id, seq) = actor.key, recorded_at
     state, version = actor.state, actor.head.version
     if run_id != state.run_id:
@@ -34,14 +40,15 @@ async def reemit(store: Store, actor: Actor, recorded_at: tuple[str, int], cause
     events = await store.history(key, run_id, seq - 1, TO_THE_END, EVENTS_MAX)
     caused = [recorded for recorded in events if recorded.cause == cause]
     changed = [run_changed(state, version, caused)] if version else []
-    return [*effects(state, caused), *changed]
+    answers = [] if answered is None else reply(state, answered, "ok")
+    return [*effects(state, caused), *changed, *answers]
 
 
 async def reemit_termination(store: Store, actor: Actor, message: Message) -> list[Published]:
     """The effects of the end that a start brought about to make room for its run."""
     cause = termination_cause(message)
     found = await store.find_cause(actor.key, cause) if cause else None
-    return [] if found is None else await reemit(store, actor, found, cause)
+    return [] if found is None else await _reemit(store, actor, found, cause)
 
 
 async def earlier_end(store: Store, actor: Actor, run_id: str, message: Message) -> list[Published]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import get_args
 
 from perdure_core.workflow_engine import decisions as d
 from perdure_runtime.actor import Actor
-from perdure_runtime.ports import Delivery, Head
-from perdure_schemas.messages import WorkflowMessage
+from perdure_runtime.ports import Delivery
 
 HOLD_MAX_MS = 1_000
 """Protocol rule 9: a held message is committed within a second; only so does a replica learn that it is stale."""
@@ -22,11 +21,6 @@ UNBORN_TTL_MS = 3_600_000
 """A signal or cancel that overtook its start waits for it so long."""
 TOMBSTONE_TTL_MS = 30 * 24 * 3_600_000
 """Longer than any start is accepted (14 days), so a purged run never starts twice."""
-ACTORS_MAX = 20_000
-"""Idle runs kept in memory, about 10 kB each."""
-
-WORKFLOW_BODIES = get_args(WorkflowMessage)
-UNLOADED = Head(version=-1, run_id="", seq=0, runs=0)
 
 
 @dataclass(slots=True)
@@ -36,10 +30,13 @@ class Round:
     publish: list[d.Published] = field(default_factory=list)
     acks: list[Delivery] = field(default_factory=list)
     commits: list[Actor] = field(default_factory=list)
-    refresh: list[tuple[Actor, Delivery]] = field(default_factory=list)
     slow: list[tuple[Actor, Delivery, d.Decision]] = field(default_factory=list)
+
+    def answer(self, delivery: Delivery, published: Iterable[d.Published]) -> None:
+        """Publish, then acknowledge."""
+        self.publish.extend(published)
+        self.acks.append(delivery)
 
     def in_hand(self) -> list[Delivery]:
         """Deliveries that are neither acknowledged, nor handed back, nor kept by their actor."""
-        waiting = [delivery for _, delivery in self.refresh] + [delivery for _, delivery, _ in self.slow]
-        return list(dict.fromkeys([*self.acks, *waiting]))
+        return list(dict.fromkeys([*self.acks, *(delivery for _, delivery, _ in self.slow)]))

@@ -1,0 +1,104 @@
+"""The runs in memory: what each replica believes of them, and how it learns better."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from perdure_core.workflow_engine import decisions as d
+from perdure_runtime.actor import UNLOADED, Actor, new_actor
+from perdure_runtime.poison import Intake
+from perdure_runtime.ports import Delivery, Ports, RunKey
+from perdure_runtime.workflow_reads import route
+from perdure_schemas.messages import StartWorkflow, WorkflowMessage
+
+ACTORS_MAX = 20_000
+"""Idle runs kept in memory, about 10 kB each."""
+
+
+class Views:
+    """Every actor of this replica. A view may be behind what another replica has committed since."""
+
+    def __init__(self, ports: Ports, namespace: str, intake: Intake) -> None:
+        self._ports = ports
+        self._namespace = namespace
+        self._intake = intake
+        self._actors: dict[str, Actor] = {}
+
+    def __len__(self) -> int:
+        return len(self._actors)
+
+    def find(self, workflow_id: str) -> Actor | None:
+        return self._actors.get(workflow_id)
+
+    def reserve(self, workflow_id: str) -> Actor:
+        """The actor of a workflow id, busy from now on."""
+        actor = self._actors.get(workflow_id)
+        if actor is None:
+            actor = self._actors[workflow_id] = new_actor(RunKey(self._namespace, workflow_id))
+        actor.busy = True
+        return actor
+
+    # -- what is known -----------------------------------------------------------------------------
+
+    async def freshen(self, actors: Sequence[Actor]) -> None:
+        """Load what is not loaded, and compare what is to be fresh, once nothing is buffered on it."""
+        due = []
+        for actor in actors:
+            actor.fresh = not actor.loaded or (actor.refresh_due and not actor.buffer)
+            if actor.fresh:
+                due.append(actor)
+        if len(due) == 1:
+            await self._freshen(due[0])
+        elif due:
+            await asyncio.gather(*map(self._freshen, due))
+
+    async def _freshen(self, actor: Actor) -> None:
+        if not actor.loaded or await self._ports.store.version(actor.key) != actor.head.version:
+            actor.view(*await self._ports.store.load(actor.key))
+        actor.refresh_due = False
+
+    async def context(self, actor: Actor, body: WorkflowMessage) -> d.Context:
+        """What a decision needs beside state and message."""
+        state, ports = actor.state, self._ports
+        build, purged = None, False
+        if isinstance(body, StartWorkflow) and (state.started is None or state.ended is not None):
+            build = route(await ports.routing.get(self._namespace, body.name), body.workflow_id)
+            if body.run_id != state.run_id:
+                purged = await ports.store.tombstone(actor.key, body.run_id)
+        return d.Context(now=ports.clock.now(), committed=actor.committed, build=build, purged=purged)
+
+    # -- what is forgotten -------------------------------------------------------------------------
+
+    def drop(self, actors: Iterable[Actor], delay_ms: int) -> None:
+        """Lost, or in doubt: forget the view, hand every message back."""
+        for actor in actors:
+            back: list[Delivery] = [*actor.release(), *actor.take()]
+            actor.busy, actor.head = False, UNLOADED
+            actor.flush_due = actor.refresh_due = False
+            self.forget(actor)
+            self._intake.hand_back(back, delay_ms)
+
+    def rest(self, actor: Actor) -> None:
+        """Nothing is left to do for now. A run that has ended is not kept; its history is."""
+        actor.busy = False
+        if not actor.loaded or (actor.state.ended is not None and not actor.held):
+            self.forget(actor)
+        elif len(self._actors) > ACTORS_MAX:
+            self._evict()
+
+    def _evict(self) -> None:
+        """Forget the idle actors that were touched longest ago."""
+        for key in list(self._actors)[: ACTORS_MAX // 10]:
+            actor = self._actors[key]
+            if not actor.busy and not actor.held and not actor.waiters:
+                self.forget(actor)
+
+    def forget(self, actor: Actor) -> None:
+        actor.stop_timer()
+        if self._actors.get(actor.key.workflow_id) is actor:
+            del self._actors[actor.key.workflow_id]
+
+    def clear(self) -> None:
+        for actor in list(self._actors.values()):
+            self.forget(actor)
