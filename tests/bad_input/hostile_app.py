@@ -132,3 +132,8 @@ async def calls_unknown() -> str:
 @task(name="known_here_only")
 async def unknown() -> str:
     return "found"
+
+
+@workflow
+async def mistaken() -> int:
+    return undefined_name  # type: ignore[name-defined, no-any-return]  # noqa: F821 - the mistake itself

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from perdure import Client
-from perdure.errors import PayloadTooLarge, RunFailed, SerializationError, TaskFailed
+from perdure.errors import PayloadTooLarge, RunFailed, SerializationError, TaskFailed, UnknownName
 from tests.bad_input import hostile_app as app
 
 
@@ -25,6 +25,12 @@ def with_neighbour(work: Callable[[Client], Awaitable[None]]) -> None:
             assert await client.execute(app.neighbour, 2) == 16
 
     asyncio.run(both())
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Waits for what other tasks bring about."""
+    while not condition():  # noqa: ASYNC110 - they do not know that they are waited for
+        await asyncio.sleep(0.01)
 
 
 def test_an_unserialisable_argument_of_a_start_names_the_parameter() -> None:
@@ -69,18 +75,86 @@ def test_fifty_megabytes_as_a_result_fail_the_task() -> None:
     with_neighbour(work)
 
 
-@pytest.mark.parametrize("wrong", ["three", None, [1], {"number": 1}, 1.5])
-def test_a_wrong_type_is_told_by_the_worker_with_the_parameter_s_name(wrong: object) -> None:
+WRONG = ["three", None, [1], {"number": 1}, 1.5]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("by_name", [False, True])
+def test_a_wrong_type_is_told_at_the_call(by_name: bool, wrong: Any) -> None:
     async def work(client: Client) -> None:
-        with pytest.raises(TaskFailed, match="number"):
+        with pytest.raises(SerializationError, match="argument 'number' of double"):
+            await client.run("double" if by_name else app.double, wrong)
+        with pytest.raises(SerializationError, match="argument 'number' of neighbour"):
+            await client.start("neighbour" if by_name else app.neighbour, wrong)
+        assert len((await client.list()).runs) <= 1, "nothing was started beside the neighbour"
+
+    with_neighbour(work)
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_type_that_nobody_checked_is_told_by_the_worker(wrong: object) -> None:
+    """As of a client elsewhere, which knows names only."""
+
+    async def work(client: Client) -> None:
+        client._backend.registry = None  # type: ignore[misc]
+        with pytest.raises(TaskFailed, match="argument 'number' of double"):
             await client.run("double", wrong)
+        with pytest.raises(RunFailed, match="InvalidArguments: argument 'number' of neighbour"):
+            await client.execute("neighbour", wrong)
 
     with_neighbour(work)
 
 
-def test_a_wrong_type_for_a_workflow_is_told_and_does_not_stop_the_worker() -> None:
+@pytest.mark.parametrize("wrong", [(), (1, 2)])
+def test_too_few_and_too_many_arguments_are_told_at_the_call(wrong: tuple[int, ...]) -> None:
     async def work(client: Client) -> None:
-        with pytest.raises((RunFailed, SerializationError), match="number"):
-            await client.execute(app.neighbour, "three")  # type: ignore[arg-type]
+        call: Any = client.start
+        with pytest.raises(TypeError, match=r"neighbour\(number: int\): "):
+            await call(app.neighbour, *wrong)
+        with pytest.raises(SerializationError, match="neighbour"):
+            await call("neighbour", *wrong)
 
     with_neighbour(work)
+
+
+def test_what_the_worker_of_the_client_does_not_have_is_told_at_the_call() -> None:
+    async def work() -> None:
+        async with asyncio.timeout(30), Client.embedded(app.neighbour) as client:
+            with pytest.raises(UnknownName, match="no workflow 'blocked'; it has neighbour"):
+                await client.execute(app.blocked, 1.0)
+            with pytest.raises(UnknownName, match="no workflow 'typo'"):
+                await client.start("typo")
+            with pytest.raises(UnknownName, match="no task 'double'; it has none"):
+                await client.run(app.double, 1)
+
+    asyncio.run(work())
+
+
+def test_a_run_whose_worker_lacks_a_task_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        async with asyncio.timeout(30), Client.embedded(app.neighbour) as client:
+            run = await client.start(app.neighbour, 1)
+            await eventually(lambda: "task_unknown_here" in caplog.text)
+            while (described := await run.describe()).waits_for != "task double":  # noqa: ASYNC110 - read models lag
+                await asyncio.sleep(0.01)
+            assert described.status == "running"
+
+    asyncio.run(work())
+    assert "workflow neighbour waits for task double, which this worker does not have (it has: none)" in caplog.text
+
+
+def test_who_waits_for_a_stuck_run_is_told_why(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perdure._client.stuck.LOOK_SECONDS", 0.05)
+
+    async def work() -> None:
+        async with asyncio.timeout(30), Client.embedded(app) as client:
+            waiting = asyncio.ensure_future(client.execute(app.mistaken))
+            await eventually(lambda: "is stuck: NameError" in caplog.text)
+            assert not waiting.done()
+            waiting.cancel()
+
+    asyncio.run(work())
+    assert "workflow_stuck" in caplog.text, "the worker tells it with its traceback"
+    assert "return undefined_name" in caplog.text

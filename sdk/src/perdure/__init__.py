@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from perdure.errors import ChildTimedOut as ChildTimedOut
     from perdure.errors import CommandFailed as CommandFailed
     from perdure.errors import DefinitionError as DefinitionError
+    from perdure.errors import InvalidArguments as InvalidArguments
     from perdure.errors import NonDeterminism as NonDeterminism
     from perdure.errors import NotInWorkflow as NotInWorkflow
     from perdure.errors import PayloadTooLarge as PayloadTooLarge
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from perdure.errors import TaskFailed as TaskFailed
     from perdure.errors import TaskTimedOut as TaskTimedOut
     from perdure.errors import Unavailable as Unavailable
+    from perdure.errors import UnknownName as UnknownName
     from perdure.errors import UpdateFailed as UpdateFailed
     from perdure.errors import WorkflowChangedError as WorkflowChangedError
     from perdure.errors import WorkflowError as WorkflowError
@@ -100,10 +102,10 @@ _MODULES: dict[str, str] = {
     "client": "Client",
     "context": "NotInTask TaskContext current_task",
     "errors": (
-        "AlreadyStarted ChildCanceled ChildFailed ChildTimedOut CommandFailed DefinitionError NonDeterminism "
-        "NotInWorkflow PayloadTooLarge PerdureError QueryFailed Refused ResultTimeout RunCanceled RunFailed "
-        "RunNotFound RunTerminated RunTimedOut SerializationError TaskCanceled TaskFailed TaskTimedOut "
-        "Unavailable UpdateFailed WorkflowChangedError WorkflowError"
+        "AlreadyStarted ChildCanceled ChildFailed ChildTimedOut CommandFailed DefinitionError InvalidArguments "
+        "NonDeterminism NotInWorkflow PayloadTooLarge PerdureError QueryFailed Refused ResultTimeout RunCanceled "
+        "RunFailed RunNotFound RunTerminated RunTimedOut SerializationError TaskCanceled TaskFailed TaskTimedOut "
+        "Unavailable UnknownName UpdateFailed WorkflowChangedError WorkflowError"
     ),
     "failures": "RemoteError",
     "flow": (

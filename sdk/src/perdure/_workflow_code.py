@@ -12,7 +12,8 @@ from perdure.failures import failure_from_exception
 from perdure_schemas.common import Failure, Payload
 
 if TYPE_CHECKING:
-    from perdure.workflow import Handler, Match, Workflow
+    from perdure._options import Match
+    from perdure.workflow import Handler, Workflow
 
 
 class Code:

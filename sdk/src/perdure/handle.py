@@ -6,29 +6,24 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
-import msgspec
-
 from perdure import convert
 from perdure._client import answers
+from perdure._client.control import Steering
 from perdure._client.ends import VISIBLE_POLL_SECONDS, VISIBLE_SECONDS_MAX, RunEnd, history
 from perdure._client.requests import Question, Requests
 from perdure._client.signals import Signals
+from perdure._client.stuck import StuckWatch
 from perdure.errors import QueryFailed, ResultTimeout, RunNotFound
 from perdure.failures import failure_from_exception
 from perdure.workflow import handler_name, handler_signature
 from perdure_schemas import topics
 from perdure_schemas.common import Address, Outcome, Payload, Query
-from perdure_schemas.events import Edit, Recorded
+from perdure_schemas.events import Recorded
 from perdure_schemas.messages import (
     CancelTask,
-    CommandReply,
     CompleteTask,
-    ControlAction,
-    ControlRun,
-    MoveRun,
     QueryResult,
     QueryRun,
-    ResumeRun,
     RetryTask,
     RunChanged,
     RunResult,
@@ -59,7 +54,7 @@ class SignalChannel(Protocol[T_contra]):
     def encode(self, value: T_contra) -> Payload: ...
 
 
-class Handle(Generic[R]):
+class Handle(Steering, Generic[R]):
     """A run of a workflow. Without a run id it means the current run of the workflow id."""
 
     def __init__(
@@ -90,13 +85,14 @@ class Handle(Generic[R]):
             RunNotFound: there is no such run, or it is past its retention.
             ResultTimeout: it is still open after `timeout` seconds.
         """
-        if timeout is None:
-            return run_value(await self._end.wait(self.run_id), self._decode)
+        watch = StuckWatch(self.describe)
         try:
             async with asyncio.timeout(timeout):
                 ended = await self._end.wait(self.run_id)
         except TimeoutError:
             raise ResultTimeout(f"run {self.id!r} is still open after {timeout} s; it goes on, ask again") from None
+        finally:
+            watch.close()
         return run_value(ended, self._decode)
 
     # --- talking to its code ------------------------------------------------------------------------
@@ -176,85 +172,6 @@ class Handle(Generic[R]):
             raise answers.update_error(result, name, self.id)
         return decode(result.result)
 
-    # --- steering it --------------------------------------------------------------------------------
-
-    async def cancel(self, reason: str = "", *, actor: str = "") -> None:
-        """Ask the run to end: its code sees `asyncio.CancelledError`, and may tidy up.
-
-        Raises, as do the others:
-            RunNotFound: there is no such run.
-            Refused: it does not apply to the run's state; the message says why.
-        """
-        await self._control("cancel", reason, actor)
-
-    async def terminate(self, reason: str = "", *, actor: str = "") -> None:
-        """End the run at once; its code gets no word."""
-        await self._control("terminate", reason, actor)
-
-    async def pause(self, reason: str = "", *, actor: str = "") -> None:
-        """Take no further decisions; tasks under way go on."""
-        await self._control("pause", reason, actor)
-
-    async def unpause(self, reason: str = "", *, actor: str = "") -> None:
-        """Undo `pause`."""
-        await self._control("unpause", reason, actor)
-
-    async def _control(self, action: ControlAction, reason: str, actor: str) -> None:
-        topic = self._requests.reply_topic
-        body = ControlRun(
-            workflow_id=self.id, action=action, reason=reason, actor=actor, run_id=self.run_id, reply_topic=topic
-        )
-        reply = await self._requests.ask(topics.WORKFLOW_ENGINE, self._requests.message(self.id, body))
-        answers.check_reply(reply, action, self.id)
-
-    async def resume(
-        self,
-        *,
-        reason: str = "",
-        actor: str = "",
-        edits: Mapping[str, Sequence[Any]] | None = None,
-        skips: Mapping[str, Any] | None = None,
-        only: bool = False,
-    ) -> int:
-        """Go on from just before the failure of a failed or stuck run; what succeeded is not done again.
-
-        Args:
-            edits: other arguments, all of them, for tasks, by position.
-            skips: results instead of tasks, by position.
-            only: leave the parent that took this run's failure alone.
-
-        Returns:
-            The generation of the run from here on.
-        """
-        both = _edits(edits or {}, skips or {})
-        return await self._rewind(ResumeRun(workflow_id=self.id, reason=reason, actor=actor, edits=both, only=only))
-
-    async def reset(self, to: str, *, reason: str = "", actor: str = "") -> int:
-        """Go on from just before the command at position `to`; also of a run that has ended well.
-
-        Returns:
-            The generation of the run from here on.
-        """
-        return await self._rewind(ResumeRun(workflow_id=self.id, reason=reason, actor=actor, position=to))
-
-    async def _rewind(self, body: ResumeRun) -> int:
-        body = msgspec.structs.replace(body, run_id=self.run_id, reply_topic=self._requests.reply_topic)
-        message = self._requests.message(self.id, body)
-        reply: CommandReply = await self._requests.ask(topics.WORKFLOW_ENGINE, message)
-        answers.check_reply(reply, "resume" if not body.position else "reset", self.id)
-        self._end.drop_expected()
-        self._end.generation = max(self._end.generation, reply.generation)
-        return reply.generation
-
-    async def move(self, build: str | None, *, reason: str = "", actor: str = "") -> None:
-        """Pin the run to another build; `None` lets it run on any."""
-        topic = self._requests.reply_topic
-        body = MoveRun(
-            workflow_id=self.id, build=build, reason=reason, actor=actor, run_id=self.run_id, reply_topic=topic
-        )
-        reply = await self._requests.ask(topics.WORKFLOW_ENGINE, self._requests.message(self.id, body))
-        answers.check_reply(reply, "move", self.id)
-
     # --- looking at it ------------------------------------------------------------------------------
 
     async def describe(self) -> RunChanged:
@@ -303,11 +220,6 @@ def _call(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[
         return target, convert.encode(list(args), Any, f"the arguments of {target}"), convert.decode
     signature = handler_signature(target)
     return handler_name(target), signature.bind(args, kwargs), signature.decode_result
-
-
-def _edits(edits: Mapping[str, Sequence[Any]], skips: Mapping[str, Any]) -> list[Edit]:
-    changed = [Edit(position=p, args=convert.encode(list(a), Any, f"edit {p}")) for p, a in edits.items()]
-    return changed + [Edit(position=p, result=convert.encode(r, Any, f"skip {p}")) for p, r in skips.items()]
 
 
 class TaskHandle(Generic[R]):

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, cast, overload
+from typing import Any, TypeVar, Unpack, cast, overload
 
+from perdure._options import TaskDeclared, check_options
 from perdure.errors import DefinitionError
 from perdure.signature import location
 from perdure.task import AsyncTask, Mode, Task
@@ -30,8 +31,9 @@ _CONTRACT = "__perdure_service__"
 _OPTIONS = "__perdure_method__"
 
 
-def method(*, name: str | None = None, mode: Mode | None = None, **options: Any) -> Callable[[F], F]:
+def method(*, name: str | None = None, mode: Mode | None = None, **options: Unpack[TaskDeclared]) -> Callable[[F], F]:
     """Options of one method of a service: those of `@task`. `mode` is for the implementation."""
+    check_options(options, TaskDeclared, "@method")
 
     def note(fn: F) -> F:
         setattr(fn, _OPTIONS, {"name": name, "mode": mode, **options})
@@ -43,13 +45,14 @@ def method(*, name: str | None = None, mode: Mode | None = None, **options: Any)
 @overload
 def service(cls: type[C], /) -> type[C]: ...
 @overload
-def service(*, name: str | None = None, **options: Any) -> Callable[[type[C]], type[C]]: ...
-def service(cls: type[Any] | None = None, /, *, name: str | None = None, **options: Any) -> Any:
+def service(*, name: str | None = None, **options: Unpack[TaskDeclared]) -> Callable[[type[C]], type[C]]: ...
+def service(cls: type[Any] | None = None, /, *, name: str | None = None, **options: Unpack[TaskDeclared]) -> Any:
     """Declare a class the contract of a service. `options` are those of `@task`, for all its methods.
 
     Raises:
         DefinitionError: a method is not `async def`, or there is none.
     """
+    check_options(options, TaskDeclared, "@service")
 
     def declare(contract: type[Any]) -> type[Any]:
         prefix = name or contract.__name__
@@ -67,7 +70,7 @@ def _methods(contract: type) -> list[tuple[str, Callable[..., Any]]]:
     return [(m, fn) for m, fn in members if inspect.isfunction(fn)]
 
 
-def _declare_method(prefix: str, name: str, fn: Callable[..., Any], shared: Mapping[str, Any]) -> Task[..., Any]:
+def _declare_method(prefix: str, name: str, fn: Callable[..., Any], shared: TaskDeclared) -> Task[..., Any]:
     if not inspect.iscoroutinefunction(fn):
         raise DefinitionError(
             f"{location(fn)}: {prefix}.{name} is not `async def`. In a contract it is what the workflow awaits; "

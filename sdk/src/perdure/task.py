@@ -11,15 +11,15 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
-from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, Self, TypeAlias, TypeVar, overload
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, Self, TypeAlias, TypeVar, Unpack, overload
 
 import msgspec
 
-from perdure._duration import Duration, optional_milliseconds
+from perdure._duration import optional_milliseconds
 from perdure._names import is_name
+from perdure._options import TaskChanged, TaskDeclared, check_options
 from perdure.errors import DefinitionError, NotInWorkflow
-from perdure.retry import Retry
 from perdure.signature import Signature, location
 from perdure_schemas.common import TaskOptions
 
@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 Mode: TypeAlias = Literal["async", "thread", "process"]
 
 
-class Task(Generic[P, R]):
+class Task(Generic[P, R_co]):
     """A declared task. Call it in a workflow; outside, `task.fn(...)` runs the plain function."""
 
     fn: Callable[P, Any]
@@ -57,7 +58,7 @@ class Task(Generic[P, R]):
         self.task_options = TaskOptions()
         self.__doc__ = fn.__doc__
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Deferred[R_co]:
         """Dispatch it; await the Deferred for its result.
 
         Raises:
@@ -69,41 +70,26 @@ class Task(Generic[P, R]):
                 f"{self.name}(...) dispatches a task from a workflow, and this is none. "
                 f"Call {self.name}.fn(...) for the plain function, or client.run({self.name}, ...) to run it as a task."
             )
-        deferred: Deferred[R] = issue(
+        deferred: Deferred[R_co] = issue(
             self.name, self.signature.bind(args, kwargs), self.task_options, self.signature.decode_result
         )
         return deferred
 
-    def options(
-        self,
-        *,
-        retry: Retry | None = None,
-        timeout: Duration | None = None,
-        queue_timeout: Duration | None = None,
-        heartbeat_timeout: Duration | None = None,
-        total_timeout: Duration | None = None,
-        tags: Sequence[str] | None = None,
-        build: str | None = None,
-    ) -> Self:
+    def options(self, **options: Unpack[TaskChanged]) -> Self:
         """The same task with these options changed: `charge.options(timeout=5)("o-1", 500)`.
 
-        Args:
-            retry: when a failed attempt is tried again.
-            timeout: of one attempt, from its dispatch.
-            queue_timeout: from dispatch until an attempt starts.
-            heartbeat_timeout: between two heartbeats of one attempt.
-            total_timeout: from the task's dispatch, retries included.
-            tags: replace those declared.
-            build: run it on workers of this build.
+        For the options see `TaskChanged`.
         """
+        check_options(options, TaskChanged, "options()")
+        retry, tags = options.get("retry"), options.get("tags")
         changes = {
             "retry": None if retry is None else retry.policy(),
-            "attempt_timeout_ms": optional_milliseconds(timeout),
-            "queue_timeout_ms": optional_milliseconds(queue_timeout),
-            "heartbeat_timeout_ms": optional_milliseconds(heartbeat_timeout),
-            "total_timeout_ms": optional_milliseconds(total_timeout),
+            "attempt_timeout_ms": optional_milliseconds(options.get("timeout")),
+            "queue_timeout_ms": optional_milliseconds(options.get("queue_timeout")),
+            "heartbeat_timeout_ms": optional_milliseconds(options.get("heartbeat_timeout")),
+            "total_timeout_ms": optional_milliseconds(options.get("total_timeout")),
             "tags": None if tags is None else list(tags),
-            "build": build,
+            "build": options.get("build"),
         }
         changed = copy.copy(self)
         given = {key: value for key, value in changes.items() if value is not None}
@@ -121,16 +107,16 @@ class Task(Generic[P, R]):
         return f"<task {self.signature!r}>"
 
 
-class AsyncTask(Task[P, R]):
+class AsyncTask(Task[P, R_co]):
     """A task declared with `async def`."""
 
-    fn: Callable[P, Coroutine[Any, Any, R]]
+    fn: Callable[P, Coroutine[Any, Any, R_co]]
 
 
-class SyncTask(Task[P, R]):
+class SyncTask(Task[P, R_co]):
     """A task declared with `def`: it runs in a thread, or in a process of its own with mode="process"."""
 
-    fn: Callable[P, R]
+    fn: Callable[P, R_co]
 
 
 def _checked_mode(fn: Callable[..., Any], mode: Mode | None) -> Mode:
@@ -162,30 +148,27 @@ def task(fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # 
 @overload
 def task(fn: Callable[P, R], /) -> SyncTask[P, R]: ...
 @overload
+def task(*, name: str | None = None, mode: Mode | None = None, **options: Unpack[TaskDeclared]) -> TaskDecorator: ...
 def task(
+    fn: Callable[..., Any] | None = None,
+    /,
     *,
     name: str | None = None,
     mode: Mode | None = None,
-    retry: Retry | None = None,
-    timeout: Duration | None = None,
-    queue_timeout: Duration | None = None,
-    heartbeat_timeout: Duration | None = None,
-    total_timeout: Duration | None = None,
-    tags: Sequence[str] | None = None,
-) -> TaskDecorator: ...
-def task(
-    fn: Callable[..., Any] | None = None, /, *, name: str | None = None, mode: Mode | None = None, **options: Any
+    **options: Unpack[TaskDeclared],
 ) -> Any:
-    """Declare a task: `@task`, or `@task(retry=..., timeout=...)`; options are those of `Task.options`.
+    """Declare a task: `@task`, or `@task(retry=..., timeout=...)`.
 
     Args:
         name: the wire name; the function's own unless given. It must stay the same while runs are open.
         mode: "async" for `async def`; "thread" (the default of `def`) or "process" (for work that holds the
             interpreter lock) otherwise.
+        options: see `TaskDeclared`.
 
     Raises:
         DefinitionError: the function cannot be a task; the message tells the line and the remedy.
     """
+    check_options(options, TaskDeclared, "@task")
 
     def declare(function: Callable[..., Any]) -> Task[..., Any]:
         if isinstance(function, Task):

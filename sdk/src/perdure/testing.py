@@ -26,7 +26,7 @@ import msgspec
 from perdure._client.backend import PortsBackend
 from perdure._client.requests import any_run
 from perdure._duration import Duration, milliseconds
-from perdure.client import Client
+from perdure.client import Client, open_questions
 from perdure.errors import DefinitionError, PerdureError
 from perdure.failures import exception_from_failure
 from perdure.registry import Registry
@@ -268,7 +268,7 @@ class _Timekeeper:
         if self._sleepers:
             return min(moment for moment, _ in self._sleepers)
         self._tell_of_stuck()
-        return FOR_EVER_MS if self._client.waiting() else 0
+        return FOR_EVER_MS if open_questions(self._client) else 0
 
     async def _advance(self, moment_ms: int) -> None:
         if moment_ms > self._clock.now():
@@ -289,7 +289,7 @@ class _Timekeeper:
         """A stuck run never ends by itself: whoever waits for its end, or that of a run it is a child of, is told."""
         for change in self._journal.stuck.values():
             keys = self._journal.lineage(change)
-            for question in self._client.waiting():
+            for question in open_questions(self._client):
                 if not keys.isdisjoint(question.keys):
                     question.answer.set_exception(_stuck_error(change, self._journal.failures.get(change.run_id)))
 

@@ -25,14 +25,15 @@ import asyncio
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, Self, TypeAlias, TypeVar, cast, overload
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
 
 import msgspec
 
 from perdure import convert
-from perdure._duration import Duration, optional_milliseconds
+from perdure._duration import optional_milliseconds
 from perdure._names import check_workflow_id, is_name
+from perdure._options import Match, WorkflowChanged, WorkflowDeclared, check_options
 from perdure._workflow_code import Code
 from perdure.errors import DefinitionError, NotInWorkflow
 from perdure.signature import Signature, location
@@ -46,9 +47,6 @@ R = TypeVar("R")
 C = TypeVar("C")
 F = TypeVar("F", bound=Callable[..., Any])
 R_co = TypeVar("R_co", covariant=True)
-
-Match: TypeAlias = Literal["args", "name"]
-"""What replay compares at a recorded position: name and arguments, or the name alone."""
 
 _WORKFLOW = "__perdure_workflow__"
 _QUERY = "__perdure_query__"
@@ -72,7 +70,7 @@ class Handler:
         self.signature = Signature(fn, name, method=True)
 
 
-class Workflow(Generic[P, R]):
+class Workflow(Generic[P, R_co]):
     """A declared workflow. Call it in another workflow to start a child."""
 
     name: str
@@ -106,7 +104,7 @@ class Workflow(Generic[P, R]):
         self.run_options = RunOptions()
         self.__doc__ = target.__doc__
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Deferred[R_co]:
         """Start it as a child; await the Deferred for its result.
 
         Raises:
@@ -118,7 +116,7 @@ class Workflow(Generic[P, R]):
                 f"{self.name}(...) starts a child from a workflow, and this is none. Call client.execute({self.name}, "
                 f"...) or client.start({self.name}, ...)."
             )
-        deferred: Deferred[R] = issue(
+        deferred: Deferred[R_co] = issue(
             self.name,
             self.signature.bind(args, kwargs),
             self.signature.decode_result,
@@ -129,50 +127,18 @@ class Workflow(Generic[P, R]):
         )
         return deferred
 
-    def options(
-        self,
-        *,
-        id: str | None = None,
-        conflict: ConflictPolicy | None = None,
-        timeout: Duration | None = None,
-        retention: Duration | None = None,
-        tags: Sequence[str] | None = None,
-        attributes: Mapping[str, Any] | None = None,
-        memo: Any = None,
-        close_policy: ClosePolicy | None = None,
-        build_policy: BuildPolicy | None = None,
-        build: str | None = None,
-        match: Match | None = None,
-    ) -> Self:
+    def options(self, **options: Unpack[WorkflowChanged]) -> Self:
         """The same workflow with these options changed: `order.options(id="o-1")("sku-1")`.
 
-        Args:
-            id: the workflow id; one is made up unless given.
-            conflict: what happens if a run with this id is in force: "fail", "use-existing", "terminate-existing".
-            timeout: of the run, from start to end.
-            retention: how long the run is kept after its end; 7 days unless given.
-            tags: to find it by; replace those declared.
-            attributes: to search for, by name.
-            memo: shown with the run, not searched.
-            close_policy: of a child when its parent ends first.
-            build_policy: of a child: the current build, or its parent's ("inherit").
-            build: pin the run to this build; for client.start.
-            match: "name" makes replay compare the names of what this workflow calls, not the arguments.
+        For the options see `WorkflowChanged`.
         """
+        check_options(options, WorkflowChanged, "options()")
         changed = copy.copy(self)
         changed.__dict__.pop("code", None)
-        changed.run_options = _changed_run_options(
-            self.run_options, timeout=timeout, retention=retention, tags=tags, attributes=attributes, memo=memo
-        )
-        if id is not None:
+        changed.run_options = _changed_run_options(self.run_options, options)
+        if (id := options.get("id")) is not None:
             changed.id = check_workflow_id(id)
-        given: dict[str, str | None] = {
-            "conflict": conflict,
-            "close_policy": close_policy,
-            "build_policy": build_policy,
-            "build": build,
-            "match": match,
-        }
+        given = {name: options.get(name) for name in ("conflict", "close_policy", "build_policy", "build", "match")}
         changed.__dict__.update({key: value for key, value in given.items() if value is not None})
         return changed
 
@@ -192,24 +158,17 @@ class Workflow(Generic[P, R]):
         return f"<workflow {self.signature!r}>"
 
 
-def _changed_run_options(
-    options: RunOptions,
-    *,
-    timeout: Duration | None,
-    retention: Duration | None,
-    tags: Sequence[str] | None,
-    attributes: Mapping[str, Any] | None,
-    memo: Any,
-) -> RunOptions:
+def _changed_run_options(kept: RunOptions, options: WorkflowChanged) -> RunOptions:
+    tags, attributes, memo = options.get("tags"), options.get("attributes"), options.get("memo")
     changes = {
-        "run_timeout_ms": optional_milliseconds(timeout),
-        "retention_ms": optional_milliseconds(retention),
+        "run_timeout_ms": optional_milliseconds(options.get("timeout")),
+        "retention_ms": optional_milliseconds(options.get("retention")),
         "tags": None if tags is None else list(tags),
         "attributes": None if attributes is None else convert.encode(dict(attributes), what="attributes"),
         "memo": None if memo is None else convert.encode(memo, what="memo"),
     }
     given = {key: value for key, value in changes.items() if value is not None}
-    return msgspec.structs.replace(options, **given) if given else options
+    return msgspec.structs.replace(kept, **given) if given else kept
 
 
 def _handlers(target: Callable[..., Any] | type, mark: str) -> Mapping[str, Handler]:
@@ -242,24 +201,18 @@ def workflow(target: type[C], /) -> type[C]: ...  # type: ignore[overload-overla
 @overload
 def workflow(target: Callable[P, Coroutine[Any, Any, R]], /) -> Workflow[P, R]: ...
 @overload
-def workflow(
-    *,
-    name: str | None = None,
-    timeout: Duration | None = None,
-    retention: Duration | None = None,
-    tags: Sequence[str] | None = None,
-    close_policy: ClosePolicy | None = None,
-    build_policy: BuildPolicy | None = None,
-    match: Match | None = None,
-) -> WorkflowDecorator: ...
-def workflow(target: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
+def workflow(*, name: str | None = None, **options: Unpack[WorkflowDeclared]) -> WorkflowDecorator: ...
+def workflow(target: Any = None, /, *, name: str | None = None, **options: Unpack[WorkflowDeclared]) -> Any:
     """Declare a workflow: `@workflow` or `@workflow(name=..., ...)`, on an `async def` or on a class with `run`.
 
-    `options` are those of `Workflow.options`; `name` is the wire name and must stay while runs are open.
+    Args:
+        name: the wire name; the definition's own unless given. It must stay the same while runs are open.
+        options: see `WorkflowDeclared`.
 
     Raises:
         DefinitionError: it cannot be a workflow; the message tells the line and the remedy.
     """
+    check_options(options, WorkflowDeclared, "@workflow")
 
     def declare(code: Any) -> Any:
         _check_target(code)

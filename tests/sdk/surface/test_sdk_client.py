@@ -104,7 +104,7 @@ def test_execute_sends_one_message_and_returns_the_result() -> None:
         assert start.reply_topic == f"inbox.{client.id}"
         assert start.options.tags == ["declared"]
         assert len(double.seen) == 1
-        assert not client._opened()[0]._open, "nothing is waited for any more"
+        assert not client._opened().requests._open, "nothing is waited for any more"
 
     with_double(completes, work)
 
@@ -118,7 +118,7 @@ def test_the_end_of_a_started_run_is_kept_until_it_is_asked_for() -> None:
         assert len(double.bodies(StartWorkflow)) == 1
         assert double.bodies(StartWorkflow)[0].options.tags == ["given"]
         del handle
-        assert not client._opened()[0]._expected
+        assert not client._opened().requests._expected
 
     with_double(completes, work)
 
@@ -269,7 +269,7 @@ def test_a_result_that_does_not_come_in_time_leaves_nothing_behind() -> None:
         handle = client.handle("w")
         with pytest.raises(ResultTimeout, match="'w' is still open"):
             await handle.result(timeout=0.02)
-        assert not client._opened()[0]._open
+        assert not client._opened().requests._open
 
     with_double(lambda _: (), work)
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from perdure._client.outbox import Outbox
 from perdure_runtime.ports import Broker, Consumer, Delivery, RunFilter, RunKey, RunPage
 from perdure_schemas import topics
 from perdure_schemas.events import Recorded
 from perdure_schemas.messages import Message, RunChanged, TaskChanged
+
+if TYPE_CHECKING:
+    from perdure.registry import Registry
 
 _log = logging.getLogger("perdure.client")
 
@@ -26,6 +29,11 @@ class Backend(Protocol):
 
     @property
     def namespace(self) -> str: ...
+
+    @property
+    def registry(self) -> Registry | None:
+        """What the only worker there can be has; nothing if there may be others."""
+        ...
 
     async def open(self, client_id: str, deliver: Callable[[Message], None]) -> None:
         """Start delivering what comes to `inbox.{client_id}`."""
@@ -74,6 +82,7 @@ class PortsBackend:
     def __init__(self, namespace: str) -> None:
         """Give it its ports by `use` before it is opened."""
         self.namespace = namespace
+        self.registry: Registry | None = None
         self._broker: Broker
         self._read_model: Reads
         self._store: Histories

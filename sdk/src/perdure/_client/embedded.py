@@ -41,15 +41,15 @@ class EmbeddedBackend(PortsBackend):
         super().__init__(namespace)
         self._db = db
         self._slots = slots or SLOTS
-        self._registry = Registry(objects, services) if worker else None
+        self.registry = Registry(objects, services) if worker else None
         self._stack = AsyncExitStack()
 
     async def open(self, client_id: str, deliver: Callable[[Message], None]) -> None:
         async with AsyncExitStack() as stack:
             ports = await self._ports(stack)
             await stack.enter_async_context(Embedded(ports, self.namespace))
-            if self._registry is not None:
-                await self._start_worker(ports, self._registry, stack)
+            if self.registry is not None:
+                await self._start_worker(ports, self.registry, stack)
             self.use(ports.broker, ports.read_model, ports.store)
             await super().open(client_id, deliver)
             self._stack = stack.pop_all()

@@ -1,0 +1,170 @@
+"""From a call to the message that starts a run or dispatches a task, with every check that needs no engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from perdure import convert
+from perdure._client import answers
+from perdure._client.requests import Requests
+from perdure._client.signals import Signals
+from perdure._names import check_workflow_id
+from perdure._options import StartedAndWaited
+from perdure.errors import UnknownName
+from perdure.handle import Decode, Handle, TaskHandle
+from perdure.signature import Signature
+from perdure.task import Task
+from perdure.workflow import Workflow, workflow_of
+from perdure_schemas.common import Address, Payload
+from perdure_schemas.messages import DispatchTask, Message, StartReply, StartWorkflow
+
+_TASK_OPTIONS = frozenset({"id"})
+
+
+class Starts:
+    """Makes the starts of one open client."""
+
+    def __init__(self, requests: Requests, signals: Signals) -> None:
+        self.requests = requests
+        self.signals = signals
+
+    def run(
+        self, workflow: Any, args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> tuple[Handle[Any], Message, Mapping[str, Any]]:
+        """The handle of a run to be started, the message that starts it, and the options given with its arguments."""
+        requests = self.requests
+        definition = _NAMED if isinstance(workflow, str) else workflow_of(workflow)
+        names = definition.signature.names
+        options = _taken(kwargs, StartedAndWaited.__optional_keys__, names, definition.name) if kwargs else kwargs
+        if options:
+            definition = definition.options(**{key: value for key, value in options.items() if key != "wait"})
+        name = workflow if isinstance(workflow, str) else definition.name
+        signature = self._known_workflow(name)
+        if isinstance(workflow, str):
+            decode: Decode[Any] = convert.decode
+            payload = _array(args, workflow, signature)
+        else:
+            decode = definition.signature.decode_result
+            payload = definition.signature.bind(args, kwargs)
+        run_id = requests.new_id()
+        workflow_id = definition.id or run_id
+        body = StartWorkflow(
+            workflow_id=workflow_id,
+            run_id=run_id,
+            name=name,
+            args=payload,
+            options=definition.run_options,
+            conflict_policy=definition.conflict,
+            build=definition.build,
+            reply_topic=requests.reply_topic,
+        )
+        expected = requests.expect(run_id)
+        handle: Handle[Any] = Handle(
+            requests, self.signals, workflow_id, run_id=run_id, decode=decode, expected=expected
+        )
+        return handle, requests.message(workflow_id, body), options
+
+    def handle(self, id: str, run_id: str = "", decode: Decode[Any] = convert.decode) -> Handle[Any]:
+        """Of a run that was started elsewhere."""
+        return Handle(self.requests, self.signals, check_workflow_id(id), run_id=run_id, decode=decode)
+
+    def accepted(self, handle: Handle[Any], reply: StartReply) -> Handle[Any]:
+        """The handle of the run in force: ours, or the one that was there."""
+        answers.check_started(reply)
+        if reply.run_id == handle.run_id:
+            return handle
+        return self.handle(handle.id, reply.run_id, handle._decode)
+
+    def task(self, task: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[TaskHandle[Any], Message]:
+        """The handle of a task to be run, and the message that dispatches it."""
+        requests = self.requests
+        options = _BARE_TASK.task_options
+        decode: Decode[Any] = convert.decode
+        if isinstance(task, str):
+            given = _taken(kwargs, _TASK_OPTIONS, (), task)
+            name, payload = task, _array(args, task, self._known_task(task))
+        elif isinstance(task, Task):
+            given = _taken(kwargs, _TASK_OPTIONS, task.signature.names, task.name) if kwargs else {}
+            self._known_task(task.name)
+            name, payload, options = task.name, task.signature.bind(args, kwargs), task.task_options
+            decode = task.signature.decode_result
+        else:
+            raise TypeError(f"{task!r} is no task: pass what @task declares, a method of a service stub, or a name")
+        task_id = given.get("id") or requests.new_id()
+        body = DispatchTask(
+            task_id=task_id,
+            name=name,
+            args=payload,
+            options=options,
+            answer_to=[Address(requests.reply_topic, task_id)],
+            dispatched=False,
+        )
+        handle: TaskHandle[Any] = TaskHandle(requests, task_id, name=name, decode=decode)
+        return handle, requests.message(task_id, body)
+
+    def _known_workflow(self, name: str) -> Signature | None:
+        """What it takes, where that can be known: it can if the only worker is this client's own.
+
+        Raises:
+            UnknownName: that worker has no such workflow.
+        """
+        registry = self.requests.backend.registry
+        if registry is None:
+            return None
+        found = registry.workflows.get(name)
+        if found is None:
+            raise _unknown("workflow", name, registry.workflows)
+        return found.signature
+
+    def _known_task(self, name: str) -> Signature | None:
+        registry = self.requests.backend.registry
+        if registry is None:
+            return None
+        found = registry.tasks.get(name)
+        if found is None:
+            raise _unknown("task", name, registry.tasks)
+        return found.signature
+
+
+def _unknown(kind: str, name: str, known: Mapping[str, object]) -> UnknownName:
+    has = ", ".join(sorted(known)) or "none"
+    return UnknownName(
+        f"the worker of this client has no {kind} {name!r}; it has {has}. "
+        "Pass it, or the module it is in, to Client.embedded(...)"
+    )
+
+
+async def _any_workflow() -> None:
+    """Stands for workflows that are known by name only."""
+
+
+def _any_task() -> None:
+    """Stands for tasks that are known by name only."""
+
+
+_NAMED = Workflow[..., Any](_any_workflow, "named")
+_BARE_TASK = Task[..., Any](_any_task, name="named", mode=None)
+
+
+def _array(args: Sequence[Any], name: str, signature: Signature | None) -> Payload:
+    """Raises SerializationError if they are not what the signature says."""
+    payload = convert.encode(list(args), Any, f"the arguments of {name}")
+    if signature is not None:
+        signature.decode(payload)
+    return payload
+
+
+def _taken(kwargs: dict[str, Any], options: frozenset[str], parameters: Sequence[str], name: str) -> dict[str, Any]:
+    """Takes the options of ours out of `kwargs`.
+
+    Raises:
+        TypeError: the callee has a parameter called like one of them.
+    """
+    given = {key: kwargs.pop(key) for key in options & kwargs.keys()}
+    if both := given.keys() & set(parameters):
+        raise TypeError(
+            f"{name} has parameters {sorted(both)}, which are options too: pass arguments by position, and options by "
+            f"{name}.options(...)"
+        )
+    return given

@@ -1,0 +1,53 @@
+"""Who waits for a run is told that it is stuck: it may wait for long, and its code may be mended meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from perdure.errors import PerdureError
+from perdure_runtime.errors import PerdureRuntimeError
+from perdure_schemas.messages import RunChanged
+
+log = logging.getLogger("perdure.client")
+
+LOOK_SECONDS = 5.0
+"""Between two looks at the run: most runs end before the first, which then costs nothing but a timer."""
+
+
+class StuckWatch:
+    """Looks at the run until it is closed, and logs a warning whenever it is stuck for another reason than before."""
+
+    __slots__ = ("_describe", "_looking", "_loop", "_timer", "_told")
+
+    def __init__(self, describe: Callable[[], Awaitable[RunChanged]]) -> None:
+        self._describe = describe
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(LOOK_SECONDS, self._look)
+        self._looking: asyncio.Task[None] | None = None
+        self._told = ""
+
+    def close(self) -> None:
+        """The wait is over."""
+        self._timer.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
+
+    def _look(self) -> None:
+        self._looking = self._loop.create_task(self._tell(), name="perdure stuck watch")
+
+    async def _tell(self) -> None:
+        try:
+            run = await self._describe()
+        except (PerdureError, PerdureRuntimeError):  # for the wait to tell, if it lasts
+            run = None
+        if run is not None and run.status == "stuck" and run.last_error != self._told:
+            self._told = run.last_error
+            log.warning(
+                "run %r is stuck: %s. It and who waits for it go on once its code is mended; or terminate it",
+                run.workflow_id,
+                run.last_error,
+                extra={"action": "waits_for_stuck_run"},
+            )
+        self._timer = self._loop.call_later(LOOK_SECONDS, self._look)
