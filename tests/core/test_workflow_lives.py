@@ -120,6 +120,24 @@ def test_an_earlier_run_is_purged_when_its_time_is_over() -> None:
     assert case.state.run_id == "r2"
 
 
+def test_an_earlier_run_is_purged_after_the_last_one_too() -> None:
+    case = Case()
+    case.start(run_id="r1")
+    case.turn(completion=COMPLETED)
+    first = timer_fired(case, "retention", due_at=RETENTION_OVER)
+    case.start(run_id="r2")
+    case.turn(completion=COMPLETED)
+    assert case.send(timer_fired(case, "retention", due_at=RETENTION_OVER)).decision == d.Purge("r2")
+    assert case.send(first).decision == d.Purge("r1")
+
+
+def test_what_is_meant_for_a_purged_run_awaits_no_other() -> None:
+    case = Case(purged=True)
+    for body in (signal(1, run_id="r1"), control("cancel", run_id="r1", actor="parent")):
+        assert isinstance(case.send(body).decision, d.Discard)
+    assert isinstance(case.send(signal(1)).decision, d.Record)
+
+
 def test_a_sender_that_counts_on_is_not_kept_waiting_by_a_later_run() -> None:
     case = Case()
     case.start(run_id="r1")

@@ -111,7 +111,8 @@ class Case:
         )
 
     def context(self, body: WorkflowMessage) -> d.Context:
-        purged = isinstance(body, StartWorkflow) and body.run_id in self.purged_runs
+        awaits = isinstance(body, SendSignal | ControlRun) and self.state.started is None
+        purged = (awaits or isinstance(body, StartWorkflow)) and body.run_id in self.purged_runs
         return d.Context(now=self.now, committed=self.committed, build=self.build, purged=purged)
 
     def decide(self, message: Message) -> d.Decision:

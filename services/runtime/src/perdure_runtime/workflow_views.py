@@ -10,7 +10,7 @@ from perdure_runtime.actor import UNLOADED, Actor, new_actor
 from perdure_runtime.poison import Intake
 from perdure_runtime.ports import Delivery, Ports, RunKey
 from perdure_runtime.workflow_reads import route
-from perdure_schemas.messages import StartWorkflow, WorkflowMessage
+from perdure_schemas.messages import ControlRun, SendSignal, StartWorkflow, WorkflowMessage
 
 ACTORS_MAX = 20_000
 """Idle runs kept in memory, about 10 kB each."""
@@ -66,6 +66,8 @@ class Views:
             build = route(await ports.routing.get(self._namespace, body.name), body.workflow_id)
             if body.run_id != state.run_id:
                 purged = await ports.store.tombstone(actor.key, body.run_id)
+        elif isinstance(body, SendSignal | ControlRun) and state.started is None and body.run_id:
+            purged = await ports.store.tombstone(actor.key, body.run_id)
         return d.Context(now=ports.clock.now(), committed=actor.committed, build=build, purged=purged)
 
     # -- what is forgotten -------------------------------------------------------------------------

@@ -34,11 +34,13 @@ CHILD_START_MAX_MS = 600_000
 
 
 def decide_control(state: RunState, message: Message, body: ControlRun, context: Context) -> Decision:
-    if state.started is None and body.action == "cancel":
-        return _cancel(state, message, body, now=True)
     absent = _absent(state, body.run_id)
+    if context.purged:
+        return Discard("closed", reply(state, message, "not-found", "the run has ended and was purged"))
     if absent is not None and _overtook_start(state, body) and context.now - message.at < CHILD_START_MAX_MS:
         return Later("the child's start is on its way")
+    if absent == "unknown-run" and body.action == "cancel" and body.actor != "parent":
+        return _cancel(state, message, body, now=True)
     if absent is not None:
         return Discard(absent, reply(state, message, "not-found"))
     if state.ended is not None and state.ended.status == "continued-as-new":
@@ -58,7 +60,10 @@ def decide_control(state: RunState, message: Message, body: ControlRun, context:
 
 
 def _overtook_start(state: RunState, body: ControlRun) -> bool:
-    """A cancel may wait in an unborn row as well; under the id of an open run no child starts."""
+    """Not in an unborn row: the start may never come, and the row would do it to another run of the workflow id.
+
+    Under the id of an open run no child starts.
+    """
     return body.actor == "parent" and (state.started is None or state.ended is not None)
 
 

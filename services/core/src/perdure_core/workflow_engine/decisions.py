@@ -158,4 +158,4 @@ class Context(Struct, frozen=True, kw_only=True):
     build: str | None = None
     """The build that the routing record gives a new run of this workflow id."""
     purged: bool = False
-    """A tombstone stands for the run that a StartWorkflow names."""
+    """A tombstone stands for the run that the message names, where that matters: to what would begin or await a run."""

@@ -18,6 +18,8 @@ def decide_signal(state: RunState, message: Message, body: SendSignal, context: 
         return Later("the next run has not started yet")
     if state.closed:
         return Discard("closed", reply(state, message, "not-found", f"the run has ended: {state.status}"))
+    if context.purged:
+        return Discard("closed", reply(state, message, "not-found", "the run has ended and was purged"))
     if state.started is not None and not state.is_meant(body.run_id):
         return Discard("other-run", reply(state, message, "not-found", "another run is in force"))
     missing = state.senders.get(body.sender, 0) < body.after_number

@@ -12,10 +12,9 @@ from perdure_schemas.messages import TimerFired
 
 
 def decide_timer(state: RunState, body: TimerFired) -> Decision:
-    if state.started is None:
-        return Discard("unknown-run")
-    if body.run_id != state.run_id:
-        return Purge(body.run_id) if body.kind == "retention" else Discard("other-run")
+    if state.started is None or body.run_id != state.run_id:
+        past = body.kind == "retention" and body.run_id != state.run_id  # runs of an id end before the next begins
+        return Purge(body.run_id) if past else Discard("other-run")
     match body.kind:
         case "command":
             return _command_timer(state, body.command_id)
