@@ -15,7 +15,7 @@ from perdure import convert
 from perdure._duration import Duration, milliseconds
 from perdure._replay.code import RunContext
 from perdure._replay.commands import digest
-from perdure._replay.futures import AllOf, AnyOf, Branch, Deferred
+from perdure._replay.futures import AllOf, AnyOf, Branch, Deferred, Waited
 from perdure._replay.loop import current, running
 from perdure._replay.mailbox import Receipt
 from perdure.errors import ContinueAsNew
@@ -26,6 +26,11 @@ T1 = TypeVar("T1")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
 T4 = TypeVar("T4")
+T5 = TypeVar("T5")
+T6 = TypeVar("T6")
+T7 = TypeVar("T7")
+T8 = TypeVar("T8")
+F = TypeVar("F", bound="asyncio.Future[Any]")
 
 sleep = asyncio.sleep
 """A durable timer: `asyncio.sleep` itself, which in a workflow may last a year."""
@@ -40,19 +45,44 @@ def branch(coro: Coroutine[Any, Any, T]) -> Branch[T]:
 
 
 @overload
-def all_of(a: asyncio.Future[T1], b: asyncio.Future[T2], /) -> AllOf[tuple[T1, T2]]: ...
+def all_of(a: Waited[T1], b: Waited[T2], /) -> AllOf[tuple[T1, T2]]: ...
 @overload
-def all_of(a: asyncio.Future[T1], b: asyncio.Future[T2], c: asyncio.Future[T3], /) -> AllOf[tuple[T1, T2, T3]]: ...
+def all_of(a: Waited[T1], b: Waited[T2], c: Waited[T3], /) -> AllOf[tuple[T1, T2, T3]]: ...
+@overload
+def all_of(a: Waited[T1], b: Waited[T2], c: Waited[T3], d: Waited[T4], /) -> AllOf[tuple[T1, T2, T3, T4]]: ...
 @overload
 def all_of(
-    a: asyncio.Future[T1], b: asyncio.Future[T2], c: asyncio.Future[T3], d: asyncio.Future[T4], /
-) -> AllOf[tuple[T1, T2, T3, T4]]: ...
+    a: Waited[T1], b: Waited[T2], c: Waited[T3], d: Waited[T4], e: Waited[T5], /
+) -> AllOf[tuple[T1, T2, T3, T4, T5]]: ...
 @overload
-def all_of(members: Iterable[asyncio.Future[T]], /) -> AllOf[list[T]]: ...
+def all_of(
+    a: Waited[T1], b: Waited[T2], c: Waited[T3], d: Waited[T4], e: Waited[T5], f: Waited[T6], /
+) -> AllOf[tuple[T1, T2, T3, T4, T5, T6]]: ...
 @overload
-def all_of(*members: asyncio.Future[T]) -> AllOf[tuple[T, ...]]: ...
+def all_of(
+    a: Waited[T1], b: Waited[T2], c: Waited[T3], d: Waited[T4], e: Waited[T5], f: Waited[T6], g: Waited[T7], /
+) -> AllOf[tuple[T1, T2, T3, T4, T5, T6, T7]]: ...
+@overload
+def all_of(
+    a: Waited[T1],
+    b: Waited[T2],
+    c: Waited[T3],
+    d: Waited[T4],
+    e: Waited[T5],
+    f: Waited[T6],
+    g: Waited[T7],
+    h: Waited[T8],
+    /,
+) -> AllOf[tuple[T1, T2, T3, T4, T5, T6, T7, T8]]: ...
+@overload
+def all_of(*members: Waited[T]) -> AllOf[tuple[T, ...]]: ...
+@overload
+def all_of(members: Iterable[Waited[T]], /) -> AllOf[list[T]]: ...
 def all_of(*members: Any) -> AllOf[Any]:
-    """Everything, in order. Fails as soon as one fails; canceling it cancels what is still open."""
+    """Everything, in order. Fails as soon as one fails; canceling it cancels what is still open.
+
+    Takes futures, or one iterable of them; `a & b & c` is the same for any number of types.
+    """
     loop = current("all_of()")
     if len(members) == 1 and not isinstance(members[0], asyncio.Future):
         return AllOf(loop, members[0], list)
@@ -60,21 +90,51 @@ def all_of(*members: Any) -> AllOf[Any]:
 
 
 @overload
-def any_of(members: Iterable[asyncio.Future[T]], /) -> AnyOf[T]: ...
+def any_of(a: Waited[T1], b: Waited[T2], /) -> AnyOf[T1 | T2]: ...
 @overload
-def any_of(*members: asyncio.Future[T]) -> AnyOf[T]: ...
+def any_of(a: Waited[T1], b: Waited[T2], c: Waited[T3], /) -> AnyOf[T1 | T2 | T3]: ...
+@overload
+def any_of(a: Waited[T1], b: Waited[T2], c: Waited[T3], d: Waited[T4], /) -> AnyOf[T1 | T2 | T3 | T4]: ...
+@overload
+def any_of(
+    a: Waited[T1], b: Waited[T2], c: Waited[T3], d: Waited[T4], e: Waited[T5], /
+) -> AnyOf[T1 | T2 | T3 | T4 | T5]: ...
+@overload
+def any_of(
+    a: Waited[T1], b: Waited[T2], c: Waited[T3], d: Waited[T4], e: Waited[T5], f: Waited[T6], /
+) -> AnyOf[T1 | T2 | T3 | T4 | T5 | T6]: ...
+@overload
+def any_of(
+    a: Waited[T1], b: Waited[T2], c: Waited[T3], d: Waited[T4], e: Waited[T5], f: Waited[T6], g: Waited[T7], /
+) -> AnyOf[T1 | T2 | T3 | T4 | T5 | T6 | T7]: ...
+@overload
+def any_of(
+    a: Waited[T1],
+    b: Waited[T2],
+    c: Waited[T3],
+    d: Waited[T4],
+    e: Waited[T5],
+    f: Waited[T6],
+    g: Waited[T7],
+    h: Waited[T8],
+    /,
+) -> AnyOf[T1 | T2 | T3 | T4 | T5 | T6 | T7 | T8]: ...
+@overload
+def any_of(*members: Waited[T]) -> AnyOf[T]: ...
+@overload
+def any_of(members: Iterable[Waited[T]], /) -> AnyOf[T]: ...
 def any_of(*members: Any) -> AnyOf[Any]:
-    """Whatever ends first; the others run on."""
+    """Whatever ends first; the others run on. Takes futures, or one iterable of them; as `a | b | c`."""
     loop = current("any_of()")
     if len(members) == 1 and not isinstance(members[0], asyncio.Future):
         return AnyOf(loop, members[0])
     return AnyOf(loop, members)
 
 
-async def completed(members: Iterable[asyncio.Future[T]]) -> AsyncIterator[asyncio.Future[T]]:
+async def completed(members: Iterable[F]) -> AsyncIterator[F]:
     """The members in the order in which they end; one step each, however many there are."""
     current("completed()")
-    ended: asyncio.Queue[asyncio.Future[T]] = asyncio.Queue()
+    ended: asyncio.Queue[F] = asyncio.Queue()
     count = 0
     for member in members:
         count += 1
@@ -94,12 +154,26 @@ def timer(when: Duration | dt.datetime) -> Deferred[None]:
 
 
 def inline(fn: Callable[[], T]) -> T:
-    """Run a plain function at least once; its first recorded value is the result, also in every replay."""
-    return current("inline()").inline(fn, _encode, convert.decode)
+    """Run a plain function at least once; its first recorded value is the result, also in every replay.
+
+    The value passes as JSON, by the function's return annotation if it has one.
+    """
+    hint = _returned(fn)
+
+    def encode(value: T) -> Payload:
+        return convert.encode(value, hint, "the value of inline()")
+
+    def decode(payload: Payload) -> T:
+        value: T = convert.decode(payload, hint, "the value of inline()")
+        return value
+
+    return current("inline()").inline(fn, encode, decode)
 
 
-def _encode(value: Any) -> Payload:
-    return convert.encode(value, what="the value of inline()")
+def _returned(fn: Callable[..., Any]) -> Any:
+    if "return" not in getattr(fn, "__annotations__", ()):
+        return Any
+    return typing.get_type_hints(fn, include_extras=True)["return"]
 
 
 def now() -> dt.datetime:
@@ -201,15 +275,21 @@ class Channel(Generic[T]):
         return await self.receive()
 
 
+@overload
+def channel(name: str) -> Channel[Any]: ...
+@overload
+def channel(name: str, type: type[T]) -> Channel[T]: ...
+@overload
+def channel(name: str, type: Any) -> Channel[Any]: ...
 def channel(name: str, type: Any = Any) -> Channel[Any]:
-    """A channel of a function workflow."""
+    """A channel of a function workflow. `type` is what its values are; annotate the variable where it is no class."""
     return Channel(name, type)
 
 
 class _WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
     """Silent in replay: a line is written once, when it is first reached."""
 
-    def isEnabledFor(self, level: int) -> bool:
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # logging's name for it
         loop = running()
         silent = loop is not None and (loop.replaying or loop.evicting)
         return not silent and super().isEnabledFor(level)

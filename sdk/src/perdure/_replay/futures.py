@@ -7,9 +7,9 @@ version. (Without salt the n-th tasks of all live runs would collide in asyncio'
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar, TypeVarTuple
 
 from perdure._replay import compat
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 U = TypeVar("U")
 Ts = TypeVarTuple("Ts")
+T_co = TypeVar("T_co", covariant=True)
 
 Status = Literal["pending", "completed", "failed", "canceled"]
 GroupOp = Literal["all", "all_or_fail"]
@@ -31,6 +32,14 @@ SALT_BITS: Final = 36
 _add_done_callback = asyncio.Future.add_done_callback
 _remove_done_callback = asyncio.Future.remove_done_callback
 _cancel = asyncio.Future.cancel
+
+
+class Waited(Protocol[T_co]):
+    """A future, as far as its type goes: covariant, so that futures of several types have one of their union."""
+
+    def done(self) -> bool: ...
+
+    def __await__(self) -> Generator[Any, Any, T_co]: ...
 
 
 class Path:
@@ -61,10 +70,10 @@ class ReplayFuture(asyncio.Future[T]):
     def __hash__(self) -> int:
         return self.seq
 
-    def __and__(self, other: asyncio.Future[U]) -> AllOf[tuple[T, U]]:
+    def __and__(self, other: Waited[U]) -> AllOf[tuple[T, U]]:
         return AllOf(_loop_of(self), (self, other), tuple)
 
-    def __or__(self, other: asyncio.Future[U]) -> AnyOf[T | U]:
+    def __or__(self, other: Waited[U]) -> AnyOf[T | U]:
         return AnyOf(_loop_of(self), (self, other))
 
 
@@ -140,8 +149,8 @@ class Group(ReplayFuture[T]):
 
     __slots__ = ("_left", "members", "op")
 
-    def __init__(self, loop: ReplayLoop, members: Iterable[asyncio.Future[Any]], op: GroupOp) -> None:
-        self.members = tuple(members)
+    def __init__(self, loop: ReplayLoop, members: Iterable[Any], op: GroupOp) -> None:
+        self.members: tuple[asyncio.Future[Any], ...] = tuple(members)
         self.op: GroupOp = op
         self._left = len(self.members)
         super().__init__(loop=loop)
@@ -152,9 +161,7 @@ class AllOf(Group[T]):
 
     __slots__ = ("_make",)
 
-    def __init__(
-        self, loop: ReplayLoop, members: Iterable[asyncio.Future[Any]], make: Callable[[Iterable[Any]], T]
-    ) -> None:
+    def __init__(self, loop: ReplayLoop, members: Iterable[Any], make: Callable[[Iterable[Any]], T]) -> None:
         self._make = make
         super().__init__(loop, members, "all_or_fail")
         if not self.members:
@@ -178,7 +185,7 @@ class AllOf(Group[T]):
         """Cancel every member still open."""
         return _cancel_group(self, self.members, msg)
 
-    def __and__(self: AllOf[tuple[*Ts]], other: asyncio.Future[U]) -> AllOf[tuple[*Ts, U]]:  # type: ignore[override]
+    def __and__(self: AllOf[tuple[*Ts]], other: Waited[U]) -> AllOf[tuple[*Ts, U]]:  # type: ignore[override]
         members = self.members if self._make is tuple else (self,)
         return AllOf(_loop_of(self), (*members, other), tuple)
 
@@ -188,8 +195,8 @@ class AnyOf(ReplayFuture[T]):
 
     __slots__ = ("members",)
 
-    def __init__(self, loop: ReplayLoop, members: Iterable[asyncio.Future[Any]]) -> None:
-        self.members = tuple(members)
+    def __init__(self, loop: ReplayLoop, members: Iterable[Any]) -> None:
+        self.members: tuple[asyncio.Future[Any], ...] = tuple(members)
         super().__init__(loop=loop)
         if not self.members:
             raise ValueError("any_of() of nothing would never end")
@@ -226,7 +233,7 @@ class Gathering(Group[list[Any]]):
 
     __slots__ = ("_cancel_requested",)
 
-    def __init__(self, loop: ReplayLoop, members: Iterable[asyncio.Future[Any]], return_exceptions: bool) -> None:
+    def __init__(self, loop: ReplayLoop, members: Iterable[Any], return_exceptions: bool) -> None:
         self._cancel_requested = False
         super().__init__(loop, members, "all" if return_exceptions else "all_or_fail")
         if not self.members:
@@ -288,8 +295,8 @@ class Branch(asyncio.Task[T]):
     def __hash__(self) -> int:
         return self.seq
 
-    def __and__(self, other: asyncio.Future[U]) -> AllOf[tuple[T, U]]:
+    def __and__(self, other: Waited[U]) -> AllOf[tuple[T, U]]:
         return AllOf(_loop_of(self), (self, other), tuple)
 
-    def __or__(self, other: asyncio.Future[U]) -> AnyOf[T | U]:
+    def __or__(self, other: Waited[U]) -> AnyOf[T | U]:
         return AnyOf(_loop_of(self), (self, other))
