@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import sqlite3
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+_IDLE_FIELDS = (3, 4)
+"""Of the `cpu` line of /proc/stat: idle, and waiting for a disk."""
+_CALIBRATION_STEPS = 200_000
 
 
 def description() -> str:

@@ -302,9 +302,13 @@ def completed(
         base_hash=asked.base_hash,
         hashes=asked.hashes,
         commands=list(commands),
-        waits_for=waits if waits is not None else WaitsFor(groups=[WaitGroup(op="any", ids=supervised)]),
+        waits_for=waits if waits is not None else _any_of(supervised),
         completion=completion,
     )
+
+
+def _any_of(supervised: list[str]) -> WaitsFor:
+    return WaitsFor(groups=[WaitGroup(op="any", ids=supervised)] if supervised else [])
 
 
 def failed(asked: RunWorkflowTask, failure: Failure = FAILURE, *, attempt: int = 1) -> WorkflowTaskFailed:

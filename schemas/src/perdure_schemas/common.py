@@ -131,7 +131,7 @@ class WaitGroup(Struct, frozen=True):
     did not complete."""
     ids: list[str]
     """Command ids of the members still open. Empty with a `ref` set: the group of the previous
-    turn with that `ref`, unchanged."""
+    turn with that `ref`, unchanged. Empty without: the next turn follows at once."""
     ref: str = ""
     """Names the group within its run, so that an unchanged group need not be sent again."""
 

@@ -18,6 +18,7 @@ from perdure._replay.futures import Branch, Path
 from perdure._replay.handles import Timer
 from perdure._replay.loop import Entered, ReplayLoop
 from perdure._replay.outcomes import settle
+from perdure._replay.portions import AT_ONCE, fits, portion
 from perdure_schemas.common import Command, Payload, WaitsFor
 from perdure_schemas.events import (
     CancelRequested,
@@ -189,8 +190,11 @@ class Instance:
         if self.stoppage is not None:
             self.evict()
             return Turn(stoppage=self.stoppage)
-        commands, loop.out = loop.out, []
+        commands, loop.out = portion(loop.out)
         patches, loop.patches = loop.patches, []
+        if loop.out or (self.ending.completion is not None and not fits(commands, self.ending.completion)):
+            loop.waits.resend()  # the engine keeps the groups of the last turn alone
+            return Turn(commands, AT_ONCE, None, patches)
         if self.ending.completion is not None:
             self.evict()
             return Turn(commands, WaitsFor(), self.ending.completion, patches)

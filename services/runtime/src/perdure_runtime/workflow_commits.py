@@ -7,7 +7,7 @@ import logging
 
 from perdure_core.workflow_engine.effects import effects
 from perdure_core.workflow_engine.replies import reply, run_result
-from perdure_core.workflow_engine.requests import run_changed, workflow_task
+from perdure_core.workflow_engine.requests import carries, run_changed, workflow_task
 from perdure_runtime.actor import Actor
 from perdure_runtime.errors import StorageUnavailable, UnknownOutcome
 from perdure_runtime.poison import OUTAGE_DELAY_MS
@@ -81,6 +81,10 @@ class Commits:
 def want_turn(actor: Actor, this: Round) -> None:
     """Ask a worker for a decision turn, if one is owed and none is under way (protocol rule 5)."""
     state = actor.state
-    if not actor.turn_hash and actor.loaded and state.needs_turn():
-        actor.turn_hash = state.hashes[state.seq]
-        this.publish.append(workflow_task(state, actor.committed))
+    if actor.turn_hash or not actor.loaded or not state.needs_turn():
+        return
+    if actor.committed < state.seq and not carries(state):
+        actor.flush_due = True  # the worker is to read it from the history: the next round commits it
+        return
+    actor.turn_hash = state.hashes[state.seq]
+    this.publish.append(workflow_task(state, actor.committed))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import msgspec
+
 from perdure_core.workflow_engine.decisions import Published
 from perdure_core.workflow_engine.effects import effects
 from perdure_core.workflow_engine.replies import found_end, reply
@@ -11,10 +15,14 @@ from perdure_core.workflow_engine.state import fold
 from perdure_runtime.actor import Actor
 from perdure_runtime.ports import Routing, Store
 from perdure_schemas import ids, topics
+from perdure_schemas.events import Recorded
 from perdure_schemas.messages import GetHistory, HistoryPage, Message, RunPurged
 
-HISTORY_PAGE_EVENTS = 500
-"""A page of history stays under the message limit with events of up to 2 kB."""
+HISTORY_PAGE_EVENTS = 1_000
+HISTORY_PAGE_BYTES = 600_000
+"""A page is one message, of at most 1 MB."""
+_SIZER = msgspec.msgpack.Encoder()
+"""Another coding than the wire's, faster and a little longer."""
 TO_THE_END = 2**62
 EVENTS_MAX = 2**31 - 1
 """No limit: one commit's events are few, and a run to be folded again must be whole."""
@@ -63,9 +71,9 @@ async def history_page(store: Store, actor: Actor, message: Message) -> Publishe
     assert isinstance(body, GetHistory)
     up_to = body.up_to or actor.committed
     run_id = body.run_id or actor.state.run_id
-    events = await store.history(actor.key, run_id, body.after_seq, up_to, HISTORY_PAGE_EVENTS)
+    events = _page(await store.history(actor.key, run_id, body.after_seq, up_to, HISTORY_PAGE_EVENTS))
     page = HistoryPage(
-        workflow_id=body.workflow_id, run_id=run_id, events=list(events), after_seq=body.after_seq, last_seq=up_to
+        workflow_id=body.workflow_id, run_id=run_id, events=events, after_seq=body.after_seq, last_seq=up_to
     )
     answer = Message(
         id=ids.derive_id(message.id, "page"),
@@ -76,6 +84,16 @@ async def history_page(store: Store, actor: Actor, message: Message) -> Publishe
         causation_id=message.id,
     )
     return body.reply_topic, answer
+
+
+def _page(events: Sequence[Recorded]) -> list[Recorded]:
+    """As many as fit, at least one: an event is as large as the message that brought it, or a turn's portion."""
+    size = 0
+    for index, event in enumerate(events):
+        size += len(_SIZER.encode(event))
+        if size > HISTORY_PAGE_BYTES and index:
+            return list(events[:index])
+    return list(events)
 
 
 def run_purged(actor: Actor, run_id: str, name: str, now: int) -> Published:

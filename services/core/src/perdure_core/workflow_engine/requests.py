@@ -8,16 +8,53 @@ from perdure_core.workflow_engine.decisions import Published
 from perdure_core.workflow_engine.outgoing import outgoing
 from perdure_core.workflow_engine.state import RunState
 from perdure_schemas import ids, topics
-from perdure_schemas.common import Query
-from perdure_schemas.events import Recorded
+from perdure_schemas.common import Failure, Payload, Query
+from perdure_schemas.events import CommandSettled, Event, Recorded, SignalReceived, Started, Stuck, UpdateReceived
 from perdure_schemas.messages import RunChanged, RunWorkflowTask
+
+CARRIED_BYTES_MAX = 600_000
+"""Of events in one message, which bears 1 MB: what is more is read from the committed history."""
+_EVENT_BYTES = 150
+"""An event without its data, its hash included."""
+
+
+def carries(state: RunState) -> bool:
+    """Whether one message can carry what no turn has been fed. If not, all of it must be committed first."""
+    return sum(_carried_bytes(recorded.event) for recorded in state.unfed) <= CARRIED_BYTES_MAX
+
+
+def _carried_bytes(event: Event) -> int:
+    match event:
+        case CommandSettled():
+            return _EVENT_BYTES + _bytes(event.result) + _said(event.failure)
+        case SignalReceived():
+            return _EVENT_BYTES + len(event.payload.data)
+        case UpdateReceived() | Started():
+            return _EVENT_BYTES + len(event.args.data)
+        case Stuck():
+            return _EVENT_BYTES + _said(event.failure)
+        case _:
+            return _EVENT_BYTES
+
+
+def _bytes(payload: Payload | None) -> int:
+    return 0 if payload is None else len(payload.data)
+
+
+def _said(failure: Failure | None) -> int:
+    return 0 if failure is None else len(failure.message) + len(failure.stack)
 
 
 def workflow_task(state: RunState, committed: int, *, attempt: int = 1, queries: Sequence[Query] = ()) -> Published:
-    """A decision turn on everything known; with `queries`, only their answers, on the last turn in force."""
+    """A decision turn on everything known; with `queries`, only their answers, on the last turn in force.
+
+    Too many events for a message are left out, and with them what was before: the worker reads the history.
+    """
     started, turn = state.started, state.turn
     assert started is not None
-    in_force = turn if turn is not None and state.turn_seq > state.rewound_seq else None
+    carried = bool(queries) or carries(state)
+    assert carried or committed == state.seq, "what is not carried is committed"
+    in_force = turn if carried and turn is not None and state.turn_seq > state.rewound_seq else None
     base = turn.base if queries and turn is not None else state.seq
     task = RunWorkflowTask(
         workflow_task_id=ids.workflow_task_id(state.hashes[base], state.generation),
@@ -33,7 +70,7 @@ def workflow_task(state: RunState, committed: int, *, attempt: int = 1, queries:
         previous_hash="" if in_force is None else state.hashes[in_force.base],
         previous_nonce="" if in_force is None else in_force.nonce,
         previous_base=0 if in_force is None else in_force.base,
-        events=[] if queries else list(state.unfed),
+        events=[] if queries or not carried else list(state.unfed),
         adoptable=[*(orphan.command for orphan in state.orphans.values()), *state.unsaid.values()],
         history_length=state.seq,
         build=state.build,

@@ -135,7 +135,9 @@ class RunState:
         """Whether a decision turn is owed on the events known."""
         if self.started is None or self.ended is not None or self.paused or self.stuck is not None:
             return False
-        return bool(self.unfed) and (self.wake or self.waits.satisfied or self.turn is None)
+        if not self.unfed:
+            return self.waits.at_once
+        return self.wake or self.waits.satisfied or self.turn is None
 
     def open_command(self, command_id: str) -> CommandState | None:
         state = self.commands.get(command_id)

@@ -22,6 +22,8 @@ class Waits:
     """The any-of groups of the last turn, counted down by `settle`."""
 
     satisfied: bool = False
+    at_once: bool = False
+    """The turn said that it goes on, whatever happens: what it issued did not fit into one message."""
     _by_command: dict[str, list[_Group]] = field(default_factory=dict)
     _by_ref: dict[str, _Group] = field(default_factory=dict)
 
@@ -50,6 +52,7 @@ class Waits:
                 after._by_command.setdefault(command_id, []).append(group)
             if not group.open_ids:
                 after.satisfied = True
+                after.at_once = after.at_once or not wire.ref
         for command_id, outcome in settled.items():
             after.settle(command_id, outcome)
         return after
