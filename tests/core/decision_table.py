@@ -39,9 +39,10 @@ class Table(Struct, frozen=True, kw_only=True):
 
 def tables() -> list[Table]:
     """Every table of the core."""
-    from tests.core.workflow_table import workflow_table  # it imports this module
+    from tests.core.task_engine.task_table import task_table  # they import this module
+    from tests.core.workflow_table import workflow_table
 
-    return [workflow_table()]
+    return [workflow_table(), task_table()]
 
 
 def render(table: Table) -> str:

@@ -145,6 +145,13 @@ def test_who_waits_is_told_the_outcome_that_the_history_has() -> None:
     assert [result.result for result in published(closed, TaskResult)] == [VALUE]
 
 
+def test_who_waits_is_not_forgotten_when_a_rewind_dispatches_the_task_anew() -> None:
+    waiting = saved(supervised(), WAIT, "w").record
+    resumed = saved(waiting, task(1), "d1", waited=True).record
+    done = saved(resumed, outcome("completed", generation=1), "o")
+    assert [result.outcome for result in published(done, TaskResult)] == ["completed"]
+
+
 def test_no_more_wait_than_a_record_can_hold() -> None:
     record = supervised()
     for number in range(WAITERS_MAX):
@@ -172,6 +179,7 @@ def test_a_cancel_after_a_rewind_reaches_the_attempt_that_went_on() -> None:
     canceled = saved(running, cancel(by_workflow=True, generation=1), "c")
     assert canceled.record.status == "canceled"
     assert WORKER in told(canceled)
+    assert step(canceled.record, task(1), "d1", waited=True) == Discard("duplicate"), "canceled before it came"
 
 
 def test_a_cancel_of_a_resumed_task_waits_for_its_dispatch() -> None:

@@ -80,7 +80,7 @@ def judge(found: Sequence[Mark], generation: int) -> Authority:
     issued = canceled = False
     for mark in in_force:
         if mark.kind == "issued":
-            issued, settled = True, None
+            issued = True
         elif mark.kind == "canceled":
             canceled = True
         elif mark.kind == "settled" and issued and settled is None:

@@ -121,7 +121,7 @@ def _outcome(
     elif not _current(record, message.attempt, message.generation):
         return Discard("stale-attempt")
     if message.delegated:
-        return save(moved(record, header, status="running", delegated=True, relayed=False))
+        return save(moved(record, header, status="running", delegated=True))
     failure = message.failure or Failure(name=message.outcome, message="the attempt ended without a reason")
     return attempt_failed(record, message.outcome, failure, header)
 

@@ -51,7 +51,7 @@ class TaskRecord(Struct, frozen=True, kw_only=True):
     dispatched_at: int
     """When the current attempt was dispatched."""
     relayed: bool = False
-    """This engine publishes RunTask for the current attempt; attempt 1 of a workflow's task comes from its engine."""
+    """`queued`: this engine publishes RunTask; attempt 1 of a workflow's task comes from the workflow engine."""
     first_attempt: int = 1
     """The attempt from which the retry policy counts: a manual retry starts it anew."""
     started_at: int | None = None

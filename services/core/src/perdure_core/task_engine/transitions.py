@@ -60,9 +60,13 @@ def commanded(record: TaskRecord, header: Header, reply_topic: str, **changes: o
 
 def reborn(older: TaskRecord | None, task: DispatchTask, attempt: int, header: Header) -> TaskRecord:
     """The task as dispatched, in the place of the record of an older generation, if there is one."""
-    version, commands = (older.version, older.commands) if older is not None else (0, [])
     record = born(task, at=header.at, cause="")
-    return msgspec.structs.replace(record, attempt=attempt, version=version, commands=commands)
+    if older is None:
+        return msgspec.structs.replace(record, attempt=attempt)
+    waiters = older.waiters if older.open else []  # the others were told
+    return msgspec.structs.replace(
+        record, attempt=attempt, version=older.version, commands=older.commands, waiters=waiters
+    )
 
 
 def save(record: TaskRecord) -> Save:
@@ -140,6 +144,6 @@ def attempt_failed(
 
 
 def started(record: TaskRecord, header: Header, attempt: AttemptRef, **changes: object) -> Save:
-    """A worker has the attempt: nothing dispatches it any more, the broker gives it to another if that worker dies."""
+    """A worker has the attempt; if that worker dies, the broker gives it to another."""
     inbox = attempt.inbox or record.inbox
-    return save(moved(record, header, status="running", relayed=False, inbox=inbox, **changes))
+    return save(moved(record, header, status="running", inbox=inbox, **changes))
