@@ -118,6 +118,18 @@ def test_rule_23_what_is_held_beside_the_dispatch_is_answered_when_it_is_met() -
     play(scenario)
 
 
+def test_a_command_that_was_held_before_its_dispatch_finds_the_record() -> None:
+    async def scenario(world: World) -> None:
+        answers = await world.open("inbox.me")
+        await record(world, issued())
+        await world.send(topics.TASK_ENGINE, "t", CancelTask(task_id="t", reply_topic="inbox.me"))
+        await asyncio.sleep(0.01)
+        await world.send(topics.TASK_ENGINE, "t", task())
+        assert (await answers.body(CommandReply)).status == "ok"
+
+    play(scenario)
+
+
 def test_rule_22_a_held_dispatch_is_stored_if_the_history_says_so() -> None:
     async def scenario(world: World) -> None:
         await record(world, issued())

@@ -62,7 +62,8 @@ class Holds:
             timer.cancel()
 
     def _over(self, key: str) -> None:
-        self._waited(key, self.release(key))
+        held = self.release(key)  # a dispatch makes the record that the others look for
+        self._waited(key, sorted(held, key=lambda delivery: not isinstance(delivery.message.body, DispatchTask)))
 
 
 def _dispatched(delivery: Delivery) -> bool:

@@ -108,30 +108,27 @@ def _in_force(found: Sequence[Mark]) -> Iterator[Mark]:
 
 
 def _generation(found: Sequence[Mark]) -> int:
-    """The rewinds before the task was last dispatched, as the workflow engine counts them."""
+    """The rewinds before the task was last dispatched, as `workflow_engine.lineage` counts them."""
     generation, issued_seq, failed_seq, succeeded = -1, 0, 0, False
     for mark in found:
         if mark.kind == "issued":
             if generation < 0 or failed_seq:
                 generation, failed_seq = mark.generation, 0
             issued_seq = mark.seq
+        elif mark.kind == "rewound":
+            if 0 < issued_seq <= mark.to_seq < failed_seq:
+                generation, failed_seq = mark.generation, 0
         elif mark.kind == "settled" and mark.outcome in KEPT_OUTCOMES:
-            succeeded = succeeded or generation >= 0
-        elif mark.kind == "rewound" and 0 < issued_seq <= mark.to_seq < failed_seq:
-            generation, failed_seq = mark.generation, 0
-        elif generation >= 0 and _ends(mark, open=not succeeded, failed=failed_seq > 0):
-            failed_seq = mark.seq
+            succeeded = succeeded or issued_seq > 0
+        elif issued_seq:
+            failed_seq = _undone_by_rewind(mark, failed_seq, succeeded)
     return generation
 
 
-def _ends(mark: Mark, *, open: bool, failed: bool) -> bool:
-    """Whether the task's work came to nothing: it failed, or the workflow or its end canceled it."""
-    match mark.kind:
-        case "settled":
-            return True
-        case "canceled":
-            return open
-        case "ended":
-            return open and not failed and mark.status != "failed"
-        case _:
-            return False
+def _undone_by_rewind(mark: Mark, failed_seq: int, succeeded: bool) -> int:
+    """Where a rewind must go back behind, for the task to be dispatched anew; 0: nowhere."""
+    if mark.kind == "settled":
+        return mark.seq
+    if succeeded or (mark.kind == "ended" and (failed_seq or mark.status == "failed")):
+        return failed_seq
+    return mark.seq
