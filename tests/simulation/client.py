@@ -251,7 +251,8 @@ class Client:
         """Bring the outcome of a task that was delegated."""
         result = convert.encode(value)
         body = CompleteTask(task_id=task_id, outcome="completed", result=result, reply_topic=self._topic)
-        await self.ask(topics.TASK_ENGINE, self.message(task_id, body))
+        while (await self.ask(topics.TASK_ENGINE, self.message(task_id, body))).status == "not-found":
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
 
 def _keys(body: Body) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from perdure_core.task_engine.decide import decide
 from perdure_core.task_engine.decisions import Ask, Authority, Decision, Discard, Emit, Header, Hold, Save
 from perdure_core.task_engine.state import TaskRecord, decode, encode
-from perdure_schemas.common import RetryPolicy, TaskOptions
+from perdure_schemas.common import Outcome, RetryPolicy, TaskOptions
 from perdure_schemas.messages import DispatchTask, RunTask, ScheduleTimer, TaskMessage, TaskOutcome
 from tests.core.task_engine.samples import (
     OPEN,
@@ -39,6 +39,8 @@ OPTIONS = TaskOptions(
     total_timeout_ms=5_000,
 )
 MANY = settings(max_examples=300, deadline=None)
+OUTCOMES: list[Outcome] = ["completed", "failed", "timed-out", "canceled", "skipped", "fired"]
+COMMANDS: list[TaskMessage] = [RETRY, SKIP, WAIT, cancel()]
 ENDED = {"failed", "timed-out", "canceled"}
 
 
@@ -53,7 +55,7 @@ def messages(draw: st.DrawFn, generation: int, alone: bool) -> TaskMessage:
         case "dispatch":
             return of
         case "outcome":
-            how = draw(st.sampled_from(["completed", "failed", "timed-out", "canceled", "skipped", "fired"]))
+            how = draw(st.sampled_from(OUTCOMES))
             return outcome(how, number, of.generation, of=carried, delegated=draw(st.booleans()))
         case "started":
             return started(number, of.generation, deliveries=draw(st.integers(1, 5)), of=carried)
@@ -64,7 +66,7 @@ def messages(draw: st.DrawFn, generation: int, alone: bool) -> TaskMessage:
         case "timer":
             return fired(draw(st.integers(0, 9_000)), number, of=of)
         case _:
-            return draw(st.sampled_from([RETRY, SKIP, WAIT, cancel()]))
+            return draw(st.sampled_from(COMMANDS))
 
 
 class World:
@@ -167,8 +169,9 @@ def test_a_message_that_was_obeyed_changes_nothing_when_it_comes_again_later(
 
 
 def _of_another_life(message: TaskMessage, generation: int) -> bool:
-    of = message.task if hasattr(message, "task") else None
-    return getattr(message, "generation", generation) != generation or (of is not None and of.generation != generation)
+    of = getattr(message, "task", None)
+    carried = generation if of is None else of.generation
+    return {getattr(message, "generation", generation), carried} != {generation}
 
 
 @MANY

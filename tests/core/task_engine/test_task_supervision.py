@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from perdure_core.task_engine.deadlines import WATCH_MAX_MS, WATCH_MS, next_deadline, next_watch
-from perdure_core.task_engine.decisions import Discard, Save
+from perdure_core.task_engine.decisions import Decision, Discard, Save
 from perdure_schemas.common import Payload, RetryPolicy, TaskOptions
 from perdure_schemas.messages import RunTask, ScheduleTimer, TaskOutcome, TaskResult
 from tests.core.task_engine.samples import (
@@ -165,13 +165,19 @@ def test_a_retry_of_a_running_attempt_stops_it() -> None:
     assert isinstance(step(again.record, outcome("failed", 1), "f"), Discard), "it is no news any more"
 
 
+def outcomes(decision: Decision, alone: bool) -> list[tuple[str, Payload | None]]:
+    """As the run or, of a stand-alone task, its starter is told."""
+    if alone:
+        return [(told.outcome, told.result) for told in published(decision, TaskResult)]
+    return [(told.outcome, told.result) for told in published(decision, TaskOutcome)]
+
+
 @pytest.mark.parametrize("alone", [False, True])
 def test_a_skip_answers_instead_of_the_task(alone: bool) -> None:
     running = saved(supervised(alone=alone), started(), "s").record
     skipped = saved(running, SKIP, "k")
     assert WORKER in told(skipped)
-    answers = published(skipped, TaskResult if alone else TaskOutcome)
-    assert [(answer.outcome, answer.result) for answer in answers] == [("skipped", VALUE)]
+    assert outcomes(skipped, alone) == [("skipped", VALUE)]
 
 
 @pytest.mark.parametrize("alone", [False, True])
@@ -179,8 +185,7 @@ def test_a_cancel_reaches_the_worker_and_whoever_waits(alone: bool) -> None:
     running = saved(supervised(alone=alone), started(), "s").record
     canceled = saved(running, cancel(), "c")
     assert WORKER in told(canceled)
-    answers = published(canceled, TaskResult if alone else TaskOutcome)
-    assert [answer.outcome for answer in answers] == ["canceled"]
+    assert [how for how, _ in outcomes(canceled, alone)] == ["canceled"]
     assert isinstance(step(canceled.record, outcome("canceled"), "o"), Discard)
 
 
