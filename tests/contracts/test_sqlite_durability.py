@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from perdure_runtime.adapters.sqlite import SqlitePorts, open_sqlite
@@ -124,6 +125,26 @@ def test_an_acknowledgement_alone_is_written_soon(tmp_path: Path) -> None:
         async with asyncio.timeout(5):
             while opened._database.read("SELECT id FROM messages"):  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
+        await opened.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_commit_that_cannot_be_written_leaves_no_part_of_itself(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        opened = await open_sqlite(tmp_path / "db.sqlite", SteppedClock())
+        store = opened.ports.store
+        wrong = commit(0, "r", 1, 1)
+        surrogate = msgspec.structs.replace(wrong.events[0], cause="\ud800")
+        results = await asyncio.gather(
+            store.commit(msgspec.structs.replace(wrong, events=[surrogate])),
+            opened.ports.broker.publisher().publish([("t", message("1"))]),
+            return_exceptions=True,
+        )
+        assert isinstance(results[0], UnicodeEncodeError)
+        assert results[1] is None
+        assert await store.version(KEY) == 0
+        assert await store.commit(wrong)
         await opened.close()
 
     asyncio.run(scenario())

@@ -2,74 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import count
+from collections.abc import Sequence
 
 import msgspec
 
 from perdure_core.task_engine.authority import EVERY_COMMAND, Mark, marks
 from perdure_runtime.adapters.sqlite.database import Database
+from perdure_runtime.adapters.sqlite.heads import PURGED_RUN, HeadRow, Heads
 from perdure_runtime.errors import StorageUnavailable
 from perdure_runtime.ports import NO_HEAD, Commit, Head, RunKey
 from perdure_schemas.codec import CodecError, decode_events, encode_events
 from perdure_schemas.events import Recorded
 
-_HEAD = """
-    SELECT number, version, run_id, seq, runs, run, expires_at FROM heads WHERE namespace = ? AND workflow_id = ?
-"""
-_INSERT_HEAD = """
-    INSERT INTO heads (version, run_id, seq, runs, run, expires_at, commit_id, number, namespace, workflow_id)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
-_UPDATE_HEAD = """
-    UPDATE heads SET version = ?, run_id = ?, seq = ?, runs = ?, run = ?, expires_at = ?, commit_id = ?
-    WHERE number = ?
-"""
-_LAST_NUMBERS = "SELECT (SELECT coalesce(max(number), 0) FROM heads), (SELECT coalesce(max(run), 0) FROM runs)"
 _MARKS = "SELECT data FROM marks WHERE run = ? AND command_id IN (?, ?) ORDER BY seq"
-_PURGED_RUN = 0
-"""A head whose current run was purged while older ones are kept points to no run."""
-_ROWS_MAX = 10_000
-"""Heads kept in memory, about 0.5 kB each: one is read once, then written many times."""
-
+_ROW_EVENTS_MAX = 1_000
+"""A commit of more is several rows: whoever reads a page of it decodes no more than it needs."""
 
 _encode_mark = msgspec.msgpack.Encoder().encode
 _decode_mark = msgspec.msgpack.Decoder(Mark).decode
 
 
-class _Row:
-    """A head row with its keys."""
-
-    __slots__ = ("expires_at", "head", "number", "run")
-
-    def __init__(self, number: int, run: int, head: Head, expires_at: int | None) -> None:
-        self.number = number
-        self.run = run
-        self.head = head
-        self.expires_at = expires_at
-
-
 class SqliteStore:
     def __init__(self, database: Database) -> None:
         self._database = database
-        ((heads, runs),) = database.read(_LAST_NUMBERS)
-        self._heads: Iterator[int] = count(heads + 1)
-        self._runs: Iterator[int] = count(runs + 1)
-        self._rows: dict[RunKey, _Row] = {}
-        """As the file has them, the open transaction included: nobody else writes it."""
-        database.riders.append(self)
-
-    def before_commit(self) -> None:
-        """Every write is in the transaction already."""
-
-    def committed(self) -> None:
-        """The rows in memory stand."""
-
-    def rolled_back(self) -> None:
-        self._rows.clear()
+        self._heads = Heads(database)
 
     async def load(self, key: RunKey) -> tuple[Head, Sequence[Recorded]]:
-        row = self._row(key)
+        row = self._heads.find(key)
         rows = (
             ()
             if row is None
@@ -79,77 +38,50 @@ class SqliteStore:
         return (NO_HEAD if row is None else row.head), [event for (data,) in rows for event in _decode(data)]
 
     async def version(self, key: RunKey) -> int:
-        row = self._row(key)
+        row = self._heads.find(key)
         await self._database.settled()
         return 0 if row is None else row.head.version
 
     async def commit(self, commit: Commit) -> bool:
-        row = self._row(commit.key)
+        row = self._heads.find(commit.key)
         won = (0 if row is None else row.head.version) == commit.expected_version
         if won:
             self._write(commit, row)
         await self._database.settled()
         return won
 
-    def _write(self, commit: Commit, row: _Row | None) -> None:
-        database, head, events = self._database, commit.head, commit.events
-        data = encode_events(events)
-        ttl = commit.unborn_ttl_ms
-        expires_at = None if ttl is None else database.clock.now() + ttl
-        number = next(self._heads) if row is None else row.number
-        if row is None or row.run == _PURGED_RUN:
-            run = self._new_run(number, head.run_id)
-        elif row.head.run_id == head.run_id:
+    def _write(self, commit: Commit, row: HeadRow | None) -> None:
+        database, heads, run_id = self._database, self._heads, commit.head.run_id
+        parts, found_marks = _parts(commit.events), _marks_of(commit.events)  # may fail: before anything is written
+        if row is not None and row.run != PURGED_RUN and row.head.run_id in (run_id, ""):
             run = row.run
-        elif row.head.version and not row.head.run_id:
-            run = self._adopt_unborn(row, commit)
+            if row.head.run_id != run_id:
+                self._adopt_unborn(run, commit)
+            number = heads.write(commit, row, run)
         else:
-            run = self._new_run(number, head.run_id)
-        values = (head.version, head.run_id, head.seq, head.runs, run, expires_at, commit.commit_id, number)
-        if row is None:
-            database.write(_INSERT_HEAD, (*values, commit.key.namespace, commit.key.workflow_id))
-        else:
-            database.write(_UPDATE_HEAD, values)
-        if events:
-            database.write("INSERT INTO events VALUES (?, ?, ?, ?)", (run, events[0].seq, events[-1].seq, data))
-            first = {event.cause: event.seq for event in reversed(events)}
-            causes = [(number, cause, run, seq) for cause, seq in first.items()]
-            database.write_many("INSERT OR IGNORE INTO causes VALUES (?, ?, ?, ?)", causes)
-            self._write_marks(run, events)
-        self._keep(commit.key, _Row(number, run, head, expires_at))
+            run = heads.next_run()
+            number = heads.write(commit, row, run)
+            database.write("INSERT INTO runs (run, head, run_id) VALUES (?, ?, ?)", (run, number, run_id))
+        for part in parts:
+            database.write("INSERT INTO events VALUES (?, ?, ?, ?)", (run, *part))
+        causes = {event.cause: event.seq for event in reversed(commit.events)}
+        rows = [(number, cause, run, seq) for cause, seq in causes.items()]
+        database.write_many("INSERT OR IGNORE INTO causes VALUES (?, ?, ?, ?)", rows)
+        if found_marks:
+            of_run = [(run, *mark) for mark in found_marks]
+            database.write_many("INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?, ?)", of_run)
 
-    def _write_marks(self, run: int, events: Sequence[Recorded]) -> None:
-        rows = [
-            (run, command_id, mark.seq, mark.kind, _encode_mark(mark))
-            for event in events
-            for command_id, mark in marks(event)
-        ]
-        if rows:
-            self._database.write_many("INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?, ?)", rows)
-
-    def _keep(self, key: RunKey, row: _Row) -> None:
-        rows = self._rows
-        if len(rows) >= _ROWS_MAX and key not in rows:
-            del rows[next(iter(rows))]
-        rows[key] = row
-
-    def _new_run(self, head: int, run_id: str) -> int:
-        run = next(self._runs)
-        self._database.write("INSERT INTO runs (run, head, run_id) VALUES (?, ?, ?)", (run, head, run_id))
-        return run
-
-    def _adopt_unborn(self, row: _Row, commit: Commit) -> int:
+    def _adopt_unborn(self, run: int, commit: Commit) -> None:
         """The run records anew what its unborn row held; the causes found there stay findable."""
-        self._database.write("UPDATE runs SET run_id = ? WHERE run = ?", (commit.head.run_id, row.run))
+        self._database.write("UPDATE runs SET run_id = ? WHERE run = ?", (commit.head.run_id, run))
         if commit.events[0].seq == 1:
-            self._database.write("DELETE FROM events WHERE run = ?", (row.run,))
-        return row.run
+            self._database.write("DELETE FROM events WHERE run = ?", (run,))
 
     async def history(  # noqa: PLR0917 the port's
         self, key: RunKey, run_id: str, after_seq: int, up_to: int, limit: int
     ) -> Sequence[Recorded]:
-        row = self._row(key)
-        run = None if row is None else self._run(row.number, run_id)
+        row = self._heads.find(key)
+        run = None if row is None else self._heads.run(row.number, run_id)
         # A commit has at least one event, so `limit` rows hold enough; they are decoded one by one.
         rows = (
             ()
@@ -170,7 +102,7 @@ class SqliteStore:
         return found[:limit]
 
     async def find_cause(self, key: RunKey, cause: str) -> tuple[str, int] | None:
-        row = self._row(key)
+        row = self._heads.find(key)
         found = (
             []
             if row is None
@@ -183,14 +115,14 @@ class SqliteStore:
         return (found[0][0], found[0][1]) if found else None
 
     async def task_marks(self, key: RunKey, run_id: str, task_id: str) -> Sequence[Mark]:
-        row = self._row(key)
+        row = self._heads.find(key)
         current = row is not None and row.head.run_id == run_id
         rows = self._database.read(_MARKS, (row.run, task_id, EVERY_COMMAND)) if row is not None and current else ()
         await self._database.settled()
         return [_decode_mark(data) for (data,) in rows]
 
     async def purge(self, key: RunKey, run_id: str, expected_version: int, tombstone_ttl_ms: int) -> bool:
-        row = self._row(key)
+        row = self._heads.find(key)
         done = (0 if row is None else row.head.version) == expected_version
         if done:
             self._database.write(
@@ -198,21 +130,17 @@ class SqliteStore:
                 (key.namespace, key.workflow_id, run_id, self._database.clock.now() + tombstone_ttl_ms),
             )
             if row is not None:
-                self._forget_run(row, run_id)
-            self._rows.pop(key, None)
+                self._forget_run(key, row, run_id)
         await self._database.settled()
         return done
 
-    def _forget_run(self, row: _Row, run_id: str) -> None:
-        database, run = self._database, self._run(row.number, run_id)
+    def _forget_run(self, key: RunKey, row: HeadRow, run_id: str) -> None:
+        database, run = self._database, self._heads.run(row.number, run_id)
         database.write("DELETE FROM events WHERE run = ?", (run,))
         database.write("DELETE FROM marks WHERE run = ?", (run,))
         database.write("DELETE FROM causes WHERE head = ? AND run = ?", (row.number, run))
         database.write("DELETE FROM runs WHERE run = ?", (run,))
-        if not database.read("SELECT 1 FROM runs WHERE head = ? LIMIT 1", (row.number,)):
-            database.forget_head(row.number)
-        elif row.head.run_id == run_id:
-            database.write(_UPDATE_HEAD, (0, "", 0, 0, _PURGED_RUN, None, "", row.number))
+        self._heads.forget_run(key, row, run_id)
 
     async def tombstone(self, key: RunKey, run_id: str) -> bool:
         found = self._database.read(
@@ -222,24 +150,18 @@ class SqliteStore:
         await self._database.settled()
         return bool(found)
 
-    def _row(self, key: RunKey) -> _Row | None:
-        row = self._rows.get(key)
-        if row is None:
-            found = self._database.read(_HEAD, (key.namespace, key.workflow_id))
-            if not found:
-                return None
-            number, version, run_id, seq, runs, run, expires_at = found[0]
-            row = _Row(number, run, Head(version=version, run_id=run_id, seq=seq, runs=runs), expires_at)
-            self._keep(key, row)
-        if row.expires_at is not None and row.expires_at <= self._database.clock.now():
-            self._database.forget_head(row.number)
-            self._rows.pop(key, None)
-            return None
-        return row
 
-    def _run(self, head: int, run_id: str) -> int | None:
-        found = self._database.read("SELECT run FROM runs WHERE head = ? AND run_id = ?", (head, run_id))
-        return found[0][0] if found else None
+def _parts(events: Sequence[Recorded]) -> list[tuple[int, int, bytes]]:
+    """(first seq, last seq, data) of each row."""
+    size = _ROW_EVENTS_MAX
+    parts = [events[first : first + size] for first in range(0, len(events), size)]
+    return [(part[0].seq, part[-1].seq, encode_events(part)) for part in parts]
+
+
+def _marks_of(events: Sequence[Recorded]) -> list[tuple[str, int, str, bytes]]:
+    return [
+        (command_id, mark.seq, mark.kind, _encode_mark(mark)) for event in events for command_id, mark in marks(event)
+    ]
 
 
 def _decode(data: bytes) -> list[Recorded]:
