@@ -17,6 +17,7 @@ from perdure._replay.code import Turn
 from perdure._replay.instance import Instance
 from perdure.errors import NotInWorkflow
 from perdure.workflow import workflow_of
+from perdure_schemas import ids
 from perdure_schemas.common import NULL, Payload
 from perdure_schemas.events import CommandSettled, Recorded, UpdateReceived
 from tests.sdk.replay import world
@@ -102,6 +103,15 @@ def test_a_cancel_takes_no_position() -> None:
     live = Live(cancels)
     assert [(c.kind, c.position) for c in live.begin().commands] == [("task", "0"), ("task", "1"), ("cancel", "0!")]
     assert [c.position for c in live.complete("1").commands] == ["2"]
+
+
+def test_ids_are_derived_as_the_schemas_say() -> None:
+    run = world.instance_of(cancels, generation=3)
+    turn = run.turn([world.recorded(1, world.started())], base=1, generation=3)
+    run.evict()
+    assert [c.id for c in turn.commands] == [
+        ids.command_id("default", "workflow-1", "run-1", 3, position) for position in ("0", "1", "0!")
+    ]
 
 
 def test_an_outcome_after_the_cancel_is_dropped() -> None:

@@ -46,7 +46,7 @@ class Commands(Positions):
         super().__init__(context)
         self.out: list[Command] = []
         self.patches: list[str] = []
-        self.recorded_patches: set[str] = set()
+        self.recorded_patches: frozenset[str] = frozenset()
         self._patched: dict[str, bool] = {}
         self._match_args = match_args
         self._failure = failure

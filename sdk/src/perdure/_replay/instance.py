@@ -86,7 +86,7 @@ class Instance:
         turns = [record.event for record in records if isinstance(record.event, TurnCommitted)]
         for turn in turns:
             loop.record.load(turn.commands)
-            loop.recorded_patches.update(turn.patches)
+        loop.recorded_patches = frozenset(patch for turn in turns for patch in turn.patches)
         loop.replaying = True
         with Entered(loop):
             queue = self._unfed

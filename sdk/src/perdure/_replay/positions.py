@@ -14,6 +14,9 @@ from perdure._replay.history import Record
 from perdure.errors import DefinitionError, Evicted, NotInWorkflow, WorkflowChangedError
 from perdure_schemas.common import Command, CommandKind
 
+ID_BYTES = 16
+"""As perdure_schemas.ids.command_id makes them; here, of a part that is joined once per run."""
+
 
 class Positions:
     """Gives out positions and the ids of commands at them."""
@@ -24,10 +27,8 @@ class Positions:
         self.querying = False
         self.replaying = False
         self.guarded = True
-        self._ids = blake2b(
-            f"{context.namespace}\x1f{context.workflow_id}\x1f{context.run_id}\x1f{context.generation}\x1f".encode(),
-            digest_size=16,
-        )
+        of = context
+        self._ids = f"{of.namespace}\x1f{of.workflow_id}\x1f{of.run_id}\x1f{of.generation}\x1f"
         self._adoptable: dict[str, Command] = {}
         self._callback_path = Path("cb")
         self._aside: Path | None = None
@@ -82,9 +83,8 @@ class Positions:
         if old is not None and old.kind == kind and old.name == name and old.digest == digest:
             del self._adoptable[position]
             return old.id, old, False
-        state = self._ids.copy()
-        state.update(position.encode())
-        return state.hexdigest(), None, False
+        id = blake2b((self._ids + position).encode(), digest_size=ID_BYTES).hexdigest()
+        return id, None, False
 
     def refuse(self) -> NoReturn:
         """Raise why nothing can be issued or begun now."""

@@ -29,23 +29,24 @@ SETS_MAX = 32
 class _Waiting:
     """A group that is waited for, as the engine knows it."""
 
-    __slots__ = ("members", "op", "owner", "ref")
+    __slots__ = ("known", "members", "op", "owner")
 
     def __init__(self, op: Op, owner: asyncio.Future[Any], members: list[Deferred[Any]]) -> None:
         self.op: Op = op
         self.owner = owner
         self.members = members
-        self.ref = ""
+        self.known: WaitGroup | None = None
+        """What names it once the engine has its members."""
 
 
 class _LeafSet:
     """Leaves sent once under a name; the engine strikes out those that end."""
 
-    __slots__ = ("ids", "ref")
+    __slots__ = ("ids", "known")
 
     def __init__(self, ids: set[str], ref: str) -> None:
         self.ids = ids
-        self.ref = ref
+        self.known = WaitGroup("any", [], ref)
 
 
 _Kind = tuple[Op, asyncio.Future[Any], Sequence[asyncio.Future[Any]] | int]
@@ -113,12 +114,13 @@ class Waits:
             if group.owner.done():
                 del self._groups[key]
                 continue
-            if group.ref and not self._resend:
-                groups.append(WaitGroup(group.op, [], group.ref))
+            if group.known is not None and not self._resend:
+                groups.append(group.known)
                 continue
             group.members = [member for member in group.members if not member.done()]
-            group.ref = group.ref or self._next_ref()
-            groups.append(WaitGroup(group.op, [member.id for member in group.members], group.ref))
+            ref = self._next_ref() if group.known is None else group.known.ref
+            group.known = WaitGroup(group.op, [], ref)
+            groups.append(WaitGroup(group.op, [member.id for member in group.members], ref))
         self._report_leaves(groups)
         self._resend = False
         return WaitsFor(groups)
@@ -132,7 +134,7 @@ class Waits:
                 self._loose.update(dict.fromkeys(sorted(leaves.ids)))
             self._sets.clear()
             self._set_of.clear()
-        groups.extend(WaitGroup("any", [], leaves.ref) for leaves in self._sets)
+        groups.extend([leaves.known for leaves in self._sets])
         if not self._loose:
             return
         ids = list(self._loose)
@@ -143,7 +145,7 @@ class Waits:
         self._sets.append(named)
         self._set_of.update(dict.fromkeys(ids, named))
         self._loose.clear()
-        groups.append(WaitGroup("any", ids, named.ref))
+        groups.append(WaitGroup("any", ids, named.known.ref))
 
     def _next_ref(self) -> str:
         self._refs += 1
