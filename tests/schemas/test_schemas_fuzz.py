@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from perdure_schemas import codec, schema
 from perdure_schemas.codec import CodecError, decode, encode
-from perdure_schemas.messages import Message
+from perdure_schemas.messages import HistoryPage, Message
 from tests.schemas import oracle
+from tests.schemas.conftest import sample_message
 from tests.schemas.strategies import messages_of
 
 EXAMPLES = 6
@@ -96,3 +97,30 @@ def test_a_member_other_than_the_type_says_is_refused(message: Message) -> None:
     for other in others:
         with pytest.raises(CodecError):
             decode(data[:1] + bytes([len(other) << 1]) + other + data[2 + len(name) :])
+
+
+def test_nulls_after_the_body_are_nulls(message: Message) -> None:
+    data = encode(message)
+    for position in range(len(data.rstrip(b"\x00")) + 1, len(data)):
+        with pytest.raises(CodecError):
+            decode(data[:position] + b"\x02" + data[position + 1 :])
+
+
+def event(kind: bytes) -> tuple[Message, int]:
+    """A history page with an event of every kind, and where this one's `type` stands."""
+    page = sample_message(HistoryPage)
+    return page, encode(page).index(bytes([2 * len(kind)]) + kind)
+
+
+@pytest.mark.parametrize("kind", [b"Started", b"SignalReceived", b"RunMoved"])
+def test_an_event_has_the_member_its_type_says_and_no_other(kind: bytes) -> None:
+    page, at = event(kind)
+    data = encode(page)
+    names = [each["name"] for each in schema.record("Event")["fields"][1:]]
+    position = names.index(oracle.snake(kind.decode()))
+    members = at + 1 + len(kind)
+    assert data[members : members + position + 1] == b"\x00" * position + b"\x02"
+    following = data.index(b"\x00" * (len(names) - position - 1), members + position + 1)
+    for other in [*range(members, members + position), following, following + len(names) - position - 2]:
+        with pytest.raises(CodecError):
+            decode(data[:other] + b"\x02" + data[other + 1 :])

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from perdure_schemas import codec
+from perdure_schemas import codec, primitives
 from perdure_schemas.codec import CodecError, decode, encode
 from perdure_schemas.common import Failure, Payload
 from perdure_schemas.events import CommandSettled, Recorded
@@ -19,6 +19,7 @@ from perdure_schemas.primitives import NESTING_MAX, integer
 
 SECONDS_MAX = 5.0
 """Far more than linear work on these bytes takes, far less than what they ask for."""
+NOW = 1_700_000_000_000
 BYTES_PER_BYTE_MAX = 400
 """Memory per byte read: a record of a few empty strings is a struct of some two hundred bytes."""
 
@@ -129,6 +130,23 @@ def test_values_that_are_none_are_refused(harm: Callable[[bytes], bytes]) -> Non
     assert data != encode(HELLO)
     with pytest.raises(CodecError):
         decode(data)
+
+
+@pytest.mark.parametrize("branch", [b"\x01", b"\x04", b"\x80", b"\xff"])
+def test_a_branch_that_a_union_has_not_is_refused(branch: bytes) -> None:
+    data = encode(outcome(nested(1)))
+    at = data.index(b"\x02n\x00\x00\x00\x00\x01\x00") + 4  # name, message, stack; then details, cause
+    for position in (at, at + 1, at + 3):
+        assert data[position] == 0
+        with pytest.raises(CodecError):
+            decode(data[:position] + branch + data[position + 1 :])
+
+
+def test_times_that_are_remembered_are_few() -> None:
+    for at in range(NOW, NOW + 3 * primitives.TIMES_MAX):
+        purged = Message(id="i", namespace="n", key="k", at=at, body=RunPurged(workflow_id="w", run_id="r", name="n"))
+        assert decode(encode(purged)).at == at
+    assert len(primitives._times) <= primitives.TIMES_MAX
 
 
 def test_memory_is_bounded_by_the_bytes() -> None:

@@ -140,8 +140,6 @@ def read_array(
     items: list[Any] = []
     while count := data[at]:
         count, at = (count >> 1, at + 1) if count & 0x81 == 0 else _block(data, at)
-        if count > len(data) - at:
-            raise CodecError(f"an array of {count} items in {len(data)} bytes")
         for _ in range(count):
             item, at = read(data, latin, at)
             items.append(item)
