@@ -45,6 +45,11 @@ async def receive(consumer: Consumer, count: int) -> Deliveries:
     return found
 
 
+def _deaths(delivery: Delivery | Undeliverable) -> int:
+    assert isinstance(delivery, Delivery)
+    return delivery.deaths
+
+
 async def nothing(consumer: Consumer) -> bool:
     """Whether nothing comes, though a published message would have by now."""
     try:
@@ -128,6 +133,20 @@ def test_closing_hands_back_at_once(run: Callable[[Scenario], None]) -> None:
         again = await receive(other, 2)
         assert ids(again) == ["1", "2"]
         assert [delivery.redeliveries for delivery in again] == [1, 1]
+
+    run(scenario)
+
+
+def test_who_hands_back_has_not_died(run: Callable[[Scenario], None]) -> None:
+    async def scenario(broker: Broker) -> None:
+        await publish(broker, "1")
+        for redeliveries in range(4):
+            consumer = await join(broker, "shared")
+            (delivery,) = await receive(consumer, 1)
+            assert (delivery.redeliveries, _deaths(delivery)) == (2 * redeliveries, 0)
+            await consumer.nack([delivery], 0)
+            await receive(consumer, 1)
+            await consumer.close()
 
     run(scenario)
 

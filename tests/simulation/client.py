@@ -251,7 +251,10 @@ class Client:
         """Bring the outcome of a task that was delegated."""
         result = convert.encode(value)
         body = CompleteTask(task_id=task_id, outcome="completed", result=result, reply_topic=self._topic)
-        while (await self.ask(topics.TASK_ENGINE, self.message(task_id, body))).status == "not-found":
+        while True:
+            reply: CommandReply = await self.ask(topics.TASK_ENGINE, self.message(task_id, body))
+            if reply.status != "not-found":
+                return
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from perdure_runtime.adapters.queues import QueueConsumer
 from perdure_runtime.errors import StorageUnavailable
-from perdure_runtime.ports import Consumer, Delivery, SubscriptionType, Undeliverable
+from perdure_runtime.ports import Delivery, SubscriptionType, Undeliverable
 from perdure_schemas import topics
 from perdure_schemas.messages import Message
 from tests.simulation.virtual import at_once
@@ -87,11 +88,11 @@ class FaultyConsumer:
     ) -> None:
         self._world, self._process, self._subscription = world, process, subscription
         self._held: dict[Received, None] = {}
-        self._inner: Consumer | None = None
+        self._inner: QueueConsumer | None = None
         self._closed = False
         self._connect()
 
-    def _connect(self) -> Consumer:
+    def _connect(self) -> QueueConsumer:
         if self._closed or self._process.dead:
             raise StorageUnavailable("this consumer is closed")
         if self._inner is None:
@@ -140,16 +141,16 @@ class FaultyConsumer:
     def lose_session(self, redelivery_ms: int) -> None:
         """The broker gives what this consumer holds, and its keys, to others."""
         inner, self._inner = self._inner, None
-        held, self._held = list(self._held), {}
-        if inner is None:
-            return
-        if held:
-            at_once(inner.nack(held, redelivery_ms))
-        at_once(inner.close())
+        self._held.clear()
+        if inner is not None:
+            inner.lose(redelivery_ms)
 
     async def close(self) -> None:
         self._closed = True
-        self.lose_session(0)
+        inner, self._inner = self._inner, None
+        self._held.clear()
+        if inner is not None:
+            await inner.close()
 
 
 def _kind(delivery: Received) -> str:

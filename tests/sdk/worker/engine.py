@@ -13,8 +13,9 @@ import msgspec
 from perdure.worker import Worker
 from perdure_core.history import effective
 from perdure_runtime.adapters.memory import memory_ports
+from perdure_runtime.adapters.queues import QueueConsumer
 from perdure_runtime.clock import SystemClock
-from perdure_runtime.ports import Consumer, Delivery
+from perdure_runtime.ports import Consumer, Delivery, SubscriptionType
 from perdure_schemas import ids, topics
 from perdure_schemas.common import Address, Payload, RunOptions, TaskOptions, WorkflowRef
 from perdure_schemas.events import CommandSettled, Event, Recorded, Started, TurnCommitted
@@ -56,6 +57,14 @@ class Engine:
         for reader in self._readers:
             reader.cancel()
         await asyncio.gather(*self._readers, return_exceptions=True)
+
+    async def lose(self, topic: str, mode: SubscriptionType, workers: int) -> None:
+        """So many workers take what is there, and are gone without a word."""
+        for _ in range(workers):
+            worker = await self.broker.subscribe("default", [topic], "workers", mode)
+            assert isinstance(worker, QueueConsumer)
+            await worker.receive()
+            worker.lose()
 
     async def _read(self, consumer: Consumer) -> None:
         while True:

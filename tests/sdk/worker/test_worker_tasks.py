@@ -218,12 +218,9 @@ async def test_an_unknown_task_is_told_what_there_is() -> None:
 
 
 async def redeliver(engine: Engine, name: str, times: int) -> RunTask:
-    """A RunTask that so many workers took and did not answer."""
-    consumer = await engine.broker.subscribe("default", [topics.task_run(name)], "workers", "shared")
+    """A RunTask that so many workers took and did not live to answer."""
     run = await engine.run_task(name, 1)
-    for _ in range(times):
-        await consumer.nack(await consumer.receive(), 0)
-    await consumer.close()
+    await engine.lose(topics.task_run(name), "shared", times)
     return run
 
 
@@ -249,6 +246,22 @@ async def test_an_attempt_that_took_three_workers_along_is_not_run() -> None:
         assert outcome.failure is not None
         assert (outcome.failure.name, outcome.failure.retryable) == ("WorkerDied", True)
         assert not engine.has(AttemptStarted)
+        await worker.drain()
+        await running
+
+
+async def test_an_attempt_that_three_workers_handed_back_is_run() -> None:
+    """Three deployments in the middle of it are no three deaths."""
+    async with working(double) as (engine, worker):
+        await worker.drain()
+        run = await engine.run_task("double", 1)
+        for _ in range(3):
+            drained = await engine.broker.subscribe("default", [topics.task_run("double")], "workers", "shared")
+            await drained.receive()
+            await drained.close()
+        running = asyncio.create_task(worker.run())
+        assert (await outcome_of(engine, run)).outcome == "completed"
+        assert (await engine.next(AttemptStarted)).deliveries == 1
         await worker.drain()
         await running
 

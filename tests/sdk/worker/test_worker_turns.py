@@ -210,12 +210,9 @@ async def test_an_unknown_workflow_is_told_what_there_is() -> None:
 async def test_a_turn_that_took_three_workers_along_is_not_run() -> None:
     async with working(hello, greet) as (engine, worker):
         await worker.drain()
-        consumer = await engine.broker.subscribe("default", [topics.workflow_run("hello")], "workers", "key-shared")
         run = Run(engine, "hello", "Ann")
         await run.ask()
-        for _ in range(3):
-            await consumer.nack(await consumer.receive(), 0)
-        await consumer.close()
+        await engine.lose(topics.workflow_run("hello"), "key-shared", 3)
         running = asyncio.create_task(worker.run())
         failed = await engine.next(WorkflowTaskFailed)
         assert failed.kind == "worker-died"

@@ -94,8 +94,8 @@ class Attempts:
         task = self._tasks.get(run.name)
         if task is None:
             refusal = _unknown(run.name, self._tasks)
-        elif delivery.redeliveries >= DEATHS_MAX:
-            refusal = _worker_died(run, delivery.redeliveries)
+        elif delivery.deaths >= DEATHS_MAX:
+            refusal = _worker_died(run, delivery.deaths)
         elif twin is not None:
             refusal = Failure(name="AttemptAbandoned", message="it still runs here, after its time-out")
         else:
@@ -113,7 +113,7 @@ class Attempts:
         options = run.options
         if delivery.redeliveries or options.heartbeat_timeout_ms is not None or options.queue_timeout_ms is not None:
             attempt.announced = True
-            step = self._answers.started(run, delivery.redeliveries + 1)
+            step = self._answers.started(run, delivery.deaths + 1)
             self._outbox.add(Answer([step], then=lambda: self._start(attempt)))
         else:
             self._start(attempt)

@@ -56,8 +56,8 @@ class TurnFlow:
             self.open += 1
             if not task.queries:
                 self._deciding[task.workflow_task_id] = job
-            if delivery.redeliveries >= DEATHS_MAX and not task.queries:
-                message = f"{delivery.redeliveries} workers died or lost their broker during this turn"
+            if delivery.deaths >= DEATHS_MAX and not task.queries:
+                message = f"{delivery.deaths} workers died or lost their broker during this turn"
                 self._answer(job, self._failed(job, "worker-died", "WorkerDied", message))
             else:
                 jobs.append(job)

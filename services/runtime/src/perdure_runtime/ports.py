@@ -34,6 +34,9 @@ class Delivery(Struct, kw_only=True, eq=False):
     message: Message
     redeliveries: int
     """How often it was delivered before, as far as the broker knows; brokers forget."""
+    deaths: int = 0
+    """How often a consumer died while it held the message, as far as the broker knows. One that handed it back did
+    not, nor did one that still lives when the broker is restarted: three deployments are no three deaths."""
     token: object = None
     """The adapter's own handle."""
 
@@ -67,7 +70,7 @@ class Consumer(Protocol):
         ...
 
     async def close(self) -> None:
-        """Hand back everything unacknowledged at once."""
+        """Hand back everything unacknowledged at once: no death of this consumer."""
         ...
 
 

@@ -39,6 +39,17 @@ class Journal(Protocol):
         """Make them durable, then route each; return when both are done."""
         ...
 
+    async def held_here(self, entries: list[Entry]) -> None:
+        """A consumer in this process is about to get entries that an earlier process left.
+
+        If this one dies too, their deaths are one more when they are restored.
+        """
+        ...
+
+    def count_deaths(self, entries: list[Entry]) -> None:
+        """Write down their `deaths`, soon: they are handed back, and nobody is about to die of them any more."""
+        ...
+
     def acknowledge(self, entries: list[Entry]) -> None:
         """Forget them for good, soon: a process that dies before has them delivered again."""
         ...
@@ -104,7 +115,15 @@ class QueueConsumer:
             self.inlet.shared.append(subscription)
 
     async def receive(self, limit: int = 256) -> Sequence[Delivery | Undeliverable]:
-        return [entry.delivery() for entry in await self.take(limit)]
+        entries = await self.take(limit)
+        restored = [entry for entry in entries if entry.restored]
+        if restored:
+            try:
+                await self._journal.held_here(restored)
+            except BaseException:
+                self.hand_back(entries, 0)
+                raise
+        return [entry.delivery() for entry in entries]
 
     async def take(self, limit: int) -> list[Entry]:
         """What `receive` delivers, still encoded if it came so."""
@@ -137,16 +156,36 @@ class QueueConsumer:
 
     def hand_back(self, entries: Iterable[Entry], delay_ms: int) -> None:
         """Deliver entries that this consumer took again, not before the delay."""
+        self._requeue_later(self._released(entries), delay_ms)
+
+    def _released(self, entries: Iterable[Entry], *, died: bool = False) -> list[Entry]:
         back = [entry for entry in entries if self._held.pop(entry.id, None) is not None]
+        changed = []
         for entry in back:
             entry.redeliveries += 1
+            entry.deaths += died
             entry.subscription.release(entry)
+            if died or entry.restored:
+                changed.append(entry)
+        if changed:
+            self._journal.count_deaths(changed)
+        return back
+
+    @staticmethod
+    def _requeue_later(back: list[Entry], delay_ms: int) -> None:
         if delay_ms > 0:
             asyncio.get_running_loop().call_later(delay_ms / 1000, _requeue, back)
         else:
             _requeue(back)
 
     async def close(self) -> None:
+        self._leave(died=False, delay_ms=0)
+
+    def lose(self, delay_ms: int = 0) -> None:
+        """Whoever received from it is gone without a word: what it held may have been the reason."""
+        self._leave(died=True, delay_ms=delay_ms)
+
+    def _leave(self, *, died: bool, delay_ms: int) -> None:
         if self._closed:
             return
         self._closed = True
@@ -154,7 +193,7 @@ class QueueConsumer:
             subscription.leave(self)
             if subscription.ephemeral:
                 self._queues.drop(subscription)
-        self.hand_back(list(self._held.values()), 0)
+        self._requeue_later(self._released(list(self._held.values()), died=died), delay_ms)
         self.inlet.wake()
 
     def held(self, id: int, redeliveries: int) -> Entry | None:

@@ -22,7 +22,7 @@ _MASK = (1 << 64) - 1
 class Entry:
     """One message in one subscription."""
 
-    __slots__ = ("data", "id", "key", "message", "reason", "redeliveries", "subscription")
+    __slots__ = ("data", "deaths", "id", "key", "message", "reason", "redeliveries", "restored", "subscription")
 
     def __init__(
         self, id: int, subscription: Subscription, key: str, message: Message | None, *, data: bytes | None = None
@@ -37,6 +37,9 @@ class Entry:
         self.reason: str | None = None
         """Set on a dead letter that is no message."""
         self.redeliveries = 0
+        self.deaths = 0
+        self.restored = False
+        """A process before this one left it, and may have died of it."""
 
     def encoded(self) -> bytes:
         if self.data is None:
@@ -59,7 +62,9 @@ class Entry:
                     topic=topic, data=self.data, error=error, redeliveries=self.redeliveries, token=self
                 )
         assert self.message is not None
-        return Delivery(topic=topic, message=self.message, redeliveries=self.redeliveries, token=self)
+        return Delivery(
+            topic=topic, message=self.message, redeliveries=self.redeliveries, deaths=self.deaths, token=self
+        )
 
 
 class Inlet:

@@ -35,5 +35,11 @@ class MemoryJournal:
         for entry in entries:
             entry.subscription.route(entry)
 
+    async def held_here(self, entries: list[Entry]) -> None:
+        """Nothing outlives the process."""
+
+    def count_deaths(self, entries: list[Entry]) -> None:
+        """The entries themselves know."""
+
     def acknowledge(self, entries: list[Entry]) -> None:
         """Nobody else has them."""

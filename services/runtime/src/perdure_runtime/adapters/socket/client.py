@@ -241,7 +241,13 @@ class RemoteConsumer:
         if error is None:
             try:
                 message = decode(sent.data)
-                return Delivery(topic=sent.topic, message=message, redeliveries=sent.redeliveries, token=token)
+                return Delivery(
+                    topic=sent.topic,
+                    message=message,
+                    redeliveries=sent.redeliveries,
+                    deaths=sent.deaths,
+                    token=token,
+                )
             except CodecError as failure:
                 error = str(failure)
         return Undeliverable(topic=sent.topic, data=sent.data, error=error, redeliveries=sent.redeliveries, token=token)

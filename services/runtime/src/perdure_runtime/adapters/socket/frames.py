@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from perdure_runtime.errors import StorageUnavailable
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 """Of the frames. Both sides are of one installation; a mismatch says so instead of failing oddly."""
 
 FRAME_MAX_BYTES = 64 * 1024 * 1024
@@ -115,6 +115,7 @@ class Sent(Struct, array_like=True, gc=False):
     data: bytes
     redeliveries: int
     reason: str | None
+    deaths: int
 
 
 class Deliver(Struct, array_like=True, tag=4):

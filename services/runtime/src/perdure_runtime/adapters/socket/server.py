@@ -99,7 +99,14 @@ class _Remote:
             entries = await self.consumer.take(self._credit)
             self._credit -= len(entries)
             sent = [
-                frames.Sent(entry.id, entry.subscription.topic, entry.encoded(), entry.redeliveries, entry.reason)
+                frames.Sent(
+                    entry.id,
+                    entry.subscription.topic,
+                    entry.encoded(),
+                    entry.redeliveries,
+                    entry.reason,
+                    entry.deaths,
+                )
                 for entry in entries
             ]
             try:
@@ -110,6 +117,10 @@ class _Remote:
     async def close(self) -> None:
         self.pump.cancel()
         await self.consumer.close()
+
+    def lose(self) -> None:
+        self.pump.cancel()
+        self.consumer.lose()
 
 
 class _Peer:
@@ -127,6 +138,10 @@ class _Peer:
         self.connection = frames.Connection(frames.request_decoder(), self._received, self._lost)
 
     def _lost(self, reason: str) -> None:
+        """The client is gone without a word."""
+        remotes, self._remotes = self._remotes, {}
+        for remote in remotes.values():
+            remote.lose()
         self._start(self.end())
 
     async def end(self) -> None:

@@ -16,6 +16,7 @@ from perdure_runtime.errors import MessageTooLarge, StorageUnavailable
 from perdure_runtime.ports import SubscriptionType
 
 _INSERT = "INSERT INTO messages (id, subscription, key, data, reason) VALUES (?, ?, ?, ?, ?)"
+_COUNT_DEATHS = "UPDATE messages SET deaths = ? WHERE id = ?"
 _DELETE = "DELETE FROM messages WHERE id = ?"
 _ACKNOWLEDGE_SECONDS_MAX = 0.01
 """When nothing else is written for so long, acknowledgements get a transaction of their own."""
@@ -45,12 +46,12 @@ class SqliteJournal:
             queues.restore(subscriptions[number])
         self._numbers = count(max(subscriptions, default=0) + 1)
         last = 0
-        for id, number, key, data, reason in self._database.read(
-            "SELECT id, subscription, key, data, reason FROM messages ORDER BY id"
+        for id, number, key, data, reason, deaths in self._database.read(
+            "SELECT id, subscription, key, data, reason, deaths FROM messages ORDER BY id"
         ):
             entry = Entry(id, subscriptions[number], key, None, data=data)
             entry.reason = reason
-            entry.redeliveries = 1  # the process before may have delivered it, and died of it
+            entry.redeliveries, entry.deaths, entry.restored = 1, deaths, True
             entry.subscription.route(entry)
             last = id
         queues.ids = count(last + 1)
@@ -87,6 +88,17 @@ class SqliteJournal:
         self._database.group()
         self._published += entries
         await self._database.settled()
+
+    async def held_here(self, entries: list[Entry]) -> None:
+        self._database.write_many(_COUNT_DEATHS, [(entry.deaths + 1, entry.id) for entry in entries])
+        await self._database.settled()
+
+    def count_deaths(self, entries: list[Entry]) -> None:
+        rows = [(entry.deaths, entry.id) for entry in entries if not entry.subscription.ephemeral]
+        try:
+            self._database.write_many(_COUNT_DEATHS, rows)
+        except StorageUnavailable:
+            pass  # the disk is full: a death is forgotten, should this process end before the message does
 
     def acknowledge(self, entries: list[Entry]) -> None:
         self._acknowledged += [(entry.id,) for entry in entries if not entry.subscription.ephemeral]
