@@ -187,7 +187,7 @@ class Command(Struct, frozen=True, kw_only=True):
     """What workflow code asked for at one position of its program.
 
     Which fields are set depends on `kind`:
-    `task` (name, args, task) · `child` (name, args, child_id, close_policy, build_policy, run) ·
+    `task` (name, args, task) · `child` (name, args, child_id, close_policy, build_policy, build, run) ·
     `timer` (due_at) · `cancel` (target: a command id) · `signal` (target: a workflow id, name: the channel, args) ·
     `inline` (name, args: the recorded value, or failure) · `attributes` (args) ·
     `update-result` (target: an update id, name: the topic that awaits the answer, args or failure).
@@ -209,6 +209,8 @@ class Command(Struct, frozen=True, kw_only=True):
     child_id: str = ""
     close_policy: ClosePolicy = "cancel"
     build_policy: BuildPolicy = "current"
+    build: str | None = None
+    """Pins the child to this build, whatever build_policy says."""
     run: RunOptions | None = None
 
 

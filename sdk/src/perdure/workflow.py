@@ -123,6 +123,7 @@ class Workflow(Generic[P, R_co]):
             child_id=self.id or "",
             close_policy=self.close_policy,
             build_policy=self.build_policy,
+            build=self.build,
             run=self.run_options,
         )
         return deferred

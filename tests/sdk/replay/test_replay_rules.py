@@ -21,7 +21,7 @@ from perdure_schemas import ids
 from perdure_schemas.common import NULL, Payload
 from perdure_schemas.events import CommandSettled, Recorded, UpdateReceived
 from tests.sdk.replay import world
-from tests.sdk.replay.shaping import doubled, echo
+from tests.sdk.replay.shaping import child, doubled, echo
 
 
 class Live:
@@ -112,6 +112,17 @@ def test_ids_are_derived_as_the_schemas_say() -> None:
     assert [c.id for c in turn.commands] == [
         ids.command_id("default", "workflow-1", "run-1", 3, position) for position in ("0", "1", "0!")
     ]
+
+
+def test_a_child_is_started_with_the_options_given() -> None:
+    async def code() -> None:
+        await child.options(id="kid", build="b-7", build_policy="inherit", close_policy="abandon")(1)
+
+    live = Live(workflow(code))
+    (command,) = live.begin().commands
+    live.run.evict()
+    given = (command.child_id, command.build, command.build_policy, command.close_policy)
+    assert given == ("kid", "b-7", "inherit", "abandon")
 
 
 def test_an_outcome_after_the_cancel_is_dropped() -> None:

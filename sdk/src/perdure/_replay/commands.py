@@ -75,6 +75,7 @@ class Commands(Positions):
         child_id: str = "",
         close_policy: ClosePolicy = "cancel",
         build_policy: BuildPolicy = "current",
+        build: str | None = None,
         run: RunOptions | None = None,
     ) -> Deferred[T]:
         """Start a child workflow. An empty `child_id` leaves it to the engine."""
@@ -93,6 +94,7 @@ class Commands(Positions):
                     child_id=child_id,
                     close_policy=close_policy,
                     build_policy=build_policy,
+                    build=build,
                     run=run,
                 )
             )

@@ -228,10 +228,16 @@ def _start_child(state: RunState, command: Command, generation: int, at: int) ->
         name=command.name,
         args=command.args,
         parent=parent,
-        build=state.build if command.build_policy == "inherit" else None,
+        build=_build_of(state, command),
         options=command.run if command.run is not None else RunOptions(),
     )
     return topics.WORKFLOW_ENGINE, outgoing(state.namespace, child_id, at, start, command.id, "start", generation)
+
+
+def _build_of(state: RunState, child: Command) -> str | None:
+    if child.build is not None:
+        return child.build
+    return state.build if child.build_policy == "inherit" else None
 
 
 def child_workflow_id(command: Command) -> str:
