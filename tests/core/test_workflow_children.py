@@ -1,4 +1,4 @@
-"""The build of a child: the one its parent asks for, its parent's own, or none, which leaves it to the routing record."""
+"""The build of a child: the one its parent asks for, its parent's own, or none: then the routing record decides."""
 
 from __future__ import annotations
 
