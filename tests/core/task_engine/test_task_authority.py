@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perdure_core.history import effective
-from perdure_core.task_engine.authority import EVERY_COMMAND, judge, marks
+from perdure_core.task_engine.authority import EVERY_COMMAND, Mark, judge, marks
 from perdure_core.workflow_engine.lineage import trace
 from perdure_schemas.common import Command, Outcome, WaitsFor
 from perdure_schemas.events import CommandSettled, EndStatus, Event, Recorded, Rewound, RunEnded, TurnCommitted
@@ -74,11 +74,15 @@ def by_whole_history(history: list[Recorded], task_id: str, generation: int) -> 
         return "ended", None
     if settled is not None:
         return "settled", settled
-    if not issued:
-        return "gone", None
-    if canceled:
+    if issued and canceled:
         return "settled", "canceled"
-    return ("open" if trace(history).generation(task_id) <= generation else "gone"), None
+    lineage = trace(history)
+    if task_id not in lineage.traces or lineage.generation(task_id) > generation:
+        return "gone", None
+    if issued:
+        return "open", None
+    orphan = lineage.orphans(set())[task_id]
+    return ("gone" if orphan.failed or orphan.settled is not None else "open"), None
 
 
 @settings(max_examples=500, deadline=None)
@@ -87,6 +91,14 @@ def test_marks_say_what_the_whole_history_says(history: list[Recorded], task_id:
     found = [mark for r in history for id, mark in marks(r) if id in {task_id, EVERY_COMMAND}]
     verdict = judge(found, generation)
     assert (verdict.state, verdict.outcome) == by_whole_history(history, task_id, generation)
+
+
+def test_a_running_task_whose_turn_was_dropped_is_supervised_until_it_is_canceled() -> None:
+    """The next turn may adopt it without dispatching it again: if its worker dies, somebody must know."""
+    found = [Mark(seq=2, kind="issued"), Mark(seq=4, kind="rewound", to_seq=1, generation=1)]
+    assert judge(found, 0).state == "open"
+    failed = [found[0], Mark(seq=3, kind="settled", outcome="failed"), found[1]]
+    assert judge(failed, 0).state == "gone", "adopted, it will be dispatched again"
 
 
 def test_children_timers_and_inline_values_leave_no_mark() -> None:

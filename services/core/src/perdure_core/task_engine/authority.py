@@ -61,8 +61,8 @@ class Authority(Struct, frozen=True, kw_only=True, gc=False):
     """The verdict: may the task engine go on with the task?"""
 
     state: Literal["open", "settled", "ended", "gone"]
-    """`settled`: it has an outcome; `ended`: its run takes no outcome any more; `gone`: rewound, dispatched anew by a
-    rewind, or purged."""
+    """`settled`: it has an outcome; `ended`: its run takes no outcome any more; `gone`: dispatched anew after a rewind,
+    or of a run that is not the current one."""
     settled_seq: int = 0
     """`settled` by an event: which one."""
     outcome: Outcome | None = None
@@ -89,7 +89,7 @@ def judge(found: Sequence[Mark], generation: int) -> Authority:
         return Authority(state="settled", settled_seq=settled.seq, outcome=settled.outcome)
     if canceled and issued:
         return Authority(state="settled", outcome="canceled")
-    return Authority(state="open" if issued and _generation(found) <= generation else "gone")
+    return Authority(state="open" if _pending(found, generation, in_force=issued) else "gone")
 
 
 def _in_force(found: Sequence[Mark]) -> Iterator[Mark]:
@@ -107,28 +107,33 @@ def _in_force(found: Sequence[Mark]) -> Iterator[Mark]:
             yield mark
 
 
-def _generation(found: Sequence[Mark]) -> int:
-    """The rewinds before the task was last dispatched, as `workflow_engine.lineage` counts them."""
-    generation, issued_seq, failed_seq, succeeded = -1, 0, 0, False
+def _pending(found: Sequence[Mark], generation: int, *, in_force: bool) -> bool:
+    """Whether an outcome of that dispatch is still of use. Also of a task whose turn a rewind dropped (not `in_force`):
+    the next turn may adopt it as it runs, and if it does not, the task is canceled.
+
+    A command's generation is counted as `workflow_engine.lineage` does: by the rewinds before its last dispatch.
+    """
+    last, issued_seq, failed_seq, succeeded = -1, 0, 0, False
     for mark in found:
         if mark.kind == "issued":
-            if generation < 0 or failed_seq:
-                generation, failed_seq = mark.generation, 0
+            if last < 0 or failed_seq:
+                last, failed_seq = mark.generation, 0
             issued_seq = mark.seq
         elif mark.kind == "rewound":
             if 0 < issued_seq <= mark.to_seq < failed_seq:
-                generation, failed_seq = mark.generation, 0
+                last, failed_seq = mark.generation, 0
         elif mark.kind == "settled" and mark.outcome in KEPT_OUTCOMES:
             succeeded = succeeded or issued_seq > 0
         elif issued_seq:
-            failed_seq = _undone_by_rewind(mark, failed_seq, succeeded)
-    return generation
+            failed_seq = _failed_seq(mark, failed_seq, succeeded)
+    over = succeeded or failed_seq > 0
+    return issued_seq > 0 and last <= generation and (in_force or not over)
 
 
-def _undone_by_rewind(mark: Mark, failed_seq: int, succeeded: bool) -> int:
+def _failed_seq(mark: Mark, before: int, succeeded: bool) -> int:
     """Where a rewind must go back behind, for the task to be dispatched anew; 0: nowhere."""
     if mark.kind == "settled":
         return mark.seq
-    if succeeded or (mark.kind == "ended" and (failed_seq or mark.status == "failed")):
-        return failed_seq
+    if succeeded or (mark.kind == "ended" and (before or mark.status == "failed")):
+        return before
     return mark.seq
