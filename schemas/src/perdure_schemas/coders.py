@@ -72,8 +72,9 @@ class Coders:
         """The writer and the reader of one record."""
         if name not in self._built:
             record = self._records(name)
-            self._built[name] = self._union(record) if name in schema.UNIONS else self._record(record)
-            self._scope[f"write_{name}"], self._scope[f"read_{name}"] = self._built[name]
+            made = self._union(record) if name in schema.UNIONS else self._record(record)
+            self._scope[f"write_{name}"], self._scope[f"read_{name}"] = made
+            self._built[name] = made  # last: another thread may already use what is built
         return self._built[name]
 
     def _record(self, record: schema.Schema) -> tuple[Write, Read]:
