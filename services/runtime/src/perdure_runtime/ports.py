@@ -101,6 +101,17 @@ class Broker(Protocol):
     ) -> Consumer: ...
 
 
+class DeadLetters(Protocol):
+    """What could not be handled, for people to look at. Every broker has it."""
+
+    async def dead_letters(self, namespace: str, limit: int) -> Sequence[Delivery | Undeliverable]:
+        """Of all topics, newest first, at most `limit`; they stay. Of each topic only the newest are kept.
+
+        A consumer of a dead-letter topic takes them away, one by one: to handle them again, or to forget them.
+        """
+        ...
+
+
 # --- workflow state ------------------------------------------------------------------------------
 
 

@@ -7,15 +7,19 @@ acknowledgement durable. Nothing is handed to a consumer before its journal says
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import count
 from typing import Protocol
 
+from perdure_runtime.adapters.retention import DEAD_LETTERS, kept
 from perdure_runtime.adapters.subscriptions import INBOX_PREFIX, Entry, Inlet, Subscription
 from perdure_runtime.errors import AlreadyInUse, StorageUnavailable
 from perdure_runtime.ports import Delivery, SubscriptionType, Undeliverable
 from perdure_schemas.messages import Message
+
+log = logging.getLogger("perdure.broker")
 
 MESSAGE_MAX_BYTES = 1024 * 1024
 """A larger value goes to the blob store by reference: brokers and their replicas copy every message whole."""
@@ -61,20 +65,50 @@ class Queues:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._topics: dict[tuple[str, str], list[Subscription]] = {}
+        self._bounded: dict[Subscription, int] = {}
+        """Those of which only the newest messages are kept, and how many."""
         self.ids = count(1)
         self.seeds = count(1)
 
     def restore(self, subscription: Subscription) -> None:
         """Take over a subscription of a journal that was opened."""
         self._topics.setdefault((subscription.namespace, subscription.topic), []).append(subscription)
+        self._bound(subscription)
+
+    def _bound(self, subscription: Subscription) -> None:
+        most = kept(subscription.topic, subscription.name != BACKLOG)
+        if most is not None:
+            self._bounded[subscription] = most
+        else:
+            self._bounded.pop(subscription, None)
+
+    def trim(self) -> None:
+        """Drop what is over the bounds, the oldest first."""
+        for subscription, most in self._bounded.items():
+            dropped = [subscription.pool.popleft() for _ in range(len(subscription.pool) - most)]
+            if dropped:
+                extra = {"action": "messages_dropped", "topic": subscription.topic, "messages": len(dropped)}
+                log.warning("nobody takes these messages: the oldest are dropped", extra=extra)
+                self._journal.acknowledge(dropped)
+
+    def dead_letters(self, namespace: str, limit: int) -> list[Entry]:
+        """Newest first."""
+        found = [
+            entry
+            for (space, topic), subscriptions in self._topics.items()
+            if space == namespace and topic.startswith(DEAD_LETTERS)
+            for entry in subscriptions[0].pool
+        ]
+        return sorted(found, key=lambda entry: entry.id, reverse=True)[:limit]
 
     def of_topic(self, namespace: str, topic: str) -> Sequence[Subscription]:
         """Where a message published to the topic goes; nowhere if it is an inbox that is gone."""
         found = self._topics.get((namespace, topic))
         if found is None:
-            if topic.startswith(INBOX_PREFIX):
+            if topic.startswith(INBOX_PREFIX) or kept(topic, subscribed=False) == 0:
                 return ()
             found = self._topics[namespace, topic] = [self._journal.subscription(namespace, topic, BACKLOG, "shared")]
+            self._bound(found[0])
         return found
 
     def subscription(self, namespace: str, topic: str, name: str, type: SubscriptionType) -> Subscription:
@@ -86,8 +120,9 @@ class Queues:
         if found and found[0].name == BACKLOG:
             found[0].name = name
             self._journal.rename(found[0])
-            return found[0]
-        found.append(self._journal.subscription(namespace, topic, name, type))
+        else:
+            found.append(self._journal.subscription(namespace, topic, name, type))
+        self._bound(found[-1])
         return found[-1]
 
     def drop(self, subscription: Subscription) -> None:
@@ -156,7 +191,7 @@ class QueueConsumer:
 
     def hand_back(self, entries: Iterable[Entry], delay_ms: int) -> None:
         """Deliver entries that this consumer took again, not before the delay."""
-        self._requeue_later(self._released(entries), delay_ms)
+        _requeue_later(self._released(entries), delay_ms)
 
     def _released(self, entries: Iterable[Entry], *, died: bool = False) -> list[Entry]:
         back = [entry for entry in entries if self._held.pop(entry.id, None) is not None]
@@ -170,13 +205,6 @@ class QueueConsumer:
         if changed:
             self._journal.count_deaths(changed)
         return back
-
-    @staticmethod
-    def _requeue_later(back: list[Entry], delay_ms: int) -> None:
-        if delay_ms > 0:
-            asyncio.get_running_loop().call_later(delay_ms / 1000, _requeue, back)
-        else:
-            _requeue(back)
 
     async def close(self) -> None:
         self._leave(died=False, delay_ms=0)
@@ -193,7 +221,7 @@ class QueueConsumer:
             subscription.leave(self)
             if subscription.ephemeral:
                 self._queues.drop(subscription)
-        self._requeue_later(self._released(list(self._held.values()), died=died), delay_ms)
+        _requeue_later(self._released(list(self._held.values()), died=died), delay_ms)
         self.inlet.wake()
 
     def held(self, id: int, redeliveries: int) -> Entry | None:
@@ -211,6 +239,13 @@ class QueueConsumer:
             for delivery in deliveries
             if isinstance(entry := delivery.token, Entry) and self.held(entry.id, delivery.redeliveries) is entry
         ]
+
+
+def _requeue_later(back: list[Entry], delay_ms: int) -> None:
+    if delay_ms > 0:
+        asyncio.get_running_loop().call_later(delay_ms / 1000, _requeue, back)
+    else:
+        _requeue(back)
 
 
 def _requeue(entries: list[Entry]) -> None:
@@ -235,6 +270,7 @@ class QueuePublisher:
         ]
         if entries:
             await self._journal.publish(entries)
+            self._queues.trim()
 
     async def publish_encoded(self, namespace: str, batch: Sequence[tuple[str, str, bytes]]) -> None:
         """As `publish`, of (topic, key, encoded message)."""
@@ -246,6 +282,7 @@ class QueuePublisher:
         ]
         if entries:
             await self._journal.publish(entries)
+            self._queues.trim()
 
     async def publish_raw(self, topic: str, namespace: str, data: bytes, reason: str) -> None:
         entries = [
@@ -255,6 +292,7 @@ class QueuePublisher:
         for entry in entries:
             entry.reason = reason
         await self._journal.publish(entries)
+        self._queues.trim()
 
 
 class QueueBroker:
@@ -266,6 +304,9 @@ class QueueBroker:
 
     def publisher(self) -> QueuePublisher:
         return QueuePublisher(self._queues, self._journal)
+
+    async def dead_letters(self, namespace: str, limit: int) -> Sequence[Delivery | Undeliverable]:
+        return [entry.delivery() for entry in self._queues.dead_letters(namespace, limit)]
 
     async def subscribe(
         self, namespace: str, topics: Sequence[str], subscription: str, type: SubscriptionType

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TypeAlias, TypeVar, cast
 
 import msgspec
 
-from perdure_runtime.ports import Ports, Routing, RunFilter, RunKey
-from perdure_schemas.codec import decode_change, encode_change, encode_events
+from perdure_runtime.adapters.queues import QueueBroker
+from perdure_runtime.ports import Delivery, Ports, Routing, RunFilter, RunKey, Undeliverable
+from perdure_schemas.codec import decode, decode_change, encode, encode_change, encode_events
 from perdure_schemas.messages import RunChanged, TaskChanged
 
 ValueT = TypeVar("ValueT")
@@ -41,6 +42,10 @@ async def answer(ports: Ports, method: str, arguments: bytes) -> bytes:
             return _changes([] if run is None else [run])
         case "list_tasks":
             return _changes(await ports.read_model.list_tasks(*read_value(arguments, tuple[str, str, str])))
+        case "dead_letters":
+            broker = cast(QueueBroker, ports.broker)  # as is asserted by who serves it
+            letters = await broker.dead_letters(*read_value(arguments, tuple[str, int]))
+            return _encode([_letter(letter) for letter in letters])
         case "counts":
             return _encode(await ports.read_model.counts(read_value(arguments, str)))
         case "get_routing":
@@ -50,6 +55,26 @@ async def answer(ports: Ports, method: str, arguments: bytes) -> bytes:
             return b""
         case _:
             raise LookupError(method)
+
+
+Letter: TypeAlias = tuple[str, bytes, str | None, int]
+"""(topic, data, why it is no message, redeliveries)."""
+
+
+def _letter(letter: Delivery | Undeliverable) -> Letter:
+    if isinstance(letter, Undeliverable):
+        return letter.topic, letter.data, letter.error, letter.redeliveries
+    return letter.topic, encode(letter.message), None, letter.redeliveries
+
+
+def read_letters(data: bytes) -> list[Delivery | Undeliverable]:
+    found: list[Delivery | Undeliverable] = []
+    for topic, encoded, error, redeliveries in read_value(data, list[Letter]):
+        if error is None:
+            found.append(Delivery(topic=topic, message=decode(encoded), redeliveries=redeliveries))
+        else:
+            found.append(Undeliverable(topic=topic, data=encoded, error=error, redeliveries=redeliveries))
+    return found
 
 
 def _changes(changes: Sequence[RunChanged | TaskChanged]) -> bytes:

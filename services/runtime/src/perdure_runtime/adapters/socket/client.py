@@ -325,6 +325,9 @@ class RemoteReads:
     async def list_tasks(self, namespace: str, workflow_id: str, run_id: str) -> Sequence[TaskChanged]:
         return calls.read_changes(await self._call("list_tasks", (namespace, workflow_id, run_id)), TaskChanged)
 
+    async def dead_letters(self, namespace: str, limit: int) -> Sequence[Delivery | Undeliverable]:
+        return calls.read_letters(await self._call("dead_letters", (namespace, limit)))
+
     async def counts(self, namespace: str) -> dict[str, dict[str, int]]:
         return calls.read_value(await self._call("counts", namespace), dict[str, dict[str, int]])
 
