@@ -297,7 +297,8 @@ class _WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         loop = running()
         if loop is not None:
-            kwargs["extra"] = {"workflow_id": loop.context.workflow_id, "run_id": loop.context.run_id}
+            ids = {"workflow_id": loop.context.workflow_id, "run_id": loop.context.run_id}
+            kwargs["extra"] = {**(kwargs.get("extra") or {}), **ids}
         return msg, kwargs
 
 

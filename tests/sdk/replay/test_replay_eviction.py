@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from perdure import Channel, all_of, branch, channel, sleep, workflow
+from perdure._replay import eviction
 from perdure._replay.futures import Branch, Deferred
 from perdure._replay.instance import Instance
 from perdure._replay.loop import ReplayLoop
@@ -238,6 +239,29 @@ def test_most_instances_are_freed_without_the_garbage_collector() -> None:
     finally:
         gc.enable()
     assert len(kept) <= KEPT_MAX, kept
+
+
+@workflow
+async def does_not_give_in() -> None:
+    waits = asyncio.get_running_loop().create_future()
+    while True:
+        try:
+            await waits
+        except BaseException:
+            if "given in" in log:
+                raise
+            waits = asyncio.get_running_loop().create_future()
+
+
+def test_what_cannot_be_closed_is_kept_from_the_garbage_collector() -> None:
+    """Its code would run at an arbitrary time, amid the turn of another run."""
+    log.clear()
+    live = begin(does_not_give_in)
+    (coro,) = (branch.get_coro() for branch in live.loop.branches.values())
+    live.evict()
+    assert coro in eviction._unclosable
+    log.append("given in")
+    eviction._unclosable.clear()
 
 
 def test_hooks_and_collector_are_as_before() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,21 @@ from typing import Any
 import msgspec
 import pytest
 
-from perdure import Channel, all_of, branch, channel, inline, patched, query, random, sleep, update, uuid4, workflow
+from perdure import (
+    Channel,
+    all_of,
+    branch,
+    channel,
+    inline,
+    logger,
+    patched,
+    query,
+    random,
+    sleep,
+    update,
+    uuid4,
+    workflow,
+)
 from perdure._replay import loop as loop_module
 from perdure._replay.code import Turn
 from perdure._replay.instance import Instance
@@ -479,6 +494,31 @@ def test_time_is_that_of_the_event_and_begins_at_zero() -> None:
     assert turn.completion is not None
     assert turn.completion.result is not None
     assert msgspec.json.decode(turn.completion.result.data)[1] == 1.5
+
+
+@pytest.mark.parametrize("seconds", [math.inf, 1e12])
+def test_a_delay_beyond_all_lives_is_no_timer(seconds: float) -> None:
+    async def code() -> int:
+        return await asyncio.wait_for(echo(1), seconds)
+
+    live = Live(workflow(code))
+    assert [command.kind for command in live.begin().commands] == ["task"]
+    assert live.complete("0").completion is not None
+
+
+def test_log_lines_are_written_once_and_tell_the_run(caplog: pytest.LogCaptureFixture) -> None:
+    async def code() -> None:
+        logger.warning("begun", extra={"step": 1})
+        await echo(1)
+
+    live = Live(workflow(code))
+    live.begin()
+    rebuilt = world.instance_of(workflow(code))
+    rebuilt.replay(live.history)
+    rebuilt.evict()
+    live.run.evict()
+    (line,) = caplog.records
+    assert (line.__dict__["step"], line.__dict__["run_id"]) == (1, "run-1")
 
 
 def test_many_live_generators_are_kept_in_linear_time() -> None:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 _CLOSE_TRIES_MAX = 10
 """How often a coroutine that awaits in a `finally` is closed: each try leaves one `try` block."""
+_unclosable: list[Any] = []
+"""Coroutines that swallow every attempt to close them. They are kept, for the garbage collector would run their code
+amid the turn of another run. Whoever writes such a thing leaks it."""
 
 
 def close_all(loop: ReplayLoop) -> None:
@@ -54,3 +57,4 @@ def _close(branch: Branch[Any]) -> None:
             continue
         except BaseException:  # raised by user code while it is closed: nobody is there to take it
             return
+    _unclosable.append(coro)

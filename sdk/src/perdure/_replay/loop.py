@@ -10,7 +10,7 @@ import contextvars
 import gc
 from collections.abc import Callable, Coroutine
 from hashlib import blake2b
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from perdure._replay import compat
 from perdure._replay.code import RunContext
@@ -25,6 +25,9 @@ from perdure.errors import Blocked, Evicted, NotInWorkflow, PerdureError
 from perdure_schemas.common import Failure
 
 T = TypeVar("T")
+
+FOREVER_SECONDS: Final = 100 * 366 * 86_400
+"""A longer delay (`math.inf` is one) is no timer: nobody will be there, and its due time might have no number."""
 
 
 class ReplayLoop(Commands, Surface):
@@ -142,17 +145,18 @@ class ReplayLoop(Commands, Surface):
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Any, *args: Any, context: contextvars.Context | None = None
     ) -> Timer:
-        return self._timer(round(delay * 1e6), callback, args, context)
+        return self._timer(delay, callback, args, context)
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None
     ) -> Timer:
-        return self._timer(round((when - self.time()) * 1e6), callback, args, context)
+        return self._timer(when - self.time(), callback, args, context)
 
-    def _timer(self, delay_us: int, callback: Any, args: tuple[Any, ...], context: contextvars.Context | None) -> Timer:
-        timer = Timer(callback, args, context, when=self.time() + delay_us / 1e6)
-        if self.evicting:
+    def _timer(self, delay: float, callback: Any, args: tuple[Any, ...], context: contextvars.Context | None) -> Timer:
+        timer = Timer(callback, args, context, when=self.time() + delay)
+        if self.evicting or delay > FOREVER_SECONDS:
             return timer
+        delay_us = round(delay * 1e6)
         if self._aside is not None:
             self.refuse()
         if delay_us <= 0:
