@@ -10,6 +10,7 @@ from pathlib import Path
 
 from perdure_runtime.adapters.queues import QueueBroker, Queues
 from perdure_runtime.adapters.sqlite.database import Database, Synchronous
+from perdure_runtime.adapters.sqlite.expiry import Expiry
 from perdure_runtime.adapters.sqlite.journal import SqliteJournal
 from perdure_runtime.adapters.sqlite.read_model import SqliteReadModel
 from perdure_runtime.adapters.sqlite.records import SqliteBlobs, SqliteRouting, SqliteTasks, SqliteTimers
@@ -45,6 +46,7 @@ async def open_sqlite(path: str | Path, clock: Clock, synchronous: Synchronous =
     """
     database = Database(Path(path), clock, synchronous)
     try:
+        Expiry(database)
         journal = SqliteJournal(database)
         queues = Queues(journal)
         journal.restore(queues)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
 import sqlite3
 from collections.abc import Iterable, Sequence
@@ -19,12 +20,12 @@ from perdure_runtime.adapters.sqlite.migrations import migrate
 from perdure_runtime.errors import AlreadyInUse, StorageUnavailable
 from perdure_runtime.ports import Clock
 
+log = logging.getLogger("perdure.sqlite")
+
 Synchronous = Literal["NORMAL", "FULL"]
 
-_SWEEP_INTERVAL_MS = 60_000
-"""Expired rows are invisible at once; this is how soon they are looked for to be removed."""
-_SWEEP_ROWS = 500
-"""Per table and sweep: about a millisecond of work."""
+_TELL_INTERVAL_MS = 10_000
+"""Between two complaints about a file that cannot be written: everybody tries again all the time."""
 _CACHE_KIB = 16 * 1024
 """Pages in memory: the inner nodes of every index of a busy day."""
 _STATEMENTS = 256
@@ -65,8 +66,8 @@ class Database:
         self.clock = clock
         self._path = path
         self._group: Group | None = None
+        self._told_at = 0
         self.riders: list[Rider] = []
-        self._sweep_at = clock.now() + _SWEEP_INTERVAL_MS
         self._lock = _lock(path)
         try:
             self._connection = self._connect(synchronous)
@@ -153,7 +154,6 @@ class Database:
         try:
             for rider in self.riders:
                 rider.before_commit()
-            self._sweep()
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back(error)
@@ -180,35 +180,22 @@ class Database:
         if self._connection.in_transaction:
             self._connection.rollback()
         assert group is not None
+        self._tell(error)
         for rider in self.riders:
             rider.rolled_back()
         for waiter in group.waiters:
             if not waiter.done():
                 waiter.set_exception(StorageUnavailable(self._reason(error)))
 
+    def _tell(self, error: sqlite3.Error) -> None:
+        now = self.clock.now()
+        if now - self._told_at >= _TELL_INTERVAL_MS:
+            self._told_at = now
+            extra = {"action": "database_unwritable"}
+            log.error("%s; it is tried again until it can be", self._reason(error), extra=extra)
+
     def _reason(self, error: sqlite3.Error) -> str:
         return f"{self._path} could not be written, nothing was changed: {error}"
-
-    def _sweep(self) -> None:
-        now = self.clock.now()
-        if now < self._sweep_at:
-            return
-        self._sweep_at = now + _SWEEP_INTERVAL_MS
-        unborn = [row[0] for row in self.read(_EXPIRED.format("heads"), (now, _SWEEP_ROWS))]
-        for number in unborn:
-            self.forget_head(number)
-        for table in ("tombstones", "tasks"):
-            self.write(f"DELETE FROM {table} WHERE number IN ({_EXPIRED.format(table)})", (now, _SWEEP_ROWS))
-
-    def forget_head(self, number: int) -> None:
-        """Delete a head with all its runs."""
-        for table in ("events", "marks"):
-            self.write(f"DELETE FROM {table} WHERE run IN (SELECT run FROM runs WHERE head = ?)", (number,))
-        for statement in ("causes WHERE head", "runs WHERE head", "heads WHERE number"):
-            self.write(f"DELETE FROM {statement} = ?", (number,))
-
-
-_EXPIRED = "SELECT number FROM {} WHERE expires_at <= ? LIMIT ?"
 
 
 def _lock(path: Path) -> int:

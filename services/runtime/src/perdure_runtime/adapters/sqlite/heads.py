@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import count
 
 from perdure_runtime.adapters.sqlite.database import Database
+from perdure_runtime.adapters.sqlite.expiry import forget_head
 from perdure_runtime.ports import Commit, Head, RunKey
 
 PURGED_RUN = 0
@@ -69,7 +70,7 @@ class Heads:
             row = HeadRow(number, run, Head(version=version, run_id=run_id, seq=seq, runs=runs), expires_at)
             self._keep(key, row)
         if row.expires_at is not None and row.expires_at <= self._database.clock.now():
-            self._database.forget_head(row.number)
+            forget_head(self._database, row.number)
             self._rows.pop(key, None)
             return None
         return row
@@ -90,7 +91,7 @@ class Heads:
     def forget_run(self, key: RunKey, row: HeadRow, run_id: str) -> None:
         """The run is gone, and the head with the last of its runs."""
         if not self._database.read("SELECT 1 FROM runs WHERE head = ? LIMIT 1", (row.number,)):
-            self._database.forget_head(row.number)
+            forget_head(self._database, row.number)
         elif row.head.run_id == run_id:
             self._database.write(_UPDATE_HEAD, (0, "", 0, 0, PURGED_RUN, None, "", row.number))
         self._rows.pop(key, None)
