@@ -127,6 +127,11 @@ def test_an_argument_that_is_no_json_is_quoted_in_the_hint(dev: Dev) -> None:
     assert """'"seven"'""" in told
 
 
+def test_a_negative_number_is_a_value_and_a_wrong_option_is_none(dev: Dev) -> None:
+    assert dev.perdure("start", "plus", "-41", "-1", "--wait") == -42
+    assert "no such option: --wiat" in dev.perdure("start", "plus", "1", "--wiat", code=2)
+
+
 def test_without_a_dev_commands_say_how_to_start_one(tmp_path: Path) -> None:
     told = perdure("list", "--db", str(tmp_path / "none.sqlite"), code=5)
     assert "perdure dev app.py" in told

@@ -26,7 +26,12 @@ def module_of(name: str) -> str:
 
 def _is_started(name: str, source: str) -> bool:
     stem = PurePosixPath(name).stem
-    return stem in ENTRY_POINTS or stem.startswith("test_") or '__name__ == "__main__"' in source or "/data/" in name
+    return (
+        stem in ENTRY_POINTS
+        or stem.startswith("test_")
+        or '__name__ == "__main__"' in source
+        or any(part in name for part in ("/data/", "/cases/"))
+    )
 
 
 def _imports(name: str, source: str) -> Iterator[str]:

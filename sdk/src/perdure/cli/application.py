@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from perdure.cli import control, runs
+from perdure.cli import control, looks, runs
 from perdure.cli.dev import dev
 
 application = typer.Typer(
@@ -16,11 +16,14 @@ application = typer.Typer(
     rich_markup_mode=None,
 )
 
+WITH_VALUES = {"ignore_unknown_options": True}
+"""`-1` is a value."""
+
 application.command()(dev)
-application.command()(runs.run)
-application.command()(runs.start)
-application.command("list")(runs.list_runs)
-application.command()(runs.show)
+application.command(context_settings=WITH_VALUES)(runs.run)
+application.command(context_settings=WITH_VALUES)(runs.start)
+application.command("list")(looks.list_runs)
+application.command()(looks.show)
 application.command()(runs.result)
 application.command()(control.resume)
 application.command()(control.reset)
@@ -28,5 +31,5 @@ application.command()(control.cancel)
 application.command()(control.terminate)
 application.command()(control.pause)
 application.command()(control.unpause)
-application.command()(control.signal)
-application.command()(control.query)
+application.command(context_settings=WITH_VALUES)(control.signal)
+application.command(context_settings=WITH_VALUES)(control.query)

@@ -1,169 +1,89 @@
-"""Commands that change a run: resume, reset, cancel, terminate, pause, unpause, signal; and query, update."""
+"""Commands that change a run: resume, reset, cancel, terminate, pause, unpause, signal; and query."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
+from perdure.cli.on_run import Target, on_run
 from perdure.cli.output import Format, chosen, print_json, stdout
-from perdure.cli.session import (
-    DEFAULT_DATABASE,
-    DEFAULT_NAMESPACE,
-    Database,
-    Namespace,
-    Output,
-    Reason,
-    RunId,
-    parse_assignments,
-    parse_json,
-    with_client,
-)
-from perdure.handle import Handle
+from perdure.cli.session import parse_assignments, parse_json
 
-WorkflowId = Annotated[str, typer.Argument(metavar="ID", help="Workflow id.")]
+Reason = Annotated[str, typer.Option("--reason", help="Kept in the history.", show_default=False)]
 Edits = Annotated[
     list[str], typer.Option("--edit", metavar="POSITION=JSON", help="New arguments (a JSON array) of a task.")
 ]
 Skips = Annotated[
     list[str], typer.Option("--skip", metavar="POSITION=JSON", help="A result instead of running the task.")
 ]
-Act = Callable[[Handle[Any]], Awaitable[object]]
+Position = Annotated[str, typer.Option("--to", metavar="POSITION", help="Go back to just before this command.")]
+ChannelName = Annotated[str, typer.Argument(metavar="CHANNEL")]
+Value = Annotated[str, typer.Argument(metavar="JSON")]
+QueryName = Annotated[str, typer.Argument(metavar="QUERY")]
+Values = Annotated[list[str] | None, typer.Argument(metavar="[JSON]...")]
 
 
-def _act(target: tuple[Path, str, str, str], act: Act, output: Format | None, said: str) -> None:
-    """Does it to the run (database, namespace, workflow id, run id) and tells that it is done."""
-    database, namespace, id, run_id = target
-
-    async def work(client: Any) -> None:
-        await act(client.handle(id, run_id=run_id))
-
-    with_client(database, namespace, work)
+def _done(id: str, said: str, output: Format | None) -> None:
     if chosen(output) is Format.table:
-        stdout().print(f"{escape(id)} {said}")
+        stdout().print(f"{escape(id)} {escape(said)}   [dim]perdure show {escape(id)}[/]")
     else:
         print_json({"id": id, "done": said})
 
 
-def resume(
-    id: WorkflowId,
-    *,
-    edit: Edits = [],  # noqa: B006 - Typer copies it
-    skip: Skips = [],  # noqa: B006 - Typer copies it
-    reason: Reason = "",
-    run_id: RunId = "",
-    output: Output = None,
-    database: Database = DEFAULT_DATABASE,
-    namespace: Namespace = DEFAULT_NAMESPACE,
-) -> None:
+@on_run(_done)
+async def resume(at: Target, *, edit: Edits = [], skip: Skips = [], reason: Reason = "") -> str:  # noqa: B006 - Typer copies it
     """Go on from just before the failure. What succeeded is not run again."""
     edits, skips = parse_assignments(edit, "--edit"), parse_assignments(skip, "--skip")
-    _act(
-        (database, namespace, id, run_id),
-        lambda run: run.resume(reason=reason, edits=edits, skips=skips),
-        output,
-        "resumed",
-    )
+    await at.run.resume(reason=reason, edits=edits, skips=skips)
+    return "resumed"
 
 
-def reset(
-    id: WorkflowId,
-    to: Annotated[str, typer.Option("--to", metavar="POSITION", help="Go back to just before this command.")],
-    *,
-    reason: Reason = "",
-    run_id: RunId = "",
-    output: Output = None,
-    database: Database = DEFAULT_DATABASE,
-    namespace: Namespace = DEFAULT_NAMESPACE,
-) -> None:
+@on_run(_done)
+async def reset(at: Target, *, to: Position, reason: Reason = "") -> str:
     """Go back to a position and on from there; also for runs that have ended."""
-    _act((database, namespace, id, run_id), lambda run: run.reset(to=to, reason=reason), output, f"reset to {to}")
+    await at.run.reset(to=to, reason=reason)
+    return f"reset to {to}"
 
 
-def cancel(
-    id: WorkflowId,
-    *,
-    reason: Reason = "",
-    run_id: RunId = "",
-    output: Output = None,
-    database: Database = DEFAULT_DATABASE,
-    namespace: Namespace = DEFAULT_NAMESPACE,
-) -> None:
+@on_run(_done)
+async def cancel(at: Target, *, reason: Reason = "") -> str:
     """Ask the workflow to end; it may tidy up first."""
-    _act((database, namespace, id, run_id), lambda run: run.cancel(reason=reason), output, "asked to cancel")
+    await at.run.cancel(reason=reason)
+    return "asked to cancel"
 
 
-def terminate(
-    id: WorkflowId,
-    *,
-    reason: Reason = "",
-    run_id: RunId = "",
-    output: Output = None,
-    database: Database = DEFAULT_DATABASE,
-    namespace: Namespace = DEFAULT_NAMESPACE,
-) -> None:
+@on_run(_done)
+async def terminate(at: Target, *, reason: Reason = "") -> str:
     """End the run at once; its code gets no word."""
-    _act((database, namespace, id, run_id), lambda run: run.terminate(reason=reason), output, "terminated")
+    await at.run.terminate(reason=reason)
+    return "terminated"
 
 
-def pause(
-    id: WorkflowId,
-    *,
-    reason: Reason = "",
-    run_id: RunId = "",
-    output: Output = None,
-    database: Database = DEFAULT_DATABASE,
-    namespace: Namespace = DEFAULT_NAMESPACE,
-) -> None:
+@on_run(_done)
+async def pause(at: Target, *, reason: Reason = "") -> str:
     """Take no further decisions; tasks under way go on."""
-    _act((database, namespace, id, run_id), lambda run: run.pause(reason=reason), output, "paused")
+    await at.run.pause(reason=reason)
+    return "paused"
 
 
-def unpause(
-    id: WorkflowId,
-    *,
-    reason: Reason = "",
-    run_id: RunId = "",
-    output: Output = None,
-    database: Database = DEFAULT_DATABASE,
-    namespace: Namespace = DEFAULT_NAMESPACE,
-) -> None:
+@on_run(_done)
+async def unpause(at: Target, *, reason: Reason = "") -> str:
     """Undo a pause."""
-    _act((database, namespace, id, run_id), lambda run: run.unpause(reason=reason), output, "unpaused")
+    await at.run.unpause(reason=reason)
+    return "unpaused"
 
 
-def signal(
-    id: WorkflowId,
-    channel: Annotated[str, typer.Argument(metavar="CHANNEL")],
-    value: Annotated[str, typer.Argument(metavar="JSON")] = "null",
-    *,
-    run_id: RunId = "",
-    output: Output = None,
-    database: Database = DEFAULT_DATABASE,
-    namespace: Namespace = DEFAULT_NAMESPACE,
-) -> None:
+@on_run(_done)
+async def signal(at: Target, channel: ChannelName, value: Value = "null") -> str:
     """Send a value to a channel of the run."""
-    payload = parse_json(value, "the value")
-    _act((database, namespace, id, run_id), lambda run: run.signal(channel, payload), output, f"signaled on {channel}")
+    await at.run.signal(channel, parse_json(value, "the value"))
+    return f"signaled on {channel}"
 
 
-def query(
-    id: WorkflowId,
-    name: Annotated[str, typer.Argument(metavar="QUERY")],
-    args: Annotated[list[str] | None, typer.Argument(metavar="[JSON]...")] = None,
-    *,
-    run_id: RunId = "",
-    database: Database = DEFAULT_DATABASE,
-    namespace: Namespace = DEFAULT_NAMESPACE,
-) -> None:
+@on_run(lambda _, value, output: print_json(value, Format.jsonl if output is Format.jsonl else Format.json))
+async def query(at: Target, name: QueryName, args: Values = None) -> object:
     """Ask the run's code; prints the answer as JSON."""
-    values = [parse_json(text, "an argument") for text in args or []]
-
-    async def work(client: Any) -> object:
-        answer: object = await client.handle(id, run_id=run_id).query(name, *values)
-        return answer
-
-    print_json(with_client(database, namespace, work))
+    answer: object = await at.run.query(name, *(parse_json(text, "an argument") for text in args or []))
+    return answer

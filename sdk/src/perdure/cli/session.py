@@ -37,8 +37,6 @@ Namespace = Annotated[str, typer.Option("--namespace", "-n", envvar="PERDURE_NAM
 Output = Annotated[
     Format | None, typer.Option("--output", "-o", help="Default: table on a terminal, else json.", show_default=False)
 ]
-RunId = Annotated[str, typer.Option("--run", help="Run id; default: the current run.", show_default=False)]
-Reason = Annotated[str, typer.Option("--reason", help="Kept in the history.", show_default=False)]
 
 DEFAULT_DATABASE = DATABASE
 DEFAULT_NAMESPACE = "default"
@@ -113,6 +111,8 @@ def parse_json(text: str, what: str) -> Any:
     try:
         return msgspec.json.decode(text)
     except msgspec.DecodeError as error:
+        if text.startswith("-"):  # options that nobody knows come here, since numbers may be negative
+            raise Problem(f"no such option: {text}", hint="the command with --help", code=ExitCode.usage) from error
         quoted = msgspec.json.encode(text).decode()
         raise Problem(f"{what} is not JSON: {text!r} ({error})", hint=f"'{quoted}'", code=ExitCode.usage) from error
 

@@ -44,11 +44,27 @@ def brief(payload: Payload | None) -> str:
     return text if len(text) <= VALUE_CHARS_MAX else text[: VALUE_CHARS_MAX - 1] + "…"
 
 
-def clock(at_ms: int | None) -> str:
-    """Local time, to the millisecond."""
+def clock(at_ms: int | None, now_ms: int | None = None) -> str:
+    """Local time: with the date, to the millisecond; or, given the present, what a glance needs."""
     if at_ms is None:
         return ""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    at = datetime.fromtimestamp(at_ms / 1000, UTC).astimezone()
+    if now_ms is None:
+        return at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    today = datetime.fromtimestamp(now_ms / 1000, UTC).astimezone().date()
+    return at.strftime("%H:%M:%S" if at.date() == today else "%Y-%m-%d %H:%M")
+
+
+def took(duration_ms: int) -> str:
+    """In the two largest units that matter."""
+    seconds = max(0, duration_ms) / 1000
+    if seconds < 60:
+        return f"{seconds:.3f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 def failure_text(failure: Failure | None) -> str:

@@ -1,0 +1,169 @@
+"""Commands that look at runs: list and show."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from perdure.cli import session as cli
+from perdure.cli import timeline, waiting
+from perdure.cli.declared import Declared
+from perdure.cli.on_run import Target, on_run
+from perdure.cli.output import Format, plain_table, print_one, print_rows, status_markup, stdout
+from perdure_core.history import effective
+from perdure_runtime.ports import RunFilter
+from perdure_schemas.events import Recorded
+from perdure_schemas.messages import RunChanged
+
+LIST_MAX = 50
+HISTORY_ROWS_MAX = 200
+"""Shown in a table: the newest ones. `-o json` has all."""
+ROOMY_COLUMNS, NOTE_COLUMNS = 80, 20
+"""A narrower terminal shows no times, so that ids stay whole and notes can be read."""
+RESUMABLE = {"failed", "stuck", "timed-out"}
+
+Seen = tuple[RunChanged, Sequence[Recorded], Declared | None]
+
+
+def list_runs(
+    *,
+    workflow: Annotated[str | None, typer.Option("--workflow", help="Only this workflow.")] = None,
+    status: Annotated[str | None, typer.Option("--status", help="running, stuck, failed, completed, …")] = None,
+    tag: Annotated[str | None, typer.Option("--tag", help="Only with this tag.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1)] = LIST_MAX,
+    output: cli.Output = None,
+    database: cli.Database = cli.DEFAULT_DATABASE,
+    namespace: cli.Namespace = cli.DEFAULT_NAMESPACE,
+) -> None:
+    """List runs, the newest first."""
+    where = RunFilter(name=workflow, status=status, tag=tag)
+
+    async def work(client: Any) -> tuple[Sequence[RunChanged], bool]:
+        page = await client.list(where, limit=limit)
+        return page.runs, page.cursor is not None
+
+    runs, more = cli.with_client(database, namespace, work)
+    print_rows([_summary(run) for run in runs], output, lambda: _run_table(runs, more))
+
+
+def _summary(run: RunChanged) -> dict[str, Any]:
+    return {
+        "id": run.workflow_id,
+        "run_id": run.run_id,
+        "workflow": run.name,
+        "status": run.status,
+        "generation": run.generation,
+        "started_at": run.started_at,
+        "ended_at": run.ended_at,
+        "waits_for": run.waits_for,
+        "last_error": run.last_error,
+        "tags": run.tags,
+        "parent": run.parent_workflow_id,
+    }
+
+
+def _run_table(runs: Sequence[RunChanged], more: bool) -> RenderableType:
+    if not runs:
+        return Text("no runs   try: perdure start WORKFLOW [JSON]…", style="dim")
+    roomy = stdout().width >= ROOMY_COLUMNS
+    table = plain_table("ID", "WORKFLOW", "STATUS", *(("STARTED", "TOOK") if roomy else ()))
+    table.add_column("WAITS FOR / ERROR", no_wrap=True, overflow="ellipsis", ratio=1, min_width=NOTE_COLUMNS)
+    table.expand = True
+    now_ms = time.time_ns() // 1_000_000
+    for run in runs:
+        note = run.last_error if run.status in RESUMABLE else run.waits_for
+        times = (timeline.clock(run.started_at, now_ms), _took(run, now_ms)) if roomy else ()
+        cells = (escape(run.workflow_id), escape(run.name), status_markup(run.status), *times)
+        table.add_row(*cells, escape(note.partition("\n")[0]))
+    return Group(table, Text(f"the newest {len(runs)}; more: --limit", style="dim")) if more else table
+
+
+def _took(run: RunChanged, now_ms: int) -> str:
+    """Of an open run dimmed: so far."""
+    if run.ended_at is not None:
+        return timeline.took(run.ended_at - run.started_at)
+    return f"[dim]{timeline.took((now_ms - run.started_at) // 1000 * 1000).replace('.000', '')}[/]"
+
+
+def _shown(_: str, seen: Seen, output: Format | None) -> None:
+    described, history, declared = seen
+    found = {**_summary(described), "history": timeline.rows(history), "traceback": _traceback(described, history)}
+    print_one(found, output, lambda: _details(described, history, declared))
+
+
+@on_run(_shown)
+async def show(at: Target) -> Seen:
+    """Show where a run stands: status, what it waits for, its error with traceback, and its history."""
+    return await at.run.describe(), await at.run.history(), at.declared
+
+
+def _traceback(run: RunChanged, history: Sequence[Recorded]) -> str:
+    """Of what the run failed or is stuck with now."""
+    if run.status not in RESUMABLE:
+        return ""
+    failures = (getattr(recorded.event, "failure", None) for recorded in reversed(history))
+    return timeline.stacks(next((failure for failure in failures if failure is not None), None))
+
+
+def _details(run: RunChanged, history: Sequence[Recorded], declared: Declared | None) -> RenderableType:
+    facts = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for name, text in _facts(run):
+        facts.add_row(f"[bold]{name}[/]", text)
+    parts: list[RenderableType] = [facts]
+    if trace := _traceback(run, history):
+        parts += [Text("\nerror", style="bold red"), Text(trace)]
+    if hint := _hint(run, declared):
+        parts.append(Text(f"\ntry: {hint}", style="dim"))
+    return Group(*parts, Text(), _history_table(history, run.started_at))
+
+
+def _facts(run: RunChanged) -> list[tuple[str, str]]:
+    facts = [
+        ("id", escape(run.workflow_id)),
+        ("run", f"{run.run_id}" + (f"   generation {run.generation}" if run.generation else "")),
+        ("workflow", escape(run.name)),
+        ("status", status_markup(run.status)),
+        ("started", timeline.clock(run.started_at)),
+    ]
+    if run.ended_at is not None:
+        facts.append(
+            ("ended", f"{timeline.clock(run.ended_at)}   after {timeline.took(run.ended_at - run.started_at)}")
+        )
+    optional = [("waits for", run.waits_for), ("tags", ", ".join(run.tags)), ("parent", run.parent_workflow_id)]
+    return facts + [(name, escape(text)) for name, text in optional if text]
+
+
+def _hint(run: RunChanged, declared: Declared | None) -> str:
+    match run.status:
+        case "stuck":
+            return f"mend the code: the worker loads it again and the run goes on; or perdure cancel {run.workflow_id}"
+        case "failed" | "timed-out":
+            return f"perdure resume {run.workflow_id}   (--edit or --skip POSITION=JSON for a task that fails again)"
+        case "paused":
+            return f"perdure unpause {run.workflow_id}"
+        case _:
+            hindered = waiting.obstacle(run, declared)
+            return f"declare it: the run {hindered}" if hindered and run.ended_at is None else ""
+
+
+def _history_table(history: Sequence[Recorded], started_at: int) -> Table:
+    rows = timeline.rows(history)
+    in_force = {recorded.seq for recorded in effective(history)}
+    table = plain_table("#", "+MS", "POSITION", "EVENT", "DETAIL")
+    if len(rows) > HISTORY_ROWS_MAX:
+        table.title = f"the last {HISTORY_ROWS_MAX} of {len(rows)} rows; all: -o jsonl"
+    for row in rows[-HISTORY_ROWS_MAX:]:
+        void = row["seq"] not in in_force and row["event"] != "rewound"
+        status = row["event"].rpartition(" ")[2]
+        event = row["event"] if void else row["event"].replace(status, status_markup(status))
+        offset = str(row["at"] - started_at)
+        style = "dim strike" if void else ""
+        table.add_row(str(row["seq"]), offset, row["position"], event, escape(row["detail"]), style=style)
+    return table
