@@ -61,18 +61,41 @@ def write(message: Message) -> bytes:
     return stream.getvalue()
 
 
+NULLS = b"\x00" * 100
+"""More than any envelope has members."""
+
+
 def read(data: bytes, family: schema.Family) -> dict[str, Any]:
-    """The fields that are set, without the members that are not.
+    """The fields that are set, without the members that are not; nulls at the end may be missing, or too many.
 
     Raises:
-        EOFError: the bytes end too early.
-        ValueError: there are bytes after the end. The library raises other errors for other garbage.
+        ValueError: there is something else after the end. The library raises other errors for other garbage.
     """
-    stream = BytesIO(data)
+    stream = BytesIO(data + NULLS)
     fields: Any = schemaless_reader(stream, parsed(family), None)
-    if stream.tell() != len(data):
+    if stream.read().strip(b"\x00"):
         raise ValueError("bytes after the end")
     return {name: _without_unset(value) for name, value in fields.items() if not _is_unset(family, name, value)}
+
+
+def known(node: schema.Schema, value: Any) -> Any:
+    """The value of this type with texts that are none of an enum's replaced as the schema says."""
+    match node:
+        case ["null", inner]:
+            return None if value is None else known(inner, value)
+        case {"type": "array", "items": items}:
+            return [known(items, each) for each in value]
+        case str(name) if isinstance(value, dict):
+            fields = {each["name"]: each for each in schema.record(name)["fields"]}
+            return {field: _known_field(fields[field], each) for field, each in value.items()}
+        case _:
+            return value
+
+
+def _known_field(field: dict[str, Any], value: Any) -> Any:
+    if "unknown" in field and value not in field["symbols"]:
+        return field["unknown"]
+    return known(field["type"], value)
 
 
 def _is_unset(family: schema.Family, name: str, value: Any) -> bool:

@@ -54,12 +54,9 @@ def test_damaged_bytes_are_refused_or_what_the_avro_library_makes_of_them(messag
             decoded = decode(changed)
         except CodecError:
             return
-        # Nulls at the end say nothing: the library wants exactly those of its envelope.
-        members = encode(decoded)[len(changed.rstrip(b"\x00")) :]
-        assert not members.strip(b"\x00")
         family = schema.family(type(decoded.body))
-        whole = changed.rstrip(b"\x00") + members
-        assert oracle.envelope(decoded) == oracle.read(whole, family)
+        read = oracle.read(changed, family)
+        assert oracle.envelope(decoded) == oracle.known(schema.ENVELOPES[family], read)
 
     damaged()
 
