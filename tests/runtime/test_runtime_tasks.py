@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from perdure_core.task_engine.state import born, encode
-from perdure_runtime import task_holds
+from perdure_runtime import poison, task_holds
+from perdure_runtime.errors import StorageUnavailable, UnknownOutcome
 from perdure_runtime.ports import Commit, Head, RunKey
 from perdure_runtime.task_driver import TaskEngine
 from perdure_schemas import ids, topics
@@ -20,6 +21,7 @@ from perdure_schemas.messages import (
     CancelTask,
     CommandReply,
     DispatchTask,
+    RunTask,
     TaskOutcome,
     TaskResult,
     TaskTimerFired,
@@ -33,7 +35,8 @@ VALUE = Payload("json", b"7")
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is held, is held for a moment."""
+    """What is held, is held for a moment; outages are over soon."""
+    monkeypatch.setattr(poison, "OUTAGE_DELAY_MS", 10)
     monkeypatch.setattr(task_holds, "HOLD_MAX_S", 0.05)
 
 
@@ -92,6 +95,49 @@ def play(scenario: Callable[[World], Awaitable[None]], world: World | None = Non
 
 async def saved(world: World) -> int:
     return (await world.ports.tasks.load(NAMESPACE, "t"))[0]
+
+
+def test_rule_2_a_save_whose_outcome_is_unknown_is_looked_up_and_its_effects_published_once() -> None:
+    """It was applied. Nothing is published before that is known."""
+    world, calls = World(), list[str]()
+    tasks: Any = world.ports.tasks
+
+    async def before(name: str, args: tuple[Any, ...]) -> None:
+        calls.append(name)
+        if calls.count("save") == 1 and name == "save":
+            assert await tasks.save(*args)
+            raise UnknownOutcome("no answer")
+
+    world.ports = hooked(world.ports, "tasks", before)
+
+    async def scenario(world: World) -> None:
+        attempts = await world.open(topics.task_run("charge"))
+        await world.send(topics.TASK_ENGINE, "t", task(alone=True))
+        assert (await attempts.body(RunTask)).attempt == 1
+        assert calls == ["load", "save", "load"], "found recorded, its effects were published"
+
+    play(scenario, world)
+
+
+def test_rule_2_nothing_is_acknowledged_before_its_effects_are_published() -> None:
+    world, refused = World(), list[str]()
+
+    async def before(name: str, args: tuple[Any, ...]) -> None:
+        topic = args[0][0][0] if name == "publish" else ""
+        if not refused and topic == topics.TASK_EVENTS:
+            refused.append(topic)
+            raise StorageUnavailable("down")
+
+    world.ports = hooked(world.ports, "broker", before)
+
+    async def scenario(world: World) -> None:
+        attempts = await world.open(topics.task_run("charge"))
+        await world.send(topics.TASK_ENGINE, "t", task(alone=True))
+        assert (await attempts.body(RunTask)).attempt == 1
+        assert refused
+        assert await saved(world) == 1
+
+    play(scenario, world)
 
 
 def test_rule_23_a_dispatch_and_its_success_meet_and_nothing_is_stored() -> None:

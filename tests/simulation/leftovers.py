@@ -38,8 +38,8 @@ def leftovers(world: World) -> Iterator[str]:
     """Rows, timers and records, after every run has ended and its retention is over."""
     for key, row in world.store._rows.items():
         yield f"left over: a row of {key.workflow_id}, run {row.head.run_id or 'unborn'}"
-    for timers in world.timers._shards.values():
-        for timer in timers.values():
+    for shard in world.timers._shards.values():
+        for timer in shard.timers.values():
             kind = getattr(timer.fires, "kind", type(timer.fires).__name__)
             yield f"left over: a timer, {kind}, due {(timer.due_at - world.clock.now()) / 1000:.0f} s from now"
     for (_, task_id), (_, data, expires_at) in world.tasks._rows.items():

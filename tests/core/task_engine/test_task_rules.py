@@ -5,19 +5,21 @@ Rule 21 is the worker's (tests/sdk/worker), rules 2 and 23 the driver's (tests/r
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from perdure_core.task_engine.authority import Mark, judge
 from perdure_core.task_engine.decisions import Ask, Authority, Discard, Emit, Hold, Save
 from perdure_core.task_engine.transitions import RECORD_TTL_MS
 from perdure_schemas import topics
-from perdure_schemas.common import TaskOptions
+from perdure_schemas.common import NULL, TaskOptions
 from perdure_schemas.messages import RunTask, ScheduleTimer, TaskMessage, TaskOutcome
 from tests.core.task_engine.samples import (
     OPEN,
     RETRY,
     SETTLED,
     TWICE,
+    VALUE,
     cancel,
     fired,
     outcome,
@@ -37,6 +39,13 @@ FIRST_OF_A_RECORD: list[TaskMessage] = [
     outcome("completed", of=task(), delegated=True),
     started(of=task()),
 ]
+
+
+def test_rule_3_a_repetition_publishes_what_the_record_says_whatever_the_message_does() -> None:
+    dispatched = saved(None, task(alone=True), "d")
+    other = msgspec.structs.replace(task(alone=True), args=VALUE)
+    repeated = step(dispatched.record, other, "d")
+    assert [run.args for run in published(repeated, RunTask)] == [NULL]
 
 
 def test_rule_4_a_repetition_does_not_publish_an_attempt_whose_outcome_is_recorded() -> None:
@@ -170,6 +179,17 @@ def test_rule_27_a_cancel_without_record_answers_at_once_and_waits_for_its_dispa
     canceled = saved(None, cancel(by_workflow=True), "c")
     assert [told.outcome for told in published(canceled, TaskOutcome)] == ["canceled"]
     assert not published(saved(canceled.record, task(), "d", waited=True), RunTask)
+
+
+def test_rule_28_the_task_engine_only_proposes_and_takes_the_first_it_hears_of() -> None:
+    """Both went to the run: the worker's success and this engine's word. What the history has first, counts there."""
+    canceled = saved(supervised(), cancel(), "c")
+    assert [told.outcome for told in published(canceled, TaskOutcome)] == ["canceled"]
+    assert isinstance(step(canceled.record, outcome("completed"), "o"), Discard)
+    done = saved(supervised(), outcome("completed"), "o")
+    refused = step(done.record, cancel(by_workflow=True), "c")
+    assert isinstance(refused, Discard)
+    assert not published(refused, TaskOutcome)
 
 
 def test_rule_31_a_failure_of_an_older_generation_is_discarded() -> None:

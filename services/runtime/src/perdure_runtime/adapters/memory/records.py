@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha256
+from heapq import heapify, heappop, heappush
 
 from perdure_runtime.ports import Clock, Routing
 from perdure_schemas.messages import ScheduleTimer
@@ -37,26 +38,66 @@ class MemoryTasks:
         return True
 
 
+class _Shard:
+    """Timers by id, and a heap of (due time, timer id) in which those that are gone or moved are passed over."""
+
+    def __init__(self) -> None:
+        self.timers: dict[str, ScheduleTimer] = {}
+        self._heap: list[tuple[int, str]] = []
+
+    def put(self, timer: ScheduleTimer) -> None:
+        self.timers[timer.timer_id] = timer
+        heappush(self._heap, (timer.due_at, timer.timer_id))
+        if len(self._heap) > 2 * len(self.timers) + _STALE_MAX:
+            self._heap = [(timer.due_at, timer_id) for timer_id, timer in self.timers.items()]
+            heapify(self._heap)
+
+    def first(self) -> ScheduleTimer | None:
+        while self._heap:
+            due_at, timer_id = self._heap[0]
+            timer = self.timers.get(timer_id)
+            if timer is not None and timer.due_at == due_at:
+                return timer
+            heappop(self._heap)
+        return None
+
+    def due(self, until: int, limit: int) -> list[ScheduleTimer]:
+        found: dict[str, ScheduleTimer] = {}
+        while len(found) < limit and (timer := self.first()) is not None and timer.due_at <= until:
+            found[timer.timer_id] = timer
+            heappop(self._heap)
+        for timer in found.values():  # they stay until they are removed
+            heappush(self._heap, (timer.due_at, timer.timer_id))
+        return list(found.values())
+
+
+_STALE_MAX = 1_000
+"""So many entries of timers that are gone may stay in a heap, beyond as many as there are timers."""
+
+
 class MemoryTimers:
     def __init__(self) -> None:
-        self._shards: dict[tuple[str, int], dict[str, ScheduleTimer]] = {}
+        self._shards: dict[tuple[str, int], _Shard] = {}
 
     async def put(self, namespace: str, shard: int, timers: Sequence[ScheduleTimer]) -> None:
-        self._shards.setdefault((namespace, shard), {}).update({timer.timer_id: timer for timer in timers})
+        found = self._shards.setdefault((namespace, shard), _Shard())
+        for timer in timers:
+            found.put(timer)
 
     async def remove(self, namespace: str, shard: int, timer_ids: Sequence[str]) -> None:
-        timers = self._shards.get((namespace, shard), {})
-        for timer_id in timer_ids:
-            timers.pop(timer_id, None)
+        found = self._shards.get((namespace, shard))
+        if found is not None:
+            for timer_id in timer_ids:
+                found.timers.pop(timer_id, None)
 
     async def due(self, namespace: str, shard: int, until: int, limit: int) -> Sequence[ScheduleTimer]:
-        timers = self._shards.get((namespace, shard), {}).values()
-        due = [timer for timer in timers if timer.due_at <= until]
-        return sorted(due, key=lambda timer: timer.due_at)[:limit]
+        found = self._shards.get((namespace, shard))
+        return [] if found is None else found.due(until, limit)
 
     async def next_due(self, namespace: str, shard: int) -> int | None:
-        timers = self._shards.get((namespace, shard), {}).values()
-        return min((timer.due_at for timer in timers), default=None)
+        found = self._shards.get((namespace, shard))
+        timer = None if found is None else found.first()
+        return None if timer is None else timer.due_at
 
 
 class MemoryBlobs:

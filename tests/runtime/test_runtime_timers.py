@@ -1,0 +1,105 @@
+"""The timer service: never early, never dropped, at least once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from perdure_runtime.adapters.memory.records import MemoryTimers
+from perdure_runtime.errors import StorageUnavailable
+from perdure_runtime.timer_driver import SHARD, TimerService
+from perdure_schemas import topics
+from perdure_schemas.common import Address
+from perdure_schemas.messages import ScheduleTimer, TimerFired
+from tests.runtime.parts import NAMESPACE, World, hooked
+
+
+def timer(id: str, due_at: int) -> ScheduleTimer:
+    fires = TimerFired(workflow_id=id, run_id="r", kind="command", due_at=due_at)
+    return ScheduleTimer(timer_id=id, due_at=due_at, target=Address("target", id), fires=fires, message_id=f"{id}!")
+
+
+def test_a_timer_fires_when_it_is_due_and_the_next_ones_after_it() -> None:
+    async def scenario() -> None:
+        world = World()
+        fired = await world.open("target")
+        now = world.ports.clock.now()
+        async with world.running(TimerService(world.ports, NAMESPACE).run()):
+            for id, delay in (("c", 90), ("a", 30), ("b", 60)):
+                await world.send(topics.TIMERS, id, timer(id, now + delay))
+            for id, delay in (("a", 30), ("b", 60), ("c", 90)):
+                assert (await fired.body(TimerFired)).workflow_id == id
+                assert world.ports.clock.now() >= now + delay
+
+    asyncio.run(scenario())
+
+
+def test_what_was_due_while_nobody_was_there_fires_late() -> None:
+    async def scenario() -> None:
+        world = World()
+        fired = await world.open("target")
+        await world.ports.timers.put(NAMESPACE, SHARD, [timer("t", 1)])
+        async with world.running(TimerService(world.ports, NAMESPACE).run()):
+            delivery = await fired.next()
+            assert delivery.message.id == "t!"  # type: ignore[union-attr]
+            assert delivery.message.at >= 1  # type: ignore[union-attr]
+
+    asyncio.run(scenario())
+
+
+def test_a_timer_that_died_between_its_firing_and_its_removal_fires_again_with_the_same_id() -> None:
+    async def scenario() -> None:
+        world = World()
+        fired = await world.open("target")
+        await world.ports.timers.put(NAMESPACE, SHARD, [timer("t", 1)])
+
+        async def before(name: str, args: tuple[Any, ...]) -> None:
+            if name == "remove":
+                raise StorageUnavailable("the process dies here")
+
+        async with world.running(TimerService(hooked(world.ports, "timers", before), NAMESPACE).run()):
+            first = await fired.next()
+        async with world.running(TimerService(world.ports, NAMESPACE).run()):
+            again = await fired.next()
+        assert first.message.id == again.message.id == "t!"  # type: ignore[union-attr]
+
+    asyncio.run(scenario())
+
+
+def test_what_is_not_due_stays_when_others_fire() -> None:
+    async def scenario() -> None:
+        world = World()
+        now = world.ports.clock.now()
+        await world.ports.timers.put(NAMESPACE, SHARD, [timer("t", now + 60_000)])
+        fired = await world.open("target")
+        async with world.running(TimerService(world.ports, NAMESPACE).run()):
+            await world.send(topics.TIMERS, "u", timer("u", now))
+            assert (await fired.body(TimerFired)).workflow_id == "u"
+            await asyncio.sleep(0)  # it is removed right after it was published
+        assert await world.ports.timers.next_due(NAMESPACE, SHARD) == now + 60_000
+
+    asyncio.run(scenario())
+
+
+def put_and_look(timers: MemoryTimers, ids: Sequence[int]) -> float:
+    """Seconds of CPU."""
+
+    async def scenario() -> None:
+        for number in ids:
+            await timers.put("n", 0, [timer(str(number), 10**15 + number)])
+            assert not await timers.due("n", 0, 1_000, 500)
+            assert await timers.next_due("n", 0) == 10**15
+
+    began = time.process_time()
+    asyncio.run(scenario())
+    return time.process_time() - began
+
+
+def test_a_timer_costs_the_same_among_ten_thousand_others() -> None:
+    timers = MemoryTimers()
+    first = put_and_look(timers, range(2_000))
+    put_and_look(timers, range(2_000, 10_000))
+    last = put_and_look(timers, range(10_000, 12_000))
+    assert last < 3 * first + 0.05
