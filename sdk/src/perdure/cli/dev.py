@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -21,11 +21,10 @@ from perdure.cli import session as cli
 from perdure.cli.locations import DATABASE, socket_path
 from perdure.cli.output import ExitCode, Format, Problem, print_json, stdout
 from perdure.cli.supervisor import Notice, Supervisor
-from perdure_runtime.adapters.socket import serve
-from perdure_runtime.adapters.sqlite import open_sqlite
-from perdure_runtime.clock import SystemClock
-from perdure_runtime.embedded import Embedded
-from perdure_runtime.ports import Ports
+
+if TYPE_CHECKING:
+    from perdure_runtime.embedded import Embedded
+    from perdure_runtime.ports import Ports
 
 EXIT_INTERRUPTED = 130
 GRACE_SECONDS = 5.0
@@ -39,6 +38,12 @@ async def engine(database: Path, namespace: str) -> AsyncIterator[tuple[Embedded
     Raises:
         AlreadyInUse: another process holds the file.
     """
+    # Here, since they are half of what `perdure --help` would wait for.
+    from perdure_runtime.adapters.socket import serve
+    from perdure_runtime.adapters.sqlite import open_sqlite
+    from perdure_runtime.clock import SystemClock
+    from perdure_runtime.embedded import Embedded
+
     database.parent.mkdir(parents=True, exist_ok=True)
     opened = await open_sqlite(database, SystemClock())
     try:

@@ -8,14 +8,16 @@ import typing
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
 
 import typer
 
 from perdure.cli.declared import Declared, read
 from perdure.cli.output import Format
 from perdure.cli.session import DEFAULT_DATABASE, DEFAULT_NAMESPACE, Database, Namespace, Output, with_client
-from perdure.handle import Handle
+
+if TYPE_CHECKING:
+    from perdure.handle import Handle
 
 P = ParamSpec("P")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 import typer
@@ -13,7 +13,6 @@ import typer
 from perdure._app import AppNotFound
 from perdure.cli.locations import DATABASE, socket_path
 from perdure.cli.output import ExitCode, Format, Problem, exit_with
-from perdure.client import Client
 from perdure.errors import (
     AlreadyStarted,
     DefinitionError,
@@ -27,6 +26,9 @@ from perdure.errors import (
     Unavailable,
 )
 from perdure_runtime.errors import AlreadyInUse, PerdureRuntimeError, StorageUnavailable
+
+if TYPE_CHECKING:
+    from perdure.client import Client
 
 T = TypeVar("T")
 
@@ -44,6 +46,8 @@ DEFAULT_NAMESPACE = "default"
 
 def with_client(database: Path, namespace: str, work: Callable[[Client], Awaitable[T]]) -> T:
     """Runs `work` with a client of the `perdure dev` that holds this database; errors end the program."""
+    from perdure.client import Client
+
     path = socket_path(database)
 
     async def connected() -> T:

@@ -6,7 +6,7 @@ import asyncio
 import re
 import sys
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.markup import escape
 from rich.status import Status
@@ -14,9 +14,11 @@ from rich.status import Status
 from perdure.cli.declared import Declared
 from perdure.cli.output import ExitCode, Problem, status_markup, stderr
 from perdure.errors import ResultTimeout, RunNotFound
-from perdure.handle import Handle
 from perdure_runtime.errors import StorageUnavailable
 from perdure_schemas.messages import RunChanged
+
+if TYPE_CHECKING:
+    from perdure.handle import Handle
 
 LOOK_SECONDS = 1.0
 """Between two looks at the run; also before the first, since most runs end sooner."""
