@@ -118,6 +118,8 @@ class PortsBackend:
                 for delivery in deliveries:
                     if isinstance(delivery, Delivery):
                         deliver(delivery.message)
+                    else:  # whoever waits for it asks again; an engine of another release may have sent it
+                        _log.error("answer_undecodable: %s", delivery.error, extra={"action": "answer_undecodable"})
                 await consumer.ack(deliveries)
             except Exception:
                 _log.exception("inbox not readable")
