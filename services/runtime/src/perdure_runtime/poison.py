@@ -19,6 +19,8 @@ log = logging.getLogger("perdure.runtime")
 
 FAILURES_MAX = 5
 """Handling a message may fail so often (not counting outages); then it goes to the dead-letter topic."""
+FAILING_MAX = 10_000
+"""So many messages are counted at a time: those another replica handled in the end are not reported here."""
 OUTAGE_DELAY_MS = 500
 """While a store or broker cannot work, messages come again after this time, however often."""
 FAILED_DELAY_MS = 50
@@ -37,18 +39,14 @@ class FailureCounts:
         """Count one more failure; true when the message is to be given up."""
         count = self._counts.get(message_id, 0) + 1
         self._counts[message_id] = count
+        if len(self._counts) > FAILING_MAX:
+            del self._counts[next(iter(self._counts))]
         return count >= FAILURES_MAX
 
     def forget(self, message_id: str) -> None:
         """It is acknowledged."""
         if self._counts:
             self._counts.pop(message_id, None)
-
-
-async def bury_bytes(publisher: Publisher, consumer: Consumer, namespace: str, delivery: Undeliverable) -> None:
-    """Move what could not be decoded to the dead-letter topic, confirmed, then acknowledge it."""
-    await publisher.publish_raw(topics.dead_letters(delivery.topic), namespace, delivery.data, delivery.error)
-    await consumer.ack([delivery])
 
 
 class Intake:
@@ -127,7 +125,9 @@ class Intake:
         for item in unreadable:
             log.error("message undecodable", extra={"action": "message_undecodable", "topic": item.topic})
             try:
-                await bury_bytes(self._publisher, self.consumer, self._namespace, item)
+                topic = topics.dead_letters(item.topic)
+                await self._publisher.publish_raw(topic, self._namespace, item.data, item.error)
+                await self.consumer.ack([item])
             except Exception as error:
                 await self._hand_back([item], error)
 
