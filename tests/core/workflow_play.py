@@ -75,19 +75,20 @@ class Play:
 
     def do(self, step: Step) -> Reaction | None:
         """`None`: in this state nobody would do that."""
+        message = self.prepared(step)
+        return None if message is None else self.deliver(message, hold=step[0].startswith("held "))
+
+    def prepared(self, step: Step) -> Message | None:
+        """The message of that step, not delivered."""
         name, draws = step
-        hold = name.startswith("held ")
         body = STEPS[name.removeprefix("held ")](self, draws)
-        return None if body is None else self.deliver(self._message(body), hold=hold)
+        return None if body is None else self.case.message(body)
 
     def deliver(self, message: Message, *, hold: bool = False) -> Reaction:
         reaction = self.case.deliver(message, hold=hold)
         self.sent.append(message)
         self.asked += [asked for asked in reaction.sent(RunWorkflowTask) if not asked.queries]
         return reaction
-
-    def _message(self, body: WorkflowMessage) -> Message:
-        return self.case.message(body)
 
     # -- client and people -------------------------------------------------------------------------
 
@@ -289,13 +290,17 @@ _WEIGHTED: Sequence[str] = [
 
 
 def steps(*, max_size: int = 25) -> st.SearchStrategy[list[Step]]:
-    """Steps of a play; most plays start with a run that is started and has had a turn."""
+    """Steps of a play; most plays begin with a run that has had a turn, or that has failed and was resumed."""
     draws = st.tuples(*[st.integers(0, 59)] * 3)
     step = st.tuples(st.sampled_from(_WEIGHTED), draws)
-    opening: list[Step] = [("start", (0, 0, 0)), ("turn", (2, 1, 0))]
     return st.builds(
-        lambda begun, rest: [*(opening if begun else []), *rest], st.booleans(), st.lists(step, max_size=max_size)
+        lambda opening, rest: [*opening, *rest], st.sampled_from(_OPENINGS), st.lists(step, max_size=max_size)
     )
+
+
+_BEGUN: list[Step] = [("start", (0, 0, 0)), ("turn", (3, 1, 0))]
+_FAILED: list[Step] = [*_BEGUN, ("outcome", (0, 2, 0)), ("turn", (3, 1, 0)), ("end", (1, 0, 0))]
+_OPENINGS: Sequence[list[Step]] = [[], _BEGUN, _FAILED, [*_FAILED, ("resume", (0, 0, 0))]]
 
 
 def played(made: Sequence[Step]) -> Play:

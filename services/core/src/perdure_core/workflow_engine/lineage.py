@@ -52,6 +52,8 @@ class Lineage:
     """Commands still in force whose failure the last rewind dropped."""
     reset: set[str] = field(default_factory=set)
     """Commands that a reset asked to do anew: never adopted."""
+    closed_seq: int = 0
+    """Of the end that closed the run, until a rewind undoes it; 0: none did."""
     abandoned: list[Command] = field(default_factory=list)
     """Those of them, by the last rewind, that were open."""
 
@@ -82,7 +84,7 @@ def trace(history: Sequence[Recorded]) -> Lineage:
         elif isinstance(event, Rewound):
             _rewound(lineage, history, event, recorded.seq)
         elif isinstance(event, RunEnded) and event.status != "failed":
-            _closed(lineage, recorded.seq)
+            lineage.closed_seq = recorded.seq
     return lineage
 
 
@@ -119,14 +121,16 @@ def _settled(lineage: Lineage, event: CommandSettled, seq: int) -> None:
         known.failed_seq = seq
 
 
-def _closed(lineage: Lineage, seq: int) -> None:
+def _reopened(lineage: Lineage) -> None:
     """The end of the run canceled what was open: gone back to before it, that is to be done after all."""
     for known in lineage.traces.values():
         if known.success is None and not known.failed_seq:
-            known.failed_seq = seq
+            known.failed_seq = lineage.closed_seq
+    lineage.closed_seq = 0
 
 
 def _rewound(lineage: Lineage, history: Sequence[Recorded], event: Rewound, seq: int) -> None:
+    _reopened(lineage)
     lineage.undone, lineage.abandoned = set(), []
     for command_id, known in lineage.traces.items():
         if known.turn_seq <= event.to_seq < known.failed_seq:

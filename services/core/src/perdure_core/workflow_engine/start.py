@@ -20,7 +20,7 @@ from perdure_core.workflow_engine.replies import child_refused, reply, tell_pare
 from perdure_core.workflow_engine.state import RunState
 from perdure_schemas import ids
 from perdure_schemas.common import Failure, SenderNumber
-from perdure_schemas.events import RunEnded, Started
+from perdure_schemas.events import RunEnded, SignalReceived, Started
 from perdure_schemas.messages import Message, ReplyStatus, ResumeRun, StartWorkflow
 
 START_AGE_MAX_MS = 14 * 24 * 3_600_000
@@ -82,7 +82,8 @@ def _begin(before: RunState, body: StartWorkflow, context: Context) -> Record:
         senders=_senders(before),
     )
     overtook = before.unfed if before.started is None else []
-    return Record(events=[started], carried=[*body.signals, *overtook], begins_run=True)
+    signals = [recorded for recorded in body.signals if isinstance(recorded.event, SignalReceived)]
+    return Record(events=[started], carried=[*signals, *overtook], begins_run=True)
 
 
 def _senders(before: RunState) -> list[SenderNumber]:
