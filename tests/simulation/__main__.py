@@ -12,9 +12,9 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from os import cpu_count
 
+from tests.simulation.catalog import WORKLOADS
 from tests.simulation.faults import NO_FAULTS, Faults
 from tests.simulation.schedule import Report, simulate
-from tests.simulation.workloads import WORKLOADS
 
 BATCH = 25
 """Seeds a process takes at a time."""

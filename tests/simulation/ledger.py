@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from perdure_core.history import effective
 from perdure_runtime.ports import Commit, Head, RunKey
-from perdure_schemas.common import Command
+from perdure_schemas.common import Command, WorkflowRef
 from perdure_schemas.events import CommandSettled, Recorded, Rewound, RunEnded, TurnCommitted
-from perdure_schemas.messages import Message, RunTask, ScheduleTimer, StartWorkflow, TaskOutcome
+from perdure_schemas.messages import Message, RunTask, ScheduleTimer, StartWorkflow, TaskOutcome, TimerFired
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,8 @@ class Attempted:
 
     published: int = 0
     """By engines."""
+    published_at: float = 0.0
+    """The last time."""
     delivered: int = 0
     redelivered: int = 0
     """By the broker, since a consumer died or lost its session or acknowledgement."""
@@ -112,22 +114,23 @@ class Ledger:
 
     # --- the broker ---------------------------------------------------------------------------------
 
-    def published(self, process: str, message: Message) -> None:
+    def published(self, process: str, message: Message, at: float) -> None:
         """An engine or worker hands a message to the broker."""
         body = message.body
-        if isinstance(body, RunTask) and body.workflow is not None:
-            self._published_task(process, body)
+        if isinstance(body, RunTask):
+            attempt = self.attempts.setdefault(body.attempt_id, Attempted())
+            attempt.published += 1
+            attempt.published_at = at
+            if body.workflow is not None:
+                self._published_task(process, body, body.workflow)
         elif isinstance(body, StartWorkflow) and body.parent is not None:
             self._expect_command(process, body.parent.workflow_id, body.parent.run_id, body.parent.command_id)
-        elif isinstance(body, ScheduleTimer) and getattr(body.fires, "kind", "") == "command":
+        elif isinstance(body, ScheduleTimer):
             fires = body.fires
-            self._expect_command(process, message.body.target.key, fires.run_id, fires.command_id)  # type: ignore[union-attr]
+            if isinstance(fires, TimerFired) and fires.kind == "command":
+                self._expect_command(process, fires.workflow_id, fires.run_id, fires.command_id)
 
-    def _published_task(self, process: str, task: RunTask) -> None:
-        assert task.workflow is not None
-        ref = task.workflow
-        attempt = self.attempts.setdefault(task.attempt_id, Attempted())
-        attempt.published += 1
+    def _published_task(self, process: str, task: RunTask, ref: WorkflowRef) -> None:
         run = self._expect_command(process, ref.workflow_id, ref.run_id, task.task_id)
         if run is None:
             return

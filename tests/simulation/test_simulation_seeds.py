@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.simulation.catalog import WORKLOADS
 from tests.simulation.faults import NO_FAULTS, Faults
 from tests.simulation.schedule import simulate
-from tests.simulation.workloads import WORKLOADS
 
 SEEDS = 2_000
 SHARDS = 20

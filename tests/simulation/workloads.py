@@ -1,4 +1,4 @@
-"""What clients do in a schedule, and what must come of it."""
+"""What clients do in a schedule, and what must come of it. Rewinds are in rewinds.py."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ async def delegation(client: Client, rng: random.Random) -> None:
     completed(await client.result(run), 7)
 
 
-WORKLOADS: dict[str, Script] = {
+RUNS: dict[str, Script] = {
     script.__name__.replace("_", "-"): script
     for script in (
         *(hello, sequence, fan_out, in_order_of_arrival, branches, retries, timers, by_chance),

@@ -6,17 +6,20 @@ from collections.abc import Sequence
 
 import msgspec
 
+from perdure_core.history import effective
 from perdure_core.workflow_engine.decisions import Published
 from perdure_core.workflow_engine.effects import effects
 from perdure_core.workflow_engine.replies import found_end, reply
 from perdure_core.workflow_engine.requests import run_changed
+from perdure_core.workflow_engine.rewind import resume_parent
 from perdure_core.workflow_engine.start import termination_cause
 from perdure_core.workflow_engine.state import fold
 from perdure_runtime.actor import Actor
 from perdure_runtime.ports import Routing, Store
 from perdure_schemas import ids, topics
 from perdure_schemas.events import Recorded
-from perdure_schemas.messages import GetHistory, HistoryPage, Message, RunPurged
+from perdure_schemas.events import RunEnded
+from perdure_schemas.messages import GetHistory, HistoryPage, Message, ResumeRun, RunPurged
 
 HISTORY_PAGE_EVENTS = 1_000
 HISTORY_PAGE_BYTES = 600_000
@@ -57,6 +60,16 @@ async def reemit_termination(store: Store, actor: Actor, message: Message) -> li
     cause = termination_cause(message)
     found = await store.find_cause(actor.key, cause) if cause else None
     return [] if found is None else await _reemit(store, actor, found, cause)
+
+
+async def reemit_resume(store: Store, actor: Actor, rewound_seq: int, message: Message) -> list[Published]:
+    """The resume of the parent that goes with this one: of the run whose end the rewind at `rewound_seq` undid."""
+    body = message.body
+    if not isinstance(body, ResumeRun):
+        return []
+    before = await store.history(actor.key, actor.state.run_id, 0, rewound_seq - 1, EVENTS_MAX)
+    ends = [recorded.event for recorded in effective(before) if isinstance(recorded.event, RunEnded)]
+    return resume_parent(actor.state, message, body, ends[-1] if ends else None)
 
 
 async def earlier_end(store: Store, actor: Actor, run_id: str, message: Message) -> list[Published]:

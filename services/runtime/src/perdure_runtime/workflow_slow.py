@@ -11,7 +11,7 @@ from perdure_runtime.actor import UNLOADED, Actor
 from perdure_runtime.errors import StorageUnavailable
 from perdure_runtime.ports import Delivery, Ports
 from perdure_runtime.workflow_commits import Commits
-from perdure_runtime.workflow_reads import earlier_end, history_page, reemit, reemit_termination, run_purged
+from perdure_runtime.workflow_reads import earlier_end, history_page, reemit, reemit_resume, reemit_termination, run_purged
 from perdure_runtime.workflow_round import TOMBSTONE_TTL_MS, Round
 from perdure_schemas.messages import ResumeRun
 
@@ -32,6 +32,7 @@ class SlowDecisions:
             case d.AlreadyRecorded(seq=seq):
                 this.publish += await reemit(store, actor, (state.run_id, seq), message)
                 this.publish += await reemit_termination(store, actor, message)
+                this.publish += await reemit_resume(store, actor, seq, message)
                 actor.turn_hash = ""
             case d.Discard():
                 elsewhere = await store.find_cause(actor.key, message.id)

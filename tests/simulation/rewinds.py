@@ -1,0 +1,151 @@
+"""What people do to a run that has failed, or gone wrong: resume, reset, skip, edit; and what must come of it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from perdure import convert
+from perdure_schemas.events import Edit
+from perdure_schemas.messages import RunResult
+from tests.simulation import app
+from tests.simulation.app import Stage
+from tests.simulation.client import Client, Run
+from tests.simulation.workloads import Script, completed, describe, expect, gave_up
+
+
+async def failed(client: Client, run: Run) -> RunResult:
+    """Wait until the run has failed, for want of the service that is out of order."""
+    ended = await client.result(run)
+    expect(ended.status, "failed")
+    return ended
+
+
+async def resumed(client: Client, run: Run, *allowed: object, generation: int = 1) -> None:
+    """Repair the service and resume until the run completes; it may fail again where workers die too often."""
+    Stage.repaired.add("bank")
+    for attempt in range(3):
+        reply = await client.resume(run, reason="repaired")
+        expect(reply.status, "ok")
+        generation = max(generation, reply.generation)
+        ended = await client.result(run, generation)
+        if not gave_up(ended.failure) or attempt == 2:
+            completed(ended, *allowed)
+            return
+
+
+async def resume(client: Client, rng: random.Random) -> None:
+    run = await client.start(app.repairable, "bank", id="repairable")
+    await failed(client, run)
+    await resumed(client, run, 2)
+
+
+async def resume_branches(client: Client, rng: random.Random) -> None:
+    """One branch failed the run while others were anywhere: what they had done is not done again."""
+    run = await client.start(app.repairable_branches, "bank", id="branching")
+    await failed(client, run)
+    await asyncio.sleep(rng.uniform(0.0, 2.0))
+    await resumed(client, run, [4, 12, 6])
+
+
+async def resume_child(client: Client, rng: random.Random) -> None:
+    """A child fails and with it its parent; resuming either resumes both."""
+    run = await client.start(app.repairable_child, "bank", id="family")
+    await failed(client, run)
+    if rng.random() < 0.5:
+        await resumed(client, run, 3)
+        return
+    Stage.repaired.add("bank")
+    child = next(r for r in client.world.ledger.runs.values() if r.run_id and r.workflow_id.startswith("child-"))
+    expect((await client.resume(Run(child.workflow_id, child.run_id), reason="repaired")).status, "ok")
+    completed(await client.result(run, 1), 3)
+
+
+async def resume_changed(client: Client, rng: random.Random) -> None:
+    """The code was edited, and another task stands where the old one, whose outcome comes late, had stood."""
+    run = await client.start(app.changing, "bank", id="changing")
+    await failed(client, run)
+    Stage.version = 2
+    for name in ("worker-0", "worker-1"):
+        client.world.kill(client.world.processes[name], "new code")
+    Stage.repaired.add("bank")
+    reply = await client.resume(run, position="1", reason="the code was wrong")
+    expect(reply.status, "ok")
+    completed(await client.result(run, reply.generation), "new 42")
+
+
+async def resume_signaled(client: Client, rng: random.Random) -> None:
+    """Signals that came after the point are kept, in order."""
+    run = await client.start(app.signaled_after, "bank", id="signaled")
+    early = rng.random() < 0.5
+    last = await client.signal("signaled", "votes", "first") if early else 0
+    await failed(client, run)
+    if not early:
+        last = await client.signal("signaled", "votes", "first")
+    resuming = asyncio.ensure_future(resumed(client, run, ["first", "second"]))
+    await asyncio.sleep(rng.uniform(0.0, 1.0))
+    await client.signal("signaled", "votes", "second", after=last)
+    await resuming
+
+
+async def resume_twice(client: Client, rng: random.Random) -> None:
+    """The first resume comes too early: it fails again, at the same place; or two people resume at once."""
+    run = await client.start(app.repairable, "bank", id="impatient")
+    await failed(client, run)
+    if rng.random() < 0.5:
+        expect((await client.resume(run, reason="too early")).status, "ok")
+        expect((await client.result(run, 1)).status, "failed")
+        await resumed(client, run, 2, generation=2)
+        return
+    Stage.repaired.add("bank")
+    replies = await asyncio.gather(client.resume(run, reason="one"), client.resume(run, reason="two"))
+    for reply in replies:
+        expect(reply.status, "ok", "refused")
+    generation = max(reply.generation for reply in replies)
+    completed(await client.result(run, generation), 2)
+
+
+async def reset(client: Client, rng: random.Random) -> None:
+    """A run that completed is done again from a position on: all of it anew, under ids of the new generation."""
+    run = await client.start(app.sequence, 3, id="again")
+    completed(await client.result(run), 6)
+    reply = await client.resume(run, position=rng.choice(("0", "2")), reason="once more")
+    expect(reply.status, "ok")
+    completed(await client.result(run, reply.generation), 6)
+
+
+async def skip(client: Client, rng: random.Random) -> None:
+    """A person answers instead of the task that failed."""
+    run = await client.start(app.repairable, "bank", id="skipped")
+    ended = await failed(client, run)
+    position = "1" if "ConnectionError" in describe(ended.failure) else "0"
+    edits = [Edit(position=position, result=convert.encode(7))]
+    reply = await client.resume(run, edits=edits, reason="by hand")
+    expect(reply.status, "ok")
+    again = await client.result(run, reply.generation)
+    if position == "1":
+        completed(again, 7)
+    else:
+        expect(again.status, "failed", "completed")
+
+
+async def edit(client: Client, rng: random.Random) -> None:
+    """A person corrects the arguments of the task that failed."""
+    Stage.repaired.add("other bank")
+    run = await client.start(app.repairable, "bank", id="edited")
+    ended = await failed(client, run)
+    if "ConnectionError" not in describe(ended.failure):
+        return
+    edits = [Edit(position="1", args=convert.encode(["other bank", 20]))]
+    reply = await client.resume(run, edits=edits, reason="another bank")
+    expect(reply.status, "ok")
+    completed(await client.result(run, reply.generation), 21)
+
+
+REWINDS: dict[str, Script] = {
+    script.__name__.replace("_", "-"): script
+    for script in (
+        *(resume, resume_branches, resume_child, resume_changed, resume_signaled, resume_twice),
+        *(reset, skip, edit),
+    )
+}
