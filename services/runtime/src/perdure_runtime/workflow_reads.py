@@ -17,8 +17,7 @@ from perdure_core.workflow_engine.state import fold
 from perdure_runtime.actor import Actor
 from perdure_runtime.ports import Routing, Store
 from perdure_schemas import ids, topics
-from perdure_schemas.events import Recorded
-from perdure_schemas.events import RunEnded
+from perdure_schemas.events import Recorded, RunEnded
 from perdure_schemas.messages import GetHistory, HistoryPage, Message, ResumeRun, RunPurged
 
 HISTORY_PAGE_EVENTS = 1_000

@@ -11,7 +11,14 @@ from perdure_runtime.actor import UNLOADED, Actor
 from perdure_runtime.errors import StorageUnavailable
 from perdure_runtime.ports import Delivery, Ports
 from perdure_runtime.workflow_commits import Commits
-from perdure_runtime.workflow_reads import earlier_end, history_page, reemit, reemit_resume, reemit_termination, run_purged
+from perdure_runtime.workflow_reads import (
+    earlier_end,
+    history_page,
+    reemit,
+    reemit_resume,
+    reemit_termination,
+    run_purged,
+)
 from perdure_runtime.workflow_round import TOMBSTONE_TTL_MS, Round
 from perdure_schemas.messages import ResumeRun
 
