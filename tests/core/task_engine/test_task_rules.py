@@ -1,6 +1,6 @@
 """The rules of the engine protocol that concern tasks and timers, each by its number.
 
-Rule 21 is the worker's (tests/sdk/worker), rules 2 and 23 the driver's (tests/runtime).
+Rule 21 is the worker's too (tests/sdk/worker); rules 2, 22 and 23 are also told with the driver (tests/runtime).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from perdure_core.task_engine.authority import Mark, judge
 from perdure_core.task_engine.decisions import Ask, Authority, Discard, Emit, Hold, Save
 from perdure_core.task_engine.transitions import RECORD_TTL_MS
 from perdure_schemas import topics
-from perdure_schemas.common import NULL, TaskOptions
+from perdure_schemas.common import NULL, Address, TaskOptions
 from perdure_schemas.messages import RunTask, ScheduleTimer, TaskMessage, TaskOutcome
 from tests.core.task_engine.samples import (
     OPEN,
@@ -32,6 +32,7 @@ from tests.core.task_engine.samples import (
     told,
 )
 
+OWN = Address(topics.TASK_ENGINE, "t")
 CLOSED = [Authority(state="settled", outcome="completed"), Authority(state="ended"), Authority(state="gone")]
 FIRST_OF_A_RECORD: list[TaskMessage] = [
     task(),
@@ -89,6 +90,14 @@ def test_rule_22_no_attempt_after_an_outcome(against: Authority) -> None:
         assert closed.record.closed, "the run knows: nothing is told it"
         assert not published(closed, RunTask)
         assert not published(closed, TaskOutcome)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_rule_21_a_worker_tells_the_authority_first(alone: bool) -> None:
+    again = saved(supervised(alone=alone), RETRY, "r")
+    (run,) = published(again, RunTask)
+    told_first, told_next = run.answer_to
+    assert (told_first if alone else told_next) == OWN
 
 
 def test_rule_22_a_stand_alone_task_is_its_own_authority_and_its_outcome_is_kept() -> None:

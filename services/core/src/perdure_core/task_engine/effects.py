@@ -47,7 +47,7 @@ def run_task(record: TaskRecord) -> Effect:
         name=task.name,
         args=task.args,
         options=task.options,
-        answer_to=[*task.answer_to, *_own_address(record)],
+        answer_to=_answer_to(record),
         generation=record.generation,
         last_failure=record.failure,
         workflow=task.workflow,
@@ -56,10 +56,12 @@ def run_task(record: TaskRecord) -> Effect:
     return topic, _message(record, task.task_id, body, record.attempt_id, "run")
 
 
-def _own_address(record: TaskRecord) -> list[Address]:
-    """A stand-alone task's outcome comes here too: this engine is its authority."""
+def _answer_to(record: TaskRecord) -> list[Address]:
+    """Whom the worker tells, in order: the authority first, so that nobody hears of an outcome that may still get lost
+    (protocol rule 21). Of a stand-alone task that is this engine; of a workflow's, its run."""
     own = Address(topics.TASK_ENGINE, record.task.task_id)
-    return [] if own in record.task.answer_to else [own]
+    others = [address for address in record.task.answer_to if address != own]
+    return [own, *others] if record.task.workflow is None else [*others, own]
 
 
 def timer(record: TaskRecord, due_at: int) -> Effect:
