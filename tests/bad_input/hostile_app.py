@@ -137,3 +137,8 @@ async def unknown() -> str:
 @workflow
 async def mistaken() -> int:
     return undefined_name  # type: ignore[name-defined, no-any-return]  # noqa: F821 - the mistake itself
+
+
+@workflow
+async def deadly_turn() -> None:
+    os._exit(9)

@@ -29,6 +29,16 @@ def test_a_task_that_kills_its_worker_three_times_fails_as_worker_died(dev: Dev,
     assert dev.perdure("start", "neighbour", "2", "--wait") == 16
 
 
+def test_a_workflow_that_kills_its_worker_three_times_is_stuck(dev: Dev) -> None:
+    dev.perdure("start", "deadly_turn", "--id", "deadly")
+    dev.perdure("start", "neighbour", "1", "--id", "neighbour")
+    until(lambda: dev.perdure("show", "deadly")["status"] == "stuck")
+    assert "WorkerDied: 3 workers died" in dev.perdure("result", "deadly", code=1)
+    assert dev.perdure("result", "neighbour", "--wait") == 8
+    dev.perdure("terminate", "deadly")
+    assert dev.perdure("show", "deadly")["status"] == "terminated"
+
+
 def test_a_workflow_that_no_worker_has_is_refused_at_the_start(dev: Dev) -> None:
     told = dev.perdure("start", "neighbor", "1", code=3)
     assert "has no workflow 'neighbor'" in told

@@ -403,6 +403,20 @@ def test_the_outbox_batches_retries_and_singles_out_what_is_too_large(monkeypatc
     asyncio.run(run())
 
 
+def test_who_waits_for_an_engine_that_takes_nothing_is_told_why_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(outbox, "RETRY_SECONDS_FIRST", 0.001)
+    monkeypatch.setattr(outbox, "TELL_SECONDS", 0.0)
+
+    async def run() -> None:
+        message = Message(id="a", namespace="n", key="", at=0, body=WaitForResult(workflow_id="w", reply_topic=""))
+        await outbox.Outbox(FlakyPublisher(failures=4)).post("t", message)
+
+    asyncio.run(run())
+    assert [record.getMessage() for record in caplog.records] == ["not taken so far: not now; tried for 30 s"]
+
+
 def test_a_closed_client_says_so() -> None:
     with pytest.raises(PerdureError, match="async with"):
         EngineDouble(completes).client().handle("w")

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from perdure.errors import PayloadTooLarge, PerdureError, Unavailable
 from perdure_runtime.errors import MessageTooLarge, StorageUnavailable
 from perdure_runtime.ports import Publisher
 from perdure_schemas.messages import Message
 
+log = logging.getLogger("perdure.client")
+
 RETRY_SECONDS_FIRST = 0.05
 RETRY_SECONDS_MAX = 2.0
 PUBLISH_SECONDS_MAX = 30.0
 """An outage of a broker node ends by then; a longer one is the caller's to know of."""
+TELL_SECONDS = 1.0
+"""What a person takes for a pause; then who waits is told for what."""
 
 
 class Outbox:
@@ -66,15 +71,20 @@ class Outbox:
 
     async def _publish_patiently(self, pairs: list[tuple[str, Message]]) -> None:
         loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + PUBLISH_SECONDS_MAX
+        began = loop.time()
         delay = RETRY_SECONDS_FIRST
+        told = False
         while True:
             try:
                 await self._publisher.publish(pairs)
                 return
-            except StorageUnavailable:
-                if loop.time() + delay > give_up_at:
+            except StorageUnavailable as error:
+                waited = loop.time() - began
+                if waited + delay > PUBLISH_SECONDS_MAX:
                     raise
+                if waited > TELL_SECONDS and not told:
+                    told = True
+                    log.warning("not taken so far: %s; tried for %.0f s", error, PUBLISH_SECONDS_MAX)
             await asyncio.sleep(delay)
             delay = min(delay * 2, RETRY_SECONDS_MAX)
 
