@@ -19,6 +19,7 @@ from perdure._replay.handles import Timer
 from perdure._replay.loop import Entered, ReplayLoop
 from perdure._replay.outcomes import settle
 from perdure._replay.portions import AT_ONCE, fits, portion
+from perdure._replay.weight import weight
 from perdure_schemas.common import Command, Payload, WaitsFor
 from perdure_schemas.events import (
     CancelRequested,
@@ -152,9 +153,9 @@ class Instance:
             case Started():
                 self._object = self.code.create()
                 self._main = self.loop.spawn(self.code.main(self._object, event.args), Path(""))
-                self._data_bytes += len(event.args.data)
+                self._data_bytes += weight(event.args.data)
             case SignalReceived():
-                self._data_bytes += len(event.payload.data)
+                self._data_bytes += weight(event.payload.data)
                 self.loop.mailbox(event.channel).put(record.seq, event.payload)
             case UpdateReceived():
                 self.loop.spawn(self._update(event), Path(f"u.{event.update_id}"))
@@ -174,7 +175,7 @@ class Instance:
             self.loop.ready.append(waiting)
             return
         if event.result is not None:
-            self._data_bytes += len(event.result.data)
+            self._data_bytes += weight(event.result.data)
         settle(waiting, event)
 
     async def _update(self, event: UpdateReceived) -> None:
