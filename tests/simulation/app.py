@@ -129,6 +129,15 @@ async def gated(service: str, number: int) -> int:
     return number + 1
 
 
+@task
+async def fickle(number: int) -> int:
+    """Goes well the first time that it is run, and at no other."""
+    appear()
+    if Stage.ledger.attempts[current_task().attempt_id].executed > 1:
+        raise ConnectionError("it was done before")
+    return number + 1
+
+
 @task(total_timeout=600.0)
 async def delegating(number: int) -> int:
     appear()
@@ -302,6 +311,11 @@ async def careful(seconds: float) -> str:
 
 
 @kept
+async def fickleness(number: int) -> int:
+    return await fickle(number)
+
+
+@kept
 async def delegation(number: int) -> int:
     return await delegating(number)
 
@@ -338,10 +352,10 @@ async def changing(service: str) -> str:
     """Its code is edited between failure and resume: another task stands at the same position then."""
     first = await add_one(0)
     if Stage.version == 1:
-        other = slow(100, 2.5)
+        other = slow(100, 1.5)
         await gated(service, first)
         return f"old {await other}"
-    other = double(21)
+    other = slow(20, 4.0)
     await gated(service, first)
     return f"new {await other}"
 
@@ -357,9 +371,20 @@ async def signaled_after(service: str) -> list[str]:
 def registry() -> Registry:
     return Registry(
         [
-            *(add_one, double, slow, flaky, hanging, beating, hopeless, gated, delegating),
+            *(add_one, double, slow, flaky, hanging, beating, hopeless, gated, fickle, delegating),
             *(hello, sequence, fan_out, in_order_of_arrival, branches, retries, first_of_two, naps, by_chance),
-            *(child, patient_child, parent, leaving_parent, listener, Collector, relay, careful, delegation),
+            *(
+                child,
+                patient_child,
+                parent,
+                leaving_parent,
+                listener,
+                Collector,
+                relay,
+                careful,
+                fickleness,
+                delegation,
+            ),
             *(repairable, repairable_branches, repairable_child, changing, signaled_after),
         ]
     )

@@ -14,6 +14,8 @@ class Faults:
 
     until: float = 8.0
     """None after so many virtual seconds, so that every run can end."""
+    target: str = ""
+    """Crashes and pauses strike services whose name begins so."""
     crash: float = 0.003
     pause: float = 0.003
     pause_max: float = 4.0

@@ -44,8 +44,8 @@ class Attempted:
 
     published: int = 0
     """By engines."""
-    published_at: float = 0.0
-    """The last time."""
+    published_at: tuple[float, float] = (0.0, 0.0)
+    """The first and the last time."""
     delivered: int = 0
     redelivered: int = 0
     """By the broker, since a consumer died or lost its session or acknowledgement."""
@@ -72,8 +72,8 @@ class Ledger:
         """Confirmed by the broker, from workers."""
         self.acknowledged: list[Message] = []
         """Confirmed by the broker, from clients."""
-        self.fault_times: list[float] = []
-        """When anything went wrong."""
+        self.disturbed: list[float] = []
+        """When anything went wrong, and when a consumer came, which moves keys to it."""
 
     # --- the store ----------------------------------------------------------------------------------
 
@@ -119,8 +119,8 @@ class Ledger:
         body = message.body
         if isinstance(body, RunTask):
             attempt = self.attempts.setdefault(body.attempt_id, Attempted())
+            attempt.published_at = (attempt.published_at[0] if attempt.published else at), at
             attempt.published += 1
-            attempt.published_at = at
             if body.workflow is not None:
                 self._published_task(process, body, body.workflow)
         elif isinstance(body, StartWorkflow) and body.parent is not None:
@@ -173,5 +173,5 @@ class Ledger:
 
     def fault(self, kind: str, at: float, what: str = "") -> None:
         self.stats[kind] += 1
-        self.fault_times.append(at)
+        self.disturbed.append(at)
         self.log.append(f"{at:9.3f} {kind} {what}")

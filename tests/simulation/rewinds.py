@@ -6,8 +6,9 @@ import asyncio
 import random
 
 from perdure import convert
-from perdure_schemas.events import Edit
-from perdure_schemas.messages import RunResult
+from perdure_schemas import topics
+from perdure_schemas.events import CommandSettled, Edit
+from perdure_schemas.messages import RunResult, TaskOutcome
 from tests.simulation import app
 from tests.simulation.app import Stage
 from tests.simulation.client import Client, Run
@@ -38,6 +39,28 @@ async def resume(client: Client, rng: random.Random) -> None:
     run = await client.start(app.repairable, "bank", id="repairable")
     await failed(client, run)
     await resumed(client, run, 2)
+
+
+async def resume_stray(client: Client, rng: random.Random) -> None:
+    """The failure of an attempt made before the resume is told again, late, in another message."""
+    run = await client.start(app.repairable, "bank", id="stray")
+    await failed(client, run)
+    events = client.world.ledger.runs[run.workflow_id, run.run_id].events
+    old = next(r.event for r in events if isinstance(r.event, CommandSettled) and r.event.outcome == "failed")
+    Stage.repaired.add("bank")
+    reply = await client.resume(run, reason="repaired")
+    expect(reply.status, "ok")
+    stray = TaskOutcome(
+        workflow_id=run.workflow_id,
+        run_id=run.run_id,
+        command_id=old.command_id,
+        generation=0,
+        attempt=old.attempt,
+        outcome="failed",
+        failure=old.failure,
+    )
+    await client.publish(topics.WORKFLOW_ENGINE, client.message(run.workflow_id, stray))
+    completed(await client.result(run, reply.generation), 2)
 
 
 async def resume_branches(client: Client, rng: random.Random) -> None:
@@ -71,7 +94,7 @@ async def resume_changed(client: Client, rng: random.Random) -> None:
     Stage.repaired.add("bank")
     reply = await client.resume(run, position="1", reason="the code was wrong")
     expect(reply.status, "ok")
-    completed(await client.result(run, reply.generation), "new 42")
+    completed(await client.result(run, reply.generation), "new 21")
 
 
 async def resume_signaled(client: Client, rng: random.Random) -> None:
@@ -145,7 +168,7 @@ async def edit(client: Client, rng: random.Random) -> None:
 REWINDS: dict[str, Script] = {
     script.__name__.replace("_", "-"): script
     for script in (
-        *(resume, resume_branches, resume_child, resume_changed, resume_signaled, resume_twice),
+        *(resume, resume_stray, resume_branches, resume_child, resume_changed, resume_signaled, resume_twice),
         *(reset, skip, edit),
     )
 }

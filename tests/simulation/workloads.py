@@ -214,6 +214,14 @@ async def tasks(client: Client, rng: random.Random) -> None:
     expect(failed.outcome, "failed")
 
 
+async def fickleness(client: Client, rng: random.Random) -> None:
+    """Of an attempt that is run twice, the outcome that was told first counts."""
+    run = await client.start(app.fickleness, 1, id="fickle")
+    ended = await client.result(run)
+    if ended.status != "failed" or "done before" not in describe(ended.failure):
+        completed(ended, 2)
+
+
 async def delegation(client: Client, rng: random.Random) -> None:
     """Somebody else completes the task."""
     run = await client.start(app.delegation, 1, id="delegation")
@@ -230,6 +238,19 @@ RUNS: dict[str, Script] = {
     script.__name__.replace("_", "-"): script
     for script in (
         *(hello, sequence, fan_out, in_order_of_arrival, branches, retries, timers, by_chance),
-        *(children, last_wishes, signals, updates, relay, cancel, terminate, pause, rivals, tasks, delegation),
+        *(
+            children,
+            last_wishes,
+            signals,
+            updates,
+            relay,
+            cancel,
+            terminate,
+            pause,
+            rivals,
+            tasks,
+            fickleness,
+            delegation,
+        ),
     )
 }

@@ -130,13 +130,14 @@ class World:
             raise asyncio.CancelledError
         if not process.mortal:
             return
-        if faults.crash_at == self.steps or dice.strikes(faults.crash):
+        targeted = process.service.startswith(faults.target)
+        if faults.crash_at == self.steps or (targeted and dice.strikes(faults.crash)):
             self.kill(process, what)
             raise asyncio.CancelledError
         if dice.strikes(faults.clock_jump):
             process.clock.skew_ms = dice.rng.randint(-faults.clock_jump_max_ms, faults.clock_jump_max_ms)
             self.ledger.fault("clock_jump", self.loop.time(), f"{process.name} {process.clock.skew_ms} ms")
-        if dice.strikes(faults.pause):
+        if targeted and dice.strikes(faults.pause):
             self._fall_asleep(process, what)
         latency = dice.latency()
         if latency is not None:

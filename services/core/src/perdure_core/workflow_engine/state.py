@@ -184,16 +184,18 @@ def _chain(state: RunState, recorded: Recorded) -> None:
     state.seq, state.at = recorded.seq, recorded.at
     state.causes.setdefault(recorded.cause, recorded.seq)
     event = recorded.event
-    state.hashes.append(ids.chain_next(state.hashes[-1], type(event).__name__, recorded.cause, _digest(event)))
+    state.hashes.append(ids.chain_next(state.hashes[-1], type(event).__name__, recorded.cause, _digest(recorded)))
 
 
-def _digest(event: Event) -> bytes:
-    """Of what two events with the same cause could differ in: an outcome's value."""
+def _digest(recorded: Recorded) -> bytes:
+    """Of what two events with the same cause could differ in: their time, which workflow code sees (a timer's message
+    may be made again, later), and an outcome's value."""
+    event, at = recorded.event, b"%d" % recorded.at
     if not isinstance(event, CommandSettled):
-        return b""
+        return at
     failure = b"" if event.failure is None else msgspec.msgpack.encode(event.failure)
     result = b"" if event.result is None else event.result.data
-    return blake2b(event.outcome.encode() + result + failure, digest_size=8).digest()
+    return blake2b(at + event.outcome.encode() + result + failure, digest_size=8).digest()
 
 
 def _apply(state: RunState, recorded: Recorded) -> None:  # noqa: C901, PLR0912 - one branch per event of a closed union
