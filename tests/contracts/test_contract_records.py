@@ -32,14 +32,14 @@ def test_task_records_compare_and_set(run: Callable[[Scenario], None]) -> None:
     async def scenario(ports: Ports, clock: SteppedClock) -> None:
         tasks = ports.tasks
         assert await tasks.load("ns", "t") == (0, None)
-        won = await asyncio.gather(tasks.save("ns", "t", 0, b"a", None), tasks.save("ns", "t", 0, b"b", None))
+        won = await asyncio.gather(tasks.save("ns", "t", 0, b"a"), tasks.save("ns", "t", 0, b"b"))
         assert list(won) == [True, False]
         assert await tasks.load("ns", "t") == (1, b"a")
-        assert await tasks.save("ns", "t", 1, b"c", 1000)
+        assert await tasks.save("ns", "t", 1, b"c", ttl_ms=1000)
         assert await tasks.load("ns", "t") == (2, b"c")
         clock.time += 1001
         assert await tasks.load("ns", "t") == (0, None)
-        assert await tasks.save("ns", "t", 0, b"d", None)
+        assert await tasks.save("ns", "t", 0, b"d")
         assert await tasks.load("ns", "t") == (1, b"d")
 
     run(scenario)

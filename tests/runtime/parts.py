@@ -27,9 +27,9 @@ class Hooked:
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._inner, name)
 
-        async def call(*args: Any) -> Any:
+        async def call(*args: Any, **named: Any) -> Any:
             await self._before(name, args)
-            return await method(*args)
+            return await method(*args, **named)
 
         return call
 

@@ -203,7 +203,7 @@ def test_who_waits_for_a_settled_task_is_told_what_the_history_has() -> None:
         answers = await world.open("inbox.me")
         await record(world, issued(), CommandSettled(command_id="t", outcome="completed", result=VALUE))
         data = encode(born(task(), at=1, cause="d"))
-        assert await world.ports.tasks.save(NAMESPACE, "t", 0, data, None)
+        assert await world.ports.tasks.save(NAMESPACE, "t", 0, data)
         await world.send(topics.TASK_ENGINE, "t", WaitForTask(task_id="t", reply_topic="inbox.me"))
         watch = TaskTimerFired(task_id="t", generation=0, attempt=1, due_at=10**15, task=task())
         await world.send(topics.TASK_ENGINE, "t", watch)

@@ -71,8 +71,8 @@ class FaultyTasks(Stepped):
         await self._world.step(self._process, "after task load")
         return loaded
 
-    async def save(  # noqa: PLR0917 the port's
-        self, namespace: str, task_id: str, expected_version: int, record: bytes, ttl_ms: int | None
+    async def save(
+        self, namespace: str, task_id: str, expected_version: int, record: bytes, *, ttl_ms: int | None = None
     ) -> bool:
         world, process = self._world, self._process
         dice = world.dice
@@ -83,7 +83,7 @@ class FaultyTasks(Stepped):
             world.ledger.fault("unknown_save", world.loop.time(), process.name)
         if unknown and dice.rng.random() < 0.5:
             raise UnknownOutcome("simulated")
-        saved = at_once(world.tasks.save(namespace, task_id, expected_version, record, ttl_ms))
+        saved = at_once(world.tasks.save(namespace, task_id, expected_version, record, ttl_ms=ttl_ms))
         await world.step(process, "after task save")
         if unknown:
             raise UnknownOutcome("simulated")

@@ -212,7 +212,7 @@ class TaskStore(Protocol):
         ...
 
     async def save(
-        self, namespace: str, task_id: str, expected_version: int, record: bytes, ttl_ms: int | None
+        self, namespace: str, task_id: str, expected_version: int, record: bytes, *, ttl_ms: int | None = None
     ) -> bool:
         """Compare and set; as `Store.commit`. With a TTL the row vanishes after it."""
         ...

@@ -119,7 +119,7 @@ class TaskEngine:
     async def _save(self, key: str, version: int, decision: Save) -> bool:
         await self._publish(decision.before)
         data = records.encode(decision.record)
-        if not await self._ports.tasks.save(self._namespace, key, version, data, decision.ttl_ms):
+        if not await self._ports.tasks.save(self._namespace, key, version, data, ttl_ms=decision.ttl_ms):
             return False
         await self._publish(decision.effects)
         return True

@@ -27,8 +27,8 @@ class MemoryTasks:
             return 0, None
         return version, record
 
-    async def save(  # noqa: PLR0917 the port's
-        self, namespace: str, task_id: str, expected_version: int, record: bytes, ttl_ms: int | None
+    async def save(
+        self, namespace: str, task_id: str, expected_version: int, record: bytes, *, ttl_ms: int | None = None
     ) -> bool:
         version, _ = await self.load(namespace, task_id)
         if version != expected_version:

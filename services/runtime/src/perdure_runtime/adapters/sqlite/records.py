@@ -20,8 +20,8 @@ class SqliteTasks:
         await self._database.settled()
         return found
 
-    async def save(  # noqa: PLR0917 the port's
-        self, namespace: str, task_id: str, expected_version: int, record: bytes, ttl_ms: int | None
+    async def save(
+        self, namespace: str, task_id: str, expected_version: int, record: bytes, *, ttl_ms: int | None = None
     ) -> bool:
         version, _ = self._row(namespace, task_id)
         won = version == expected_version
