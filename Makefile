@@ -76,6 +76,10 @@ simulate: setup  ## Simulate SEEDS=2000 schedules from seed FIRST=0 on: crashes,
 bench: setup  ## Measure the embedded engine; writes build/bench/embedded.json
 	@PYTHONHASHSEED=0 $(BIN)/python bench/embedded.py
 
+.PHONY: scale
+scale: setup  ## Check what must not grow: long loops, long histories, wide fan-outs, signals, sleepers
+	@PYTHONHASHSEED=0 $(BIN)/python bench/scale.py
+
 ##@ Release
 
 .PHONY: dist
