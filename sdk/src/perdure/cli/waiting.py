@@ -59,7 +59,7 @@ def obstacle(run: RunChanged, declared: Declared | None) -> str:
         return f"until: perdure unpause {run.workflow_id}"
     if declared is None:
         return ""
-    if run.name not in declared.workflows and not run.waits_for:
+    if run.name not in declared.workflows and run.waits_for in ("", "worker"):
         return f"waits for a worker that has workflow {run.name}; {declared.app} has not"
     lacking = [wait for wait in (_COUNT.sub("", each) for each in run.waits_for.split(", ")) if _lacks(declared, wait)]
     return f"waits for {', '.join(lacking)}, which {declared.app} does not declare" if lacking else ""

@@ -8,13 +8,14 @@ from typing import Self
 
 from perdure_runtime.ports import Ports
 from perdure_runtime.projector import Projector
+from perdure_runtime.sweep import Sweep
 from perdure_runtime.task_driver import TaskEngine
 from perdure_runtime.timer_driver import TimerService
 from perdure_runtime.workflow_driver import WorkflowEngine
 
 
 class Embedded:
-    """Workflow engine, task engine, timers and projector, as an async context manager."""
+    """Workflow engine, task engine, timers, projector and sweep, as an async context manager."""
 
     def __init__(self, ports: Ports, namespace: str = "default", owner: str = "embedded") -> None:
         self.ports = ports
@@ -28,6 +29,7 @@ class Embedded:
             "task engine": TaskEngine(self.ports, self.namespace, self._owner).run(),
             "timers": TimerService(self.ports, self.namespace).run(),
             "projector": Projector(self.ports, self.namespace).run(),
+            "sweep": Sweep(self.ports, self.namespace).run(),
         }
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(service, name=name) for name, service in services.items()]

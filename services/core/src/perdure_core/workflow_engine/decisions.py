@@ -90,7 +90,10 @@ class Serve(Struct, frozen=True):
 
 
 class RunTurn(Struct, frozen=True):
-    """Publish the run's workflow task again, as attempt `attempt`, then acknowledge."""
+    """Publish the run's workflow task again, as attempt `attempt`, then acknowledge.
+
+    Attempt 0 is none of the back-off's: somebody looked whether the turn can be run by now.
+    """
 
     attempt: int
 

@@ -85,6 +85,10 @@ WAITS_SHOWN_MAX = 20
 """A list shows what a run waits for in a line; more names would not be read."""
 
 
+WAITS_FOR_WORKER = "worker"
+"""What a run waits for while a turn is owed: nothing else has to happen."""
+
+
 def run_changed(state: RunState, version: int, events: Sequence[Recorded]) -> Published:
     """One commit, for read models and listeners."""
     started = state.started
@@ -114,6 +118,8 @@ def run_changed(state: RunState, version: int, events: Sequence[Recorded]) -> Pu
 
 def _waits_shown(state: RunState) -> str:
     """`task charge (3), timer`; a channel as `signal approvals`."""
+    if state.needs_turn():
+        return WAITS_FOR_WORKER
     if state.ended is not None or state.turn is None:
         return ""
     counts: dict[str, int] = {}

@@ -47,7 +47,7 @@ def _look(state: RunState, body: TimerFired) -> Decision:
     stuck = state.stuck is not None and state.ended is None and not state.paused
     if not stuck and not state.needs_turn():
         return Discard("not-applicable")
-    return RunTurn(max(1, body.attempt))
+    return RunTurn(body.attempt)
 
 
 def _retention(state: RunState, body: TimerFired) -> Decision:

@@ -106,7 +106,8 @@ def _stuck(state: RunState, message: Message, event: Stuck, *, attempt: int = 1)
     """The same failure again is no news; it only waits longer."""
     stuck = state.stuck
     if stuck is not None and (stuck.kind, stuck.failure, stuck.build) == (event.kind, event.failure, event.build):
-        return Serve([turn_retry_timer(state, message.at, max(attempt, state.stuck_count))])
+        again = turn_retry_timer(state, message.at, max(attempt, state.stuck_count))
+        return Serve([again] if attempt else [])  # a look fails beside the back-off, which goes on
     return Record(events=[event], now=True)
 
 
