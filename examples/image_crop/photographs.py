@@ -14,6 +14,8 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 Colour = tuple[int, int, int]
 
 WIDTH, HEIGHT = 1200, 800
+LEVELS = range(256)
+"""Of a channel."""
 HORIZON = int(HEIGHT * 0.62)
 SKIES: list[tuple[Colour, Colour, Colour]] = [  # zenith, horizon, the far hills
     ((38, 84, 160), (214, 226, 232), (142, 164, 186)),  # noon
@@ -33,7 +35,8 @@ def photograph(seed: int) -> bytes:
         _hills(picture, random, depth, far)
     _lake(picture, random)
     _forest(picture, random)
-    noise = Image.frombytes("L", (WIDTH, HEIGHT), random.randbytes(WIDTH * HEIGHT)).point(lambda value: value // 14)
+    grain = Image.frombytes("L", (WIDTH, HEIGHT), random.randbytes(WIDTH * HEIGHT))
+    noise = grain.point([value // 14 for value in LEVELS])
     grained = ImageChops.add(picture, Image.merge("RGB", (noise, noise, noise)), 1, -9)
     buffer = io.BytesIO()
     grained.save(buffer, "JPEG", quality=88)
@@ -54,7 +57,7 @@ def _gradient(top: Colour, bottom: Colour) -> Image.Image:
 
 def _sun(picture: Image.Image, random: Random) -> None:
     x, y = random.randint(WIDTH // 6, WIDTH * 5 // 6), random.randint(HEIGHT // 6, HORIZON - 150)
-    halo = Image.radial_gradient("L").resize((900, 900)).point(lambda value: max(0, 190 - value * 2))
+    halo = Image.radial_gradient("L").resize((900, 900)).point([max(0, 190 - value * 2) for value in LEVELS])
     picture.paste((255, 238, 200), (x - 450, y - 450), halo)
     ImageDraw.Draw(picture).ellipse((x - 42, y - 42, x + 42, y + 42), fill=(255, 250, 232))
 
@@ -65,7 +68,7 @@ def _clouds(picture: Image.Image, random: Random) -> None:
     mask = layers[0].resize(size, Image.Resampling.BICUBIC)
     for layer in layers[1:]:
         mask = Image.blend(mask, layer.resize(size, Image.Resampling.BICUBIC), 0.35)
-    picture.paste((255, 252, 246), (0, 0), mask.point(lambda value: max(0, min(200, (value - 140) * 4))))
+    picture.paste((255, 252, 246), (0, 0), mask.point([max(0, min(200, (value - 140) * 4)) for value in LEVELS]))
 
 
 def _hills(picture: Image.Image, random: Random, depth: int, far: Colour) -> None:

@@ -71,9 +71,6 @@ def test_a_placeholder_is_one_line_while_nothing_stands_beside_it(placeholder: s
         assert path.read_text(encoding="utf-8").count("\n") == 1
 
 
-@pytest.mark.xfail(
-    reason="known red, listed in CHANGELOG under Known gaps; strict: turns the run red again once it is mended"
-)
 def test_no_module_is_dead() -> None:
     dead = imports.dead({tree.name_of(path): path.read_text(encoding="utf-8") for path in tree.python_files()})
     assert dead == []

@@ -9,9 +9,6 @@ import pytest
 from tests.repo import commands, tree
 
 
-@pytest.mark.xfail(
-    reason="known red, listed in CHANGELOG under Known gaps; strict: turns the run red again once it is mended"
-)
 @pytest.mark.timeout(commands.SECONDS_MAX)
 def test_mypy_is_clean() -> None:
     commands.check(["mypy"])

@@ -32,8 +32,8 @@ def python(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = tmp_path_factory.mktemp("environment")
     commands.check([sys.executable, "-m", "venv", environment])
     python = environment / "bin/python"
-    locked = ["--no-compile", "--require-hashes", "-r", RUN]
-    pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
+    locked: list[str | Path] = ["--no-compile", "--require-hashes", "-r", RUN]
+    pip: list[str | Path] = [python, "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
     code, _ = commands.run([*pip, "--no-index", "--find-links", _kept_wheels(), *locked])
     if code != 0:  # the environment of this test run was not made by `make setup`, which keeps the wheels
         commands.check([*pip, *locked])

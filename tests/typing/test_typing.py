@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -64,8 +65,9 @@ def reported_by_pyright(cases: list[Path], tmp_path: Path) -> dict[str, set[int]
 
 
 @pytest.mark.parametrize("checker", [reported_by_mypy, reported_by_pyright], ids=["mypy", "pyright"])
-def test_exact_types_and_errors_at_the_marked_lines(checker: object, tmp_path: Path) -> None:
-    assert callable(checker)
+def test_exact_types_and_errors_at_the_marked_lines(
+    checker: Callable[[list[Path], Path], dict[str, set[int]]], tmp_path: Path
+) -> None:
     reported = checker(CASES, tmp_path)
     for case in CASES:
         wanted = expected(case)

@@ -79,7 +79,7 @@ def _declare_method(prefix: str, name: str, fn: Callable[..., Any], shared: Task
     own = dict(getattr(fn, _OPTIONS, {}))
     own.pop("mode", None)
     declared: Task[..., Any] = AsyncTask(fn, name=f"{prefix}.{own.pop('name', None) or name}", mode=None, method=True)
-    return declared.options(**{**shared, **own})
+    return declared.options(**shared).options(**cast(TaskDeclared, own))
 
 
 def contract_of(cls: type) -> Mapping[str, Task[..., Any]]:

@@ -11,8 +11,5 @@ _OBJECT_BYTES = 184
 def weight(data: bytes) -> int:
     """An estimate, rather too high than too low, at the cost of three scans: each value is weighed by its separator."""
     return (
-        len(data)
-        + _VALUE_BYTES * data.count(b",")
-        + _LIST_BYTES * data.count(b"[")
-        + _OBJECT_BYTES * data.count(b"{")
+        len(data) + _VALUE_BYTES * data.count(b",") + _LIST_BYTES * data.count(b"[") + _OBJECT_BYTES * data.count(b"{")
     )
