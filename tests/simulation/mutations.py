@@ -431,7 +431,7 @@ def last_outcome_counts(stack: ExitStack) -> None:
 @mutation
 def rewind_without_generation(stack: ExitStack) -> None:
     """Rule 30: a command's id does not say how many rewinds came before it."""
-    command_id: Any = ids.command_id
+    command_id: Callable[..., str] = ids.command_id
 
     def same(*parts: Any) -> str:
         *of_run, _, position = parts

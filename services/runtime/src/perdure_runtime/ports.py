@@ -173,7 +173,9 @@ class Store(Protocol):
         """
         ...
 
-    async def history(self, key: RunKey, run_id: str, after_seq: int, up_to: int, limit: int) -> Sequence[Recorded]:
+    async def history(  # noqa: PLR0917 - which run, from where, to where, how many: as a slice reads
+        self, key: RunKey, run_id: str, after_seq: int, up_to: int, limit: int
+    ) -> Sequence[Recorded]:
         """Events with after_seq < seq <= up_to, in order, at most `limit`."""
         ...
 
