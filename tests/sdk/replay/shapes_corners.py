@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from perdure import sleep
-from tests.sdk.replay.shaping import cleans_up, doubled, echo, mark, shape
+from perdure import SerializationError, all_of, any_of, branch, channel, sleep, timer
+from tests.sdk.replay.shaping import cleans_up, doubled, echo, mark, says, shape
 
 
 async def _fails_when_canceled(n: int) -> None:
@@ -193,3 +193,73 @@ async def uncancel() -> str:
     running.cancel()
     running.cancel()
     return str(await asyncio.gather(running, return_exceptions=True))
+
+
+@shape()
+async def groups_of_tasks_and_deferreds() -> object:
+    done, _ = await asyncio.wait([asyncio.create_task(doubled(1)), echo(2), echo(3)])
+    first = await asyncio.gather(doubled(4), echo(5), echo(6))
+    second = await all_of(branch(doubled(7)), echo(8), echo(9), all_of(echo(10), echo(11)))
+    return [len(done), first, second]
+
+
+@shape()
+async def members_canceled_meanwhile() -> object:
+    deferreds = [echo(n) for n in range(6)]
+
+    async def cancels() -> None:
+        await echo(100)
+        deferreds[0].cancel()
+        deferreds[4].cancel()
+
+    canceler = asyncio.create_task(cancels())
+    outcomes = await asyncio.gather(*deferreds[:3], return_exceptions=True)
+    done, _ = await asyncio.wait(deferreds[3:])
+    await canceler
+    return [len(outcomes), len(done)]
+
+
+@shape()
+async def waits_again_and_again() -> object:
+    """Groups that the engine knows from turns before, while others come and go."""
+    kept = asyncio.gather(*(echo(n) for n in range(30)))
+    for n in range(5):
+        await all_of(echo(100 + n), echo(200 + n), timer(1))
+        await any_of(kept, timer(2))
+    return await kept
+
+
+@shape(signals=[("numbers", 5)])
+async def receipt_canceled_before_the_signal() -> object:
+    numbers = channel("numbers", int)
+    lost, kept = numbers.receive(), numbers.receive()
+    await any_of(echo(1), lost)
+    lost.cancel()
+    return [lost.cancelled(), await any_of(kept, timer(5))]
+
+
+@shape()
+async def result_of_another_type() -> str:
+    try:
+        return await says(1)
+    except SerializationError:
+        return f"{await echo(2)}"
+
+
+@shape()
+async def gather_of_done_races() -> list[str]:
+    """Whether it answers at once or in the next round becomes visible."""
+    one = echo(1)
+    await one
+    order: list[str] = []
+
+    async def gathers() -> None:
+        await asyncio.gather(one)
+        order.append("gathered")
+
+    async def sleeps() -> None:
+        await asyncio.sleep(0)
+        order.append("slept")
+
+    await asyncio.gather(gathers(), sleeps())
+    return order

@@ -32,6 +32,12 @@ async def echo(value: int) -> int:
     return value
 
 
+@task
+async def says(value: int) -> str:
+    """Its world answers with a number."""
+    return str(value)
+
+
 @workflow
 async def child(value: int) -> int:
     return value

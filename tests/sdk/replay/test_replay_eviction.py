@@ -86,6 +86,7 @@ async def numbers() -> AsyncIterator[int]:
         yield await echo(1)
         yield await echo(2)
     finally:
+        log.append("finalized")
         await echo(3)
 
 
@@ -276,6 +277,30 @@ def test_hooks_and_collector_are_as_before() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+@workflow
+async def abandons_a_generator() -> None:
+    async for _ in numbers():
+        break
+    await echo(9)
+
+
+def test_an_abandoned_generator_is_not_finalized_on_the_loop_outside() -> None:
+    """asyncio's hooks would run its `finally` as a task of the worker's own loop."""
+
+    async def outside() -> int:
+        live = begin(abandons_a_generator)
+        (first,) = live.loop.pending.values()
+        live.turn([world.recorded(2, world.settled(first.id, "completed", world.json(1)))], base=2, generation=0)
+        live.evict()
+        del live, first
+        gc.collect()
+        return len(asyncio.all_tasks())
+
+    log.clear()
+    assert asyncio.run(outside()) == 1
+    assert "finalized" not in log
 
 
 def test_within_a_running_loop_too() -> None:

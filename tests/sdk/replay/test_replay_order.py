@@ -21,17 +21,11 @@ ROUNDS = 15
 ORDER_MATTERS = ["wait_in_set_order", "task_group_fails", "wait_first_completed", "canceled_branches"]
 
 
-class Ballast:
-    """Takes a piece of memory of the size of a future, so that the next ones lie elsewhere."""
-
-    __slots__ = ("a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m")
-
-
 def fragmented() -> Iterator[None]:
     """Rounds that each begin with other holes in the heap."""
     chance = random.Random(7)
     for _ in range(ROUNDS):
-        heap = [Ballast() for _ in range(4_000)]
+        heap = [(None,) * chance.randrange(4, 50) for _ in range(20_000)]  # of the sizes of tasks and futures
         kept = [each for each in heap if chance.random() < 0.5]
         heap.clear()
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import math
 import threading
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from perdure import (
     all_of,
     branch,
     channel,
+    continue_as_new,
     inline,
     logger,
     patched,
@@ -34,7 +36,7 @@ from perdure.errors import NotInWorkflow
 from perdure.workflow import workflow_of
 from perdure_schemas import ids
 from perdure_schemas.common import NULL, Payload
-from perdure_schemas.events import CommandSettled, Recorded, UpdateReceived
+from perdure_schemas.events import CommandSettled, Recorded, SignalReceived, UpdateReceived
 from tests.sdk.replay import world
 from tests.sdk.replay.shaping import child, doubled, echo
 
@@ -521,6 +523,52 @@ def test_log_lines_are_written_once_and_tell_the_run(caplog: pytest.LogCaptureFi
     assert (line.__dict__["step"], line.__dict__["run_id"]) == (1, "run-1")
 
 
+def test_nothing_is_collected_amid_workflow_code() -> None:
+    async def code() -> bool:
+        return gc.isenabled()
+
+    turn = Live(workflow(code)).begin()
+    assert turn.completion is not None
+    assert turn.completion.result == Payload("json", b"false")
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), ValueError("wrong")], ids=repr)
+def test_what_a_callback_raises_stops_the_run(error: BaseException) -> None:
+    def raises(_: object) -> None:
+        raise error
+
+    async def code() -> None:
+        branch(doubled(1)).add_done_callback(raises)
+        asyncio.get_running_loop().call_soon(raises, None)
+        await sleep(1)
+
+    assert type(error).__name__ in stopped(code)
+
+
+def test_an_exit_in_workflow_code_stops_the_run_alone() -> None:
+    async def code() -> None:
+        raise SystemExit(3)
+
+    assert "SystemExit" in stopped(code)
+
+
+def test_what_lies_beyond_the_last_turn_is_live() -> None:
+    """An event that the replayed turns had not been fed is new, though it was known at the replay."""
+
+    async def code() -> bool:
+        await echo(1)
+        return patched("new")
+
+    live = Live(workflow(code))
+    live.begin()
+    (task,) = live.last.commands
+    beyond = world.recorded(3, world.settled(task.id, "completed", world.json(1)))
+    rebuilt = world.instance_of(workflow(code))
+    rebuilt.replay([live.history[0], world.renumbered(beyond, 2), world.renumbered(live.history[1], 3)])
+    turn = rebuilt.turn([], base=3, generation=0)
+    assert turn.patches == ["new"]
+
+
 def test_many_live_generators_are_kept_in_linear_time() -> None:
     looked = 0
 
@@ -536,6 +584,32 @@ def test_many_live_generators_are_kept_in_linear_time() -> None:
     for each in alive:
         kept.keep(each)
     assert looked < 3 * len(alive)
+
+
+@workflow
+async def goes_on_as_new(again: bool) -> None:
+    if again:
+        await channel("votes", int).receive()
+        await echo(1)
+        continue_as_new(goes_on_as_new, again=False)
+
+
+def test_signals_that_nobody_received_move_on_to_the_next_run() -> None:
+    """Buffered ones, and those that came after the end in the same turn."""
+    live = world.instance_of(goes_on_as_new)
+    events = [world.recorded(1, world.started(True)), *(world.recorded(n, _vote(n)) for n in (2, 3))]
+    (task,) = live.turn(events, base=3, generation=0).commands
+    outcome = world.recorded(4, world.settled(task.id, "completed", world.json(1)))
+    turn = live.turn([outcome, world.recorded(5, _vote(5))], base=5, generation=0)
+    assert turn.completion is not None
+    assert turn.completion.status == "continued-as-new"
+    assert turn.completion.next_run is not None
+    assert turn.completion.next_run.unreceived == [3, 5]
+    assert turn.completion.next_run.args == world.json([False])
+
+
+def _vote(number: int) -> SignalReceived:
+    return SignalReceived(channel="votes", payload=world.json(number), sender="test", number=number)
 
 
 @workflow

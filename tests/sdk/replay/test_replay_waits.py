@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from perdure import all_of, any_of, completed, workflow
-from perdure._replay import compat
+from perdure._replay import compat, portions
 from perdure._replay.code import Turn
+from perdure._replay.portions import AT_ONCE
 from perdure_core.workflow_engine.waits import Waits
-from perdure_schemas.common import WaitsFor
 from perdure_schemas.events import CommandSettled, Recorded
 from tests.sdk.replay import shapes, world
 from tests.sdk.replay.shaping import doubled, echo
@@ -28,13 +28,24 @@ class Engine:
 
     def __init__(self) -> None:
         self._waits = Waits()
+        self._open: set[str] = set()
 
-    def report(self, report: WaitsFor) -> None:
-        self._waits = self._waits.replace(report, {})
+    def report(self, turn: Turn) -> None:
+        for command in turn.commands:
+            if command.kind == "cancel":
+                self._open.discard(command.target)
+            else:
+                self._open.add(command.id)
+        listed = {id for group in turn.waits_for.groups for id in group.ids}
+        assert listed <= self._open, "waits for what has ended"
+        self._waits = self._waits.replace(turn.waits_for, {})
+        if turn.waits_for != AT_ONCE:
+            assert not self._waits.satisfied, "a report that holds at once is a turn without end"
 
     def wakes(self, event: object) -> bool:
         if not isinstance(event, CommandSettled):
             return True  # signals, updates and cancels always do
+        self._open.discard(event.command_id)
         self._waits.settle(event.command_id, event.outcome)
         return self._waits.satisfied
 
@@ -54,7 +65,11 @@ def turns_of(workflow: Any, story: world.Story) -> int:
         turn = live.turn(unfed, base=event.seq, generation=0)
         turns, unfed = turns + 1, []
         transcript.add(turn)
-        engine.report(turn.waits_for)
+        engine.report(turn)
+        while turn.waits_for == AT_ONCE:
+            turn = live.turn([], base=event.seq, generation=0)
+            transcript.add(turn)
+            engine.report(turn)
     live.evict()
     assert transcript == story.transcript
     return turns
@@ -69,6 +84,15 @@ def test_no_wake_up_is_missed(name: str) -> None:
     shape = shapes.EVERY[name]
     for seed in SEEDS:
         turns_of(shape.workflow, world.play(shape.workflow, seed, **shape.world))
+
+
+@pytest.mark.parametrize("name", shapes.EVERY)
+def test_no_wake_up_is_missed_when_turns_come_in_portions(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = shapes.EVERY[name]
+    stories = [world.play(shape.workflow, seed, **shape.world) for seed in range(4)]
+    monkeypatch.setattr(portions, "PORTION_BYTES_MAX", 600)  # two commands
+    for story in stories:
+        turns_of(shape.workflow, story)
 
 
 @workflow

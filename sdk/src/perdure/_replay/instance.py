@@ -102,7 +102,6 @@ class Instance:
                     break
             self._unfed = queue
         loop.replaying = False
-        loop.waits.resend()
 
     def turn(
         self, events: Iterable[Recorded], *, base: int, generation: int, adoptable: Sequence[Command] = ()

@@ -86,7 +86,7 @@ class Waits:
         self._set_of: dict[str, _LeafSet] = {}
         self._groups: dict[int, _Waiting] = {}
         self._refs = 0
-        self._resend = True
+        self._resend = False
 
     def add_leaf(self, id: str) -> None:
         """A timer: nobody but its owner can wait for it."""
@@ -100,7 +100,7 @@ class Waits:
             leaves.ids.discard(id)
 
     def resend(self) -> None:
-        """The next report lists everything: the engine may hold other groups, or a member was canceled by us."""
+        """The next report lists everything: the engine holds no groups, or a member was canceled by us."""
         self._resend = True
 
     def close(self) -> None:
