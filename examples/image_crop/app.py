@@ -31,7 +31,7 @@ class Album:
 
 def studio() -> Path:
     """Where the pictures in work lie. Tasks pass names, not pixels: what goes through the history stays small."""
-    return Path(os.environ["IMAGE_CROP_FOLDER"])
+    return Path(os.environ.get("IMAGE_CROP_FOLDER", "build/demo"))
 
 
 @task(retry=PATIENT, timeout=10)

@@ -83,6 +83,25 @@ def problems(albums: list[Album]) -> list[str]:
     return found
 
 
+def summary(albums: list[Album], engine: Engine, sheet: Path, seconds: float) -> str:
+    return f"""
+[bold green]Nothing lost, nothing doubled:[/] {PICTURES} pictures published, {len(ledger())} saves by \
+{len({task for task, _ in ledger()})} tasks, in {seconds:.1f} s.
+
+  contact sheet   {sheet}
+  pictures        {FOLDER / "uploaded"}/   {", ".join(Path(url).name for url in albums[0].large)}, …
+  ledger          {FOLDER / "ledger.txt"}
+
+Look at it, and try next:
+  [bold]. .venv/bin/activate; export PERDURE_DB={engine.database}[/]
+  [bold]perdure dev examples/image_crop/app.py[/]         the engine again, on its file; then, in another terminal:
+  [bold]perdure list[/]                                   its runs
+  [bold]perdure show noon[/]                              one of them, with its history
+  [bold]perdure run examples/hello.py hello '"you"'[/]    a workflow in one process, nothing kept
+
+The workflow is examples/image_crop/app.py; examples/*.py has an idea each."""
+
+
 async def main() -> int:
     started = time.monotonic()
     console = Console(highlight=False)
@@ -98,25 +117,14 @@ async def main() -> int:
             show.say(f"engine (process {engine.process}) and worker (process {engine.worker}) are running")
             ids = await start_runs(engine, photographs, uploads)
             await kill_things(engine, show)
-            albums = await collect(engine, ids)
-            await show.until(lambda: len(ledger()) >= PICTURES, seconds=1)
-        if found := problems(albums):
+            collected = asyncio.ensure_future(collect(engine, ids))
+            await show.until(collected.done, seconds=60)
+            albums = await collected
+        if found := await asyncio.to_thread(problems, albums):
             console.print("[bold red]FAILED[/]", *found, sep="\n  ")
             return 1
         sheet = write_contact_sheet(FOLDER / "contact-sheet.png", [*albums], uploaded)
-        console.print(f"""
-[bold green]Nothing lost, nothing doubled:[/] {PICTURES} pictures published, {len(ledger())} saves by \
-{len({task for task, _ in ledger()})} tasks, in {time.monotonic() - started:.1f} s.
-
-  contact sheet   {sheet}
-  pictures        {uploaded}/   (served at {albums[0].large[-1]} while this runs)
-  ledger          {FOLDER}/ledger.txt
-
-Look at it, and try next:
-  perdure list --db {engine.database}            after: perdure dev examples/image_crop/app.py --db {engine.database}
-  perdure show noon --db {engine.database}
-  perdure run examples/hello.py hello '"you"'
-  the workflow: examples/image_crop/app.py; more ideas: examples/*.py""")
+        console.print(summary(albums, engine, sheet, time.monotonic() - started), soft_wrap=True)
     return 0
 
 
