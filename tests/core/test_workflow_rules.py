@@ -232,6 +232,11 @@ def test_rule_14_a_turn_that_is_ahead_is_waited_for_but_not_for_ever() -> None:
     assert case.decide(turn) == d.Discard("unknown-run")
 
 
+def test_rule_14_a_turn_of_a_purged_run_is_not_waited_for() -> None:
+    turn = completed(begun("a").asked())
+    assert Case(purged=True).send(turn).decision == d.Discard("closed")
+
+
 def test_rule_15_the_turn_asked_for_after_a_flush_is_the_same() -> None:
     case = begun("a")
     command = case.known("a")

@@ -111,7 +111,8 @@ class Case:
         )
 
     def context(self, body: WorkflowMessage) -> d.Context:
-        awaits = isinstance(body, SendSignal | ControlRun) and self.state.started is None
+        kinds = SendSignal | ControlRun | WorkflowTaskCompleted | WorkflowTaskFailed
+        awaits = isinstance(body, kinds) and self.state.started is None
         purged = (awaits or isinstance(body, StartWorkflow)) and body.run_id in self.purged_runs
         return d.Context(now=self.now, committed=self.committed, build=self.build, purged=purged)
 

@@ -10,10 +10,20 @@ from perdure_runtime.actor import UNLOADED, Actor, new_actor
 from perdure_runtime.poison import Intake
 from perdure_runtime.ports import Delivery, Ports, RunKey
 from perdure_runtime.workflow_reads import route
-from perdure_schemas.messages import ControlRun, SendSignal, StartWorkflow, WorkflowMessage
+from perdure_schemas.messages import (
+    ControlRun,
+    SendSignal,
+    StartWorkflow,
+    WorkflowMessage,
+    WorkflowTaskCompleted,
+    WorkflowTaskFailed,
+)
 
 ACTORS_MAX = 20_000
 """Idle runs kept in memory, about 10 kB each."""
+
+_FOR_A_RUN = (SendSignal, ControlRun, WorkflowTaskCompleted, WorkflowTaskFailed)
+"""What waits for the run it names, unless that is purged."""
 
 
 class Views:
@@ -66,7 +76,7 @@ class Views:
             build = route(await ports.routing.get(self._namespace, body.name), body.workflow_id)
             if body.run_id != state.run_id:
                 purged = await ports.store.tombstone(actor.key, body.run_id)
-        elif isinstance(body, SendSignal | ControlRun) and state.started is None and body.run_id:
+        elif isinstance(body, _FOR_A_RUN) and state.started is None and body.run_id:
             purged = await ports.store.tombstone(actor.key, body.run_id)
         return d.Context(now=ports.clock.now(), committed=actor.committed, build=build, purged=purged)
 

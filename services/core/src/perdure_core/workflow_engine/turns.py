@@ -115,6 +115,8 @@ def _unfit(
     state: RunState, message: Message, body: WorkflowTaskCompleted | WorkflowTaskFailed, context: Context
 ) -> Decision | None:
     """Why the turn does not count, if so. Discards rest on committed facts alone."""
+    if context.purged:
+        return Discard("closed")
     if state.started is None:
         old = context.now - message.at > AHEAD_AGE_MAX_MS
         return Discard("unknown-run") if old else Ahead()
