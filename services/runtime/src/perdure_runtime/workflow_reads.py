@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 
 import msgspec
 
@@ -15,7 +16,7 @@ from perdure_core.workflow_engine.rewind import resume_parent
 from perdure_core.workflow_engine.start import termination_cause
 from perdure_core.workflow_engine.state import fold
 from perdure_runtime.actor import Actor
-from perdure_runtime.ports import Routing, Store
+from perdure_runtime.ports import Routing, RunKey, Store
 from perdure_schemas import ids, topics
 from perdure_schemas.events import Recorded, RunEnded
 from perdure_schemas.messages import GetHistory, HistoryPage, Message, ResumeRun, RunPurged
@@ -26,6 +27,8 @@ HISTORY_PAGE_BYTES = 600_000
 _SIZER = msgspec.msgpack.Encoder()
 """Another coding than the wire's, faster and a little longer."""
 TO_THE_END = 2**62
+CAUSED_PAGE_EVENTS = 16
+"""Most messages record one event or two; a start that signals overtook records them all."""
 EVENTS_MAX = 2**31 - 1
 """No limit: one commit's events are few, and a run to be folded again must be whole."""
 
@@ -38,7 +41,7 @@ async def reemit(store: Store, actor: Actor, recorded_at: tuple[str, int], messa
 async def _reemit(
     store: Store, actor: Actor, recorded_at: tuple[str, int], cause: str, *, answered: Message | None = None
 ) -> list[Published]:
-    key, (run_id, seq) = actor.key, recorded_at
+    key, run_id = actor.key, recorded_at[0]
     state, version = actor.state, actor.head.version
     if run_id != state.run_id:
         history = await store.history(key, run_id, 0, TO_THE_END, EVENTS_MAX)
@@ -47,11 +50,23 @@ async def _reemit(
         state = fold(key.namespace, key.workflow_id, 1, history)  # its last version is not known: this one is newer
     if state.started is None:
         return []
-    events = await store.history(key, run_id, seq - 1, TO_THE_END, EVENTS_MAX)
-    caused = [recorded for recorded in events if recorded.cause == cause]
+    caused = await _caused(store, key, recorded_at, cause)
     changed = [run_changed(state, version, caused)] if version else []
     answers = [] if answered is None else reply(state, answered, "ok")
     return [*effects(state, caused), *changed, *answers]
+
+
+async def _caused(store: Store, key: RunKey, first: tuple[str, int], cause: str) -> list[Recorded]:
+    """The events that a message recorded from (run id, seq) on: together, so the rest of the history is not read."""
+    run_id, after = first[0], first[1] - 1
+    caused: list[Recorded] = []
+    while True:
+        page = await store.history(key, run_id, after, TO_THE_END, CAUSED_PAGE_EVENTS)
+        same = list(takewhile(lambda recorded: recorded.cause == cause, page))
+        caused += same
+        if len(same) < CAUSED_PAGE_EVENTS:
+            return caused
+        after = same[-1].seq
 
 
 async def reemit_termination(store: Store, actor: Actor, message: Message) -> list[Published]:
