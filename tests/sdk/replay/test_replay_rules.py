@@ -7,7 +7,7 @@ import contextvars
 import gc
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -40,12 +40,27 @@ from perdure_schemas.events import CommandSettled, Recorded, SignalReceived, Upd
 from tests.sdk.replay import world
 from tests.sdk.replay.shaping import child, doubled, echo
 
+live_runs: list[Instance] = []
+
+
+@pytest.fixture(autouse=True)
+def _closed_at_the_end() -> Iterator[None]:
+    """Left open, a run's frames would be closed by the garbage collector, amid another test."""
+    yield
+    while live_runs:
+        live_runs.pop().evict()
+
+
+def instance_of(code: Any, *, generation: int = 0) -> Instance:
+    live_runs.append(world.instance_of(code, generation=generation))
+    return live_runs[-1]
+
 
 class Live:
     """A run driven by hand."""
 
     def __init__(self, code: Any) -> None:
-        self.run: Instance = world.instance_of(code)
+        self.run = instance_of(code)
         self.history: list[Recorded] = []
         self.last = Turn()
 
@@ -123,9 +138,8 @@ def test_a_cancel_takes_no_position() -> None:
 
 
 def test_ids_are_derived_as_the_schemas_say() -> None:
-    run = world.instance_of(cancels, generation=3)
+    run = instance_of(cancels, generation=3)
     turn = run.turn([world.recorded(1, world.started())], base=1, generation=3)
-    run.evict()
     assert [c.id for c in turn.commands] == [
         ids.command_id("default", "workflow-1", "run-1", 3, position) for position in ("0", "1", "0!")
     ]
@@ -137,7 +151,6 @@ def test_a_child_is_started_with_the_options_given() -> None:
 
     live = Live(workflow(code))
     (command,) = live.begin().commands
-    live.run.evict()
     given = (command.child_id, command.build, command.build_policy, command.close_policy)
     assert given == ("kid", "b-7", "inherit", "abandon")
 
@@ -218,7 +231,11 @@ def test_what_leaves_the_workflow_is_refused(code: Callable[[], Any]) -> None:
 
 def test_asyncio_run_inside_is_refused() -> None:
     async def code() -> None:
-        asyncio.run(doubled(1))
+        never_run = doubled(1)
+        try:
+            asyncio.run(never_run)
+        finally:
+            never_run.close()
 
     assert "cannot be called from a running event loop" in stopped(code)
 
@@ -238,7 +255,7 @@ def test_futures_made_inline_do_not_change_the_order_of_sets() -> None:
     for dispatched in range(0, 32, 3):
         story = world.play(orders_after_inline, 1, args=[dispatched])
         cut = world.cut(orders_after_inline, story.events, range(1, len(story.events) + 1))
-        rebuilt = world.instance_of(orders_after_inline)
+        rebuilt = instance_of(orders_after_inline)
         rebuilt.replay(cut.history[:-2])
         turn = rebuilt.turn(cut.history[-2:], base=len(cut.history) - 1, generation=0)
         assert world.ended(turn.completion) == story.transcript.completion
@@ -357,7 +374,6 @@ def test_a_query_only_reads(name: str) -> None:
     turn = live.complete("1", 1)
     assert turn.stoppage is None
     assert turn.completion is None, "the query has woken the run"
-    live.run.evict()
 
 
 # --- patches ------------------------------------------------------------------------------------------------
@@ -378,7 +394,7 @@ async def after_patch() -> int:
 def test_a_run_that_has_passed_the_point_goes_the_old_way() -> None:
     old = Live(before_patch)
     old.begin()
-    rebuilt = world.instance_of(after_patch)
+    rebuilt = instance_of(after_patch)
     rebuilt.replay(old.history)
     (task,) = old.last.commands
     end = world.recorded(3, world.settled(task.id, "completed", world.json(1)))
@@ -390,12 +406,11 @@ def test_a_run_that_has_passed_the_point_goes_the_old_way() -> None:
 def test_a_run_that_has_not_goes_the_new_way_and_remembers() -> None:
     live = Live(after_patch)
     assert live.begin().patches == ["more"]
-    rebuilt = world.instance_of(after_patch)
+    rebuilt = instance_of(after_patch)
     rebuilt.replay(live.history)
     (task,) = live.last.commands
     turn = rebuilt.turn([world.recorded(3, world.settled(task.id, "completed", world.json(10)))], base=3, generation=0)
     assert [command.position for command in turn.commands] == ["1"]
-    rebuilt.evict()
 
 
 # --- changed code ----------------------------------------------------------------------------------------
@@ -433,7 +448,7 @@ async def nothing_at_all() -> None:
 def test_changed_code_is_told_where_and_what(code: Any, told: str) -> None:
     old = Live(before_patch)
     old.begin()
-    rebuilt = world.instance_of(code)
+    rebuilt = instance_of(code)
     rebuilt.replay(old.history)
     turn = rebuilt.turn([], base=2, generation=0)
     assert turn.stoppage is not None
@@ -515,10 +530,8 @@ def test_log_lines_are_written_once_and_tell_the_run(caplog: pytest.LogCaptureFi
 
     live = Live(workflow(code))
     live.begin()
-    rebuilt = world.instance_of(workflow(code))
+    rebuilt = instance_of(workflow(code))
     rebuilt.replay(live.history)
-    rebuilt.evict()
-    live.run.evict()
     (line,) = caplog.records
     assert (line.__dict__["step"], line.__dict__["run_id"]) == (1, "run-1")
 
@@ -563,7 +576,7 @@ def test_what_lies_beyond_the_last_turn_is_live() -> None:
     live.begin()
     (task,) = live.last.commands
     beyond = world.recorded(3, world.settled(task.id, "completed", world.json(1)))
-    rebuilt = world.instance_of(workflow(code))
+    rebuilt = instance_of(workflow(code))
     rebuilt.replay([live.history[0], world.renumbered(beyond, 2), world.renumbered(live.history[1], 3)])
     turn = rebuilt.turn([], base=3, generation=0)
     assert turn.patches == ["new"]
@@ -579,7 +592,7 @@ def test_many_live_generators_are_kept_in_linear_time() -> None:
             looked += 1
             return self
 
-    kept = world.instance_of(before_patch).loop.generators
+    kept = instance_of(before_patch).loop.generators
     alive = [Generator() for _ in range(1_000)]
     for each in alive:
         kept.keep(each)
@@ -596,7 +609,7 @@ async def goes_on_as_new(again: bool) -> None:
 
 def test_signals_that_nobody_received_move_on_to_the_next_run() -> None:
     """Buffered ones, and those that came after the end in the same turn."""
-    live = world.instance_of(goes_on_as_new)
+    live = instance_of(goes_on_as_new)
     events = [world.recorded(1, world.started(True)), *(world.recorded(n, _vote(n)) for n in (2, 3))]
     (task,) = live.turn(events, base=3, generation=0).commands
     outcome = world.recorded(4, world.settled(task.id, "completed", world.json(1)))
