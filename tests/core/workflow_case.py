@@ -83,7 +83,7 @@ class Reaction:
         return {(type(message.body).__name__, message.id) for _, message in self.published}
 
 
-class Case:
+class Replica:
     """A workflow id, its current run and its committed history. `hold=True` leaves events uncommitted till `flush`."""
 
     def __init__(self, *, purged: bool = False) -> None:
@@ -120,9 +120,6 @@ class Case:
         body = message.body
         assert isinstance(body, WorkflowMessage)
         return decide(self.state, message, body, self.context(body))
-
-    def send(self, body: WorkflowMessage, *, id: str = "", at: int | None = None, hold: bool = False) -> Reaction:
-        return self.deliver(self.message(body, id=id, at=at), hold=hold)
 
     def deliver(self, message: Message, *, hold: bool = False) -> Reaction:
         """Decide the message and carry the decision out; a turn that is owed then is asked for.
@@ -232,7 +229,12 @@ class Case:
         reaction.published += [*self.flush(), *resume_parent(self.state, message, body, ended)]
         reaction.published += [*reply(self.state, message, "ok"), *self.owed()]
 
-    # -- what usually happens ----------------------------------------------------------------------
+
+class Case(Replica):
+    """With what usually happens to a run."""
+
+    def send(self, body: WorkflowMessage, *, id: str = "", at: int | None = None, hold: bool = False) -> Reaction:
+        return self.deliver(self.message(body, id=id, at=at), hold=hold)
 
     def start(self, *, run_id: str = "r1", parent: Parent | None = None, options: RunOptions | None = None) -> Reaction:
         return self.send(start(run_id=run_id, parent=parent, options=options))

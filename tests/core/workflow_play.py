@@ -70,8 +70,8 @@ class Play:
         self.case = Case()
         self.sent: list[Message] = []
         self.asked: list[RunWorkflowTask] = []
-        self._numbers: dict[str, int] = {}
-        self._count = 0
+        self.numbers: dict[str, int] = {}
+        self.starts = 0
 
     def do(self, step: Step) -> Reaction | None:
         """`None`: in this state nobody would do that."""
@@ -90,195 +90,214 @@ class Play:
         self.asked += [asked for asked in reaction.sent(RunWorkflowTask) if not asked.queries]
         return reaction
 
-    # -- client and people -------------------------------------------------------------------------
 
-    def start(self, draws: Draws) -> WorkflowMessage:
-        self._count += 1
-        policy = ("fail", "use-existing", "terminate-existing")[draws[0] % 3]
-        return start(run_id=f"r{self._count - draws[1] % 2}", conflict_policy=policy)
+# --- client and people ---
 
-    def signal(self, draws: Draws) -> WorkflowMessage:
-        sender = f"s{draws[0] % 2}"
-        number = self._numbers.get(sender, 0) + 1
-        self._numbers[sender] = number
-        after = number - 1 if draws[1] % 2 else 0
-        payload = Payload("json", str(number).encode())
-        return SendSignal(
-            workflow_id=WORKFLOW_ID, channel="c", payload=payload, sender=sender, number=number, after_number=after
-        )
 
-    def update(self, draws: Draws) -> WorkflowMessage:
-        return UpdateRun(
-            workflow_id=WORKFLOW_ID, update_id=f"u{draws[0] % 5}", name="add", args=NULL, reply_topic=INBOX
-        )
+def start_some(play: Play, draws: Draws) -> WorkflowMessage:
+    play.starts += 1
+    policy = ("fail", "use-existing", "terminate-existing")[draws[0] % 3]
+    return start(run_id=f"r{play.starts - draws[1] % 2}", conflict_policy=policy)
 
-    def ask(self, draws: Draws) -> WorkflowMessage:
-        if draws[0] % 3 == 0:
-            query = Query(query_id="q", name="total", args=NULL, reply_to=Address(INBOX, ""))
-            return QueryRun(workflow_id=WORKFLOW_ID, query=query)
-        if draws[0] % 3 == 1:
-            return GetHistory(workflow_id=WORKFLOW_ID, run_id="", after_seq=0, up_to=0, reply_topic=INBOX)
-        run_id = ("", "r1", "r2")[draws[1] % 3]
-        return WaitForResult(workflow_id=WORKFLOW_ID, run_id=run_id, reply_topic=INBOX)
 
-    def control(self, draws: Draws) -> WorkflowMessage:
-        action = _CONTROLS[draws[0] % len(_CONTROLS)]
-        return ControlRun(workflow_id=WORKFLOW_ID, action=action, reply_topic=INBOX)
+def signal(play: Play, draws: Draws) -> WorkflowMessage:
+    sender = f"s{draws[0] % 2}"
+    number = play.numbers.get(sender, 0) + 1
+    play.numbers[sender] = number
+    after = number - 1 if draws[1] % 2 else 0
+    payload = Payload("json", str(number).encode())
+    return SendSignal(
+        workflow_id=WORKFLOW_ID, channel="c", payload=payload, sender=sender, number=number, after_number=after
+    )
 
-    def resume(self, draws: Draws) -> WorkflowMessage:
-        edits: list[Edit] = []
-        if draws[1] % 3 and self.case.state.commands:
-            edits.append(Edit(position=self._command(draws[2]).position, args=NULL))
-        if draws[1] % 3 == 2:
-            edits = [replace(edit, args=None, result=NULL) for edit in edits]
-        return ResumeRun(workflow_id=WORKFLOW_ID, edits=edits, reply_topic=INBOX)
 
-    def reset(self, draws: Draws) -> WorkflowMessage:
-        return ResumeRun(workflow_id=WORKFLOW_ID, position=f"{draws[0] % 3}.{draws[1] % 2}", reply_topic=INBOX)
+def update(play: Play, draws: Draws) -> WorkflowMessage:
+    return UpdateRun(workflow_id=WORKFLOW_ID, update_id=f"u{draws[0] % 5}", name="add", args=NULL, reply_topic=INBOX)
 
-    def move(self, draws: Draws) -> WorkflowMessage:
-        return MoveRun(workflow_id=WORKFLOW_ID, build=f"b{draws[0] % 2}", reply_topic=INBOX)
 
-    # -- worker ------------------------------------------------------------------------------------
+def ask(play: Play, draws: Draws) -> WorkflowMessage:
+    if draws[0] % 3 == 0:
+        query = Query(query_id="q", name="total", args=NULL, reply_to=Address(INBOX, ""))
+        return QueryRun(workflow_id=WORKFLOW_ID, query=query)
+    if draws[0] % 3 == 1:
+        return GetHistory(workflow_id=WORKFLOW_ID, run_id="", after_seq=0, up_to=0, reply_topic=INBOX)
+    run_id = ("", "r1", "r2")[draws[1] % 3]
+    return WaitForResult(workflow_id=WORKFLOW_ID, run_id=run_id, reply_topic=INBOX)
 
-    def turn(self, draws: Draws) -> WorkflowMessage | None:
-        """The last turn asked for. Positions count up; what a dropped turn issued there is adopted."""
-        if not self.asked or self.case.state.started is None:
-            return None
-        asked = self.case.asked()
-        turns = sum(isinstance(recorded.event, TurnCommitted) for recorded in effective(self.case.history))
-        adoptable = {command.position: command for command in asked.adoptable}
-        commands = [self._issue(f"{turns}.{index}", adoptable, draws) for index in range(draws[0] % 4)]
-        commands += self._side_commands(f"{turns}.cancel", draws)
-        return self._answer(asked, commands, draws)
 
-    def _issue(self, position: str, adoptable: dict[str, Command], draws: Draws) -> Command:
-        old = adoptable.get(position)
-        if old is not None and draws[1] % 3:
-            return old
-        kind = _KINDS[(int(position[-1]) + draws[2]) % len(_KINDS)]
-        extra: dict[str, object] = {"target": "order-2"} if kind == "signal" else {}
-        if kind == "timer":
-            extra = {"due_at": self.case.now + 10_000}
-        if kind == "child":
-            extra = {"close_policy": _POLICIES[draws[1] % 3]}
-        return self.case.command(position, kind, **extra)
+def control(play: Play, draws: Draws) -> WorkflowMessage:
+    action = _CONTROLS[draws[0] % len(_CONTROLS)]
+    return ControlRun(workflow_id=WORKFLOW_ID, action=action, reply_topic=INBOX)
 
-    def _side_commands(self, position: str, draws: Draws) -> list[Command]:
-        state = self.case.state
-        commands = []
-        still_open = [id for id, command in state.commands.items() if command.settled is None]
-        if still_open and draws[1] % 5 == 0:
-            commands.append(self.case.command(position, "cancel", target=still_open[draws[2] % len(still_open)]))
-        for update_id, topic in state.updates.items():
-            if draws[1] % 2:
-                commands.append(
-                    self.case.command(f"u.{update_id}", "update-result", target=update_id, name=topic, args=NULL)
-                )
-        return commands
 
-    def _answer(self, asked: RunWorkflowTask, commands: list[Command], draws: Draws) -> WorkflowMessage:
-        known = {id for id, command in self.case.state.commands.items() if command.settled is None}
-        open_ids = sorted(known | {command.id for command in commands if command.kind in ("task", "child", "timer")})
-        op = _OPS[draws[1] % 3]
-        waits = WaitsFor(groups=[WaitGroup(op=op, ids=open_ids)] if open_ids else [])
-        return completed(asked, commands, waits=waits)
+def resume(play: Play, draws: Draws) -> WorkflowMessage:
+    edits: list[Edit] = []
+    if draws[1] % 3 and play.case.state.commands:
+        edits.append(Edit(position=_command(play, draws[2]).position, args=NULL))
+    if draws[1] % 3 == 2:
+        edits = [replace(edit, args=None, result=NULL) for edit in edits]
+    return ResumeRun(workflow_id=WORKFLOW_ID, edits=edits, reply_topic=INBOX)
 
-    def end(self, draws: Draws) -> WorkflowMessage | None:
-        if not self.asked or self.case.state.started is None:
-            return None
-        asked = self.case.asked()
-        command_id = self._command(draws[1]).id if self.case.state.commands else ""
-        status = _STATUSES[draws[0] % 5]
-        completion = Completion(status="failed", failure=FAILURE, command_id=command_id)
-        if status == "continued-as-new":
-            signals = [r.seq for r in self.case.history if isinstance(r.event, SignalReceived)]
-            following = ContinueAsNew(name="order", args=NULL, unreceived=signals[draws[1] % 2 :])
-            completion = Completion(status="continued-as-new", next_run=following)
-        elif status != "failed":
-            completion = Completion(status=status, result=NULL)
-        return completed(asked, completion=completion)
 
-    def stale_turn(self, draws: Draws) -> WorkflowMessage | None:
-        """The answer to any turn ever asked for."""
-        if not self.asked:
-            return None
-        asked = self.asked[draws[0] % len(self.asked)]
-        return completed(asked, [self.case.command(f"stale{self._count}")]) if draws[1] % 2 else failed(asked)
+def reset(play: Play, draws: Draws) -> WorkflowMessage:
+    return ResumeRun(workflow_id=WORKFLOW_ID, position=f"{draws[0] % 3}.{draws[1] % 2}", reply_topic=INBOX)
 
-    def fail_turn(self, draws: Draws) -> WorkflowMessage | None:
-        if not self.asked or self.case.state.started is None:
-            return None
-        failure = replace(FAILURE, message=f"bug {draws[0] % 2}")
-        return failed(self.case.asked(), failure, attempt=1 + draws[1] % 3)
 
-    # -- outcomes and timers -----------------------------------------------------------------------
+def move(play: Play, draws: Draws) -> WorkflowMessage:
+    return MoveRun(workflow_id=WORKFLOW_ID, build=f"b{draws[0] % 2}", reply_topic=INBOX)
 
-    def _command(self, draw: int) -> Command:
-        """A command in force, or one of a dropped turn."""
-        state = self.case.state
-        known = [c.command for c in state.commands.values()] + [o.command for o in state.orphans.values()]
-        return known[draw % len(known)] if known else Command(id="none", position="none", kind="task")
 
-    def outcome(self, draws: Draws) -> WorkflowMessage:
-        state, command = self.case.state, self._command(draws[0])
-        outcome = _OUTCOMES[draws[1] % len(_OUTCOMES)]
-        run_id = state.run_id
-        if command.kind == "timer":
-            return TimerFired(workflow_id=WORKFLOW_ID, run_id=run_id, kind="command", command_id=command.id)
-        result = Payload("json", str(draws[2] % 3).encode()) if outcome == "completed" else None
-        failure = None if outcome == "completed" else FAILURE
-        generation = max(0, state.generation - draws[2] % 2)
-        if command.kind == "child":
-            return ChildOutcome(
-                workflow_id=WORKFLOW_ID,
-                run_id=run_id,
-                command_id=command.id,
-                generation=generation,
-                outcome=outcome,
-                result=result,
-                failure=failure,
+# --- worker ---
+
+
+def turn(play: Play, draws: Draws) -> WorkflowMessage | None:
+    """The last turn asked for. Positions count up; what a dropped turn issued there is adopted."""
+    if not play.asked or play.case.state.started is None:
+        return None
+    asked = play.case.asked()
+    turns = sum(isinstance(recorded.event, TurnCommitted) for recorded in effective(play.case.history))
+    adoptable = {command.position: command for command in asked.adoptable}
+    commands = [_issue(play, f"{turns}.{index}", adoptable, draws) for index in range(draws[0] % 4)]
+    commands += _side_commands(play, f"{turns}.cancel", draws)
+    return _answer(play, asked, commands, draws)
+
+
+def _issue(play: Play, position: str, adoptable: dict[str, Command], draws: Draws) -> Command:
+    old = adoptable.get(position)
+    if old is not None and draws[1] % 3:
+        return old
+    kind = _KINDS[(int(position[-1]) + draws[2]) % len(_KINDS)]
+    extra: dict[str, object] = {"target": "order-2"} if kind == "signal" else {}
+    if kind == "timer":
+        extra = {"due_at": play.case.now + 10_000}
+    if kind == "child":
+        extra = {"close_policy": _POLICIES[draws[1] % 3]}
+    return play.case.command(position, kind, **extra)
+
+
+def _side_commands(play: Play, position: str, draws: Draws) -> list[Command]:
+    state = play.case.state
+    commands = []
+    still_open = [id for id, command in state.commands.items() if command.settled is None]
+    if still_open and draws[1] % 5 == 0:
+        commands.append(play.case.command(position, "cancel", target=still_open[draws[2] % len(still_open)]))
+    for update_id, topic in state.updates.items():
+        if draws[1] % 2:
+            commands.append(
+                play.case.command(f"u.{update_id}", "update-result", target=update_id, name=topic, args=NULL)
             )
-        return TaskOutcome(
+    return commands
+
+
+def _answer(play: Play, asked: RunWorkflowTask, commands: list[Command], draws: Draws) -> WorkflowMessage:
+    known = {id for id, command in play.case.state.commands.items() if command.settled is None}
+    open_ids = sorted(known | {command.id for command in commands if command.kind in ("task", "child", "timer")})
+    op = _OPS[draws[1] % 3]
+    waits = WaitsFor(groups=[WaitGroup(op=op, ids=open_ids)] if open_ids else [])
+    return completed(asked, commands, waits=waits)
+
+
+def end(play: Play, draws: Draws) -> WorkflowMessage | None:
+    if not play.asked or play.case.state.started is None:
+        return None
+    asked = play.case.asked()
+    command_id = _command(play, draws[1]).id if play.case.state.commands else ""
+    status = _STATUSES[draws[0] % 5]
+    completion = Completion(status="failed", failure=FAILURE, command_id=command_id)
+    if status == "continued-as-new":
+        signals = [r.seq for r in play.case.history if isinstance(r.event, SignalReceived)]
+        following = ContinueAsNew(name="order", args=NULL, unreceived=signals[draws[1] % 2 :])
+        completion = Completion(status="continued-as-new", next_run=following)
+    elif status != "failed":
+        completion = Completion(status=status, result=NULL)
+    return completed(asked, completion=completion)
+
+
+def stale_turn(play: Play, draws: Draws) -> WorkflowMessage | None:
+    """The answer to any turn ever asked for."""
+    if not play.asked:
+        return None
+    asked = play.asked[draws[0] % len(play.asked)]
+    return completed(asked, [play.case.command(f"stale{play.starts}")]) if draws[1] % 2 else failed(asked)
+
+
+def fail_turn(play: Play, draws: Draws) -> WorkflowMessage | None:
+    if not play.asked or play.case.state.started is None:
+        return None
+    failure = replace(FAILURE, message=f"bug {draws[0] % 2}")
+    return failed(play.case.asked(), failure, attempt=1 + draws[1] % 3)
+
+
+# --- outcomes and timers ---
+
+
+def _command(play: Play, draw: int) -> Command:
+    """A command in force, or one of a dropped turn."""
+    state = play.case.state
+    known = [c.command for c in state.commands.values()] + [o.command for o in state.orphans.values()]
+    return known[draw % len(known)] if known else Command(id="none", position="none", kind="task")
+
+
+def outcome(play: Play, draws: Draws) -> WorkflowMessage:
+    state, command = play.case.state, _command(play, draws[0])
+    outcome = _OUTCOMES[draws[1] % len(_OUTCOMES)]
+    run_id = state.run_id
+    if command.kind == "timer":
+        return TimerFired(workflow_id=WORKFLOW_ID, run_id=run_id, kind="command", command_id=command.id)
+    result = Payload("json", str(draws[2] % 3).encode()) if outcome == "completed" else None
+    failure = None if outcome == "completed" else FAILURE
+    generation = max(0, state.generation - draws[2] % 2)
+    if command.kind == "child":
+        return ChildOutcome(
             workflow_id=WORKFLOW_ID,
             run_id=run_id,
             command_id=command.id,
             generation=generation,
-            attempt=1,
             outcome=outcome,
             result=result,
             failure=failure,
         )
+    return TaskOutcome(
+        workflow_id=WORKFLOW_ID,
+        run_id=run_id,
+        command_id=command.id,
+        generation=generation,
+        attempt=1,
+        outcome=outcome,
+        result=result,
+        failure=failure,
+    )
 
-    def timer(self, draws: Draws) -> WorkflowMessage:
-        kind = _TIMERS[draws[0] % len(_TIMERS)]
-        state = self.case.state
-        due_at = state.ended_at + 8 * 24 * 3_600_000 if kind == "retention" else self.case.now
-        return TimerFired(
-            workflow_id=WORKFLOW_ID,
-            run_id=state.run_id,
-            kind=kind,
-            generation=max(0, state.generation - draws[1] % 2),
-            attempt=2,
-            due_at=due_at,
-        )
+
+def timer(play: Play, draws: Draws) -> WorkflowMessage:
+    kind = _TIMERS[draws[0] % len(_TIMERS)]
+    state = play.case.state
+    due_at = state.ended_at + 8 * 24 * 3_600_000 if kind == "retention" else play.case.now
+    return TimerFired(
+        workflow_id=WORKFLOW_ID,
+        run_id=state.run_id,
+        kind=kind,
+        generation=max(0, state.generation - draws[1] % 2),
+        attempt=2,
+        due_at=due_at,
+    )
 
 
 STEPS: dict[str, Callable[[Play, Draws], WorkflowMessage | None]] = {
-    "start": Play.start,
-    "turn": Play.turn,
-    "end": Play.end,
-    "stale turn": Play.stale_turn,
-    "fail turn": Play.fail_turn,
-    "outcome": Play.outcome,
-    "timer": Play.timer,
-    "signal": Play.signal,
-    "update": Play.update,
-    "ask": Play.ask,
-    "control": Play.control,
-    "resume": Play.resume,
-    "reset": Play.reset,
-    "move": Play.move,
+    "start": start_some,
+    "turn": turn,
+    "end": end,
+    "stale turn": stale_turn,
+    "fail turn": fail_turn,
+    "outcome": outcome,
+    "timer": timer,
+    "signal": signal,
+    "update": update,
+    "ask": ask,
+    "control": control,
+    "resume": resume,
+    "reset": reset,
+    "move": move,
 }
 
 _WEIGHTED: Sequence[str] = [
