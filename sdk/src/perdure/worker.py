@@ -12,6 +12,8 @@ import socket
 from collections.abc import Callable, Iterable
 
 from perdure._ids import IdSource
+from perdure._replay import guard as _guard
+from perdure._replay.guard.reports import Mode as Guard
 from perdure._worker.live import CACHE_BYTES
 from perdure._worker.messaging import Session, Setup
 from perdure.registry import Registry
@@ -42,6 +44,7 @@ class Worker:
         inline_turns: bool = False,
         cache_bytes: int = CACHE_BYTES,
         grace_seconds: float = GRACE_SECONDS,
+        guard: Guard | None = None,
     ) -> None:
         """Nothing happens before `run`.
 
@@ -56,15 +59,20 @@ class Worker:
             inline_turns: run all user code on the calling loop, without threads: for simulations.
             cache_bytes: what live runs may weigh together.
             grace_seconds: what `drain` gives to work in progress.
+            guard: what happens when workflow code does what would come out differently in replay: "error", "warn" (in
+                the log) or "off". "error" unless the environment variable PERDURE_GUARD says otherwise.
 
         Raises:
-            DefinitionError: two definitions have one name, or an object is neither task nor workflow.
+            DefinitionError: two definitions have one name, an object is neither task nor workflow, or a workflow's code
+                would come out differently in replay.
         """
         if slots < 1:
             raise ValueError(f"slots must be at least 1, not {slots}")
         registry = objects if isinstance(objects, Registry) else Registry(objects)
         for implementation in services:
             registry.add_service(implementation)
+        self._guard: Guard = _guard.mode_of(guard)
+        _guard.check(self._guard, registry.workflows.values())
         ids = ids or IdSource()
         self.id = worker_id or f"{socket.gethostname()}-{os.getpid()}-{ids()[-8:]}"
         self._grace_seconds = grace_seconds
@@ -91,6 +99,7 @@ class Worker:
         Raises:
             Exception: a defect of the worker's own; it has then stopped.
         """
+        _guard.install(self._guard, self._setup.registry.workflows.values())
         session = Session(self._setup)
         self._draining = asyncio.Event()
         try:
