@@ -31,7 +31,7 @@ from perdure_schemas.messages import (
     TimerFired,
     UpdateRun,
 )
-from tests.core.workflow_case import NAMESPACE, WORKFLOW_ID, Case
+from tests.core.workflow_case import NAMESPACE, WORKFLOW_ID, Case, Reaction
 from tests.core.workflow_play import STEPS, Play, Step, played, steps
 from tests.schemas.strategies import values
 
@@ -86,7 +86,10 @@ def test_a_message_delivered_again_changes_nothing(made: list[Step], again: list
     recorded: list[Message] = []
     for index, message in enumerate(once.sent):
         twice.case.now = message.at
-        if twice.deliver(message).recorded:
+        reaction = twice.deliver(message)
+        if isinstance(reaction.decision, d.Purge):
+            recorded.clear()  # with its run: retention is longer than a broker keeps messages (rule 20)
+        if reaction.recorded:
             recorded.append(message)
         if recorded:
             repeated = recorded[again[index % len(again)] % len(recorded)]
@@ -220,10 +223,20 @@ def test_what_has_its_outcome_is_never_dispatched(made: list[Step], repeated: li
         reaction = play.do(step)
         if reaction is None:
             continue
+        assert dispatched(play.case, reaction) == []
         again = play.case.deliver(play.sent[repeated[index % len(repeated)] % len(play.sent)])
-        for run in [*reaction.sent(RunTask), *again.sent(RunTask)]:
-            if run.workflow is not None and run.workflow.run_id == play.case.state.run_id:
-                assert play.case.state.open_command(run.task_id) is not None
+        assert dispatched(play.case, again) == []
+
+
+def dispatched(case: Case, reaction: Reaction) -> list[str]:
+    """Tasks of the current run that were dispatched although they have an outcome."""
+    return [
+        run.task_id
+        for run in reaction.sent(RunTask)
+        if run.workflow is not None
+        and run.workflow.run_id == case.state.run_id
+        and case.state.open_command(run.task_id) is None
+    ]
 
 
 @PLAYS
