@@ -17,6 +17,12 @@ RUN = tree.ROOT / "requirements/run.txt"
 pytestmark = pytest.mark.timeout(commands.SECONDS_MAX)
 
 
+@pytest.fixture(autouse=True)
+def no_checkout_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a shell of somebody who has none."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+
+
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `make dist` builds, built elsewhere."""
