@@ -66,6 +66,14 @@ def test_signal_and_query(dev: Dev) -> None:
     assert dev.perdure("result", "votes", "--wait") == ["Ada", "Grace"]
 
 
+def test_a_signal_of_another_type_is_refused_before_it_is_sent(dev: Dev) -> None:
+    dev.perdure("start", "Votes", "1", "--id", "votes-typed")
+    told = dev.perdure("signal", "votes-typed", "names", "5", code=2)
+    assert "a signal of names cannot be read as str" in told
+    dev.perdure("signal", "votes-typed", "names", '"Ada"')
+    assert dev.perdure("result", "votes-typed", "--wait") == ["Ada"]
+
+
 def test_resume_with_edited_input_goes_on_from_the_failure(dev: Dev) -> None:
     told = dev.perdure("start", "parsed", '"seven"', "--id", "edited", "--wait", code=1)
     assert "perdure resume edited" in told

@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from perdure.cli.declared import Declared, check_signal
 from perdure.cli.on_run import Target, on_run
 from perdure.cli.output import Format, chosen, print_json, stdout
 from perdure.cli.session import parse_assignments, parse_json
+from perdure.errors import RunNotFound
 
 Reason = Annotated[str, typer.Option("--reason", help="Kept in the history.", show_default=False)]
 Edits = Annotated[
@@ -75,10 +77,21 @@ async def unpause(at: Target, *, reason: Reason = "") -> str:
     return "unpaused"
 
 
+async def _check(at: Target, declared: Declared, channel: str, value: object) -> None:
+    try:
+        described = await at.run.describe()
+    except RunNotFound:  # a signal may come before its run
+        return
+    check_signal(declared, described.name, channel, value)
+
+
 @on_run(_done)
 async def signal(at: Target, channel: ChannelName, value: Value = "null") -> str:
     """Send a value to a channel of the run."""
-    await at.run.signal(channel, parse_json(value, "the value"))
+    payload = parse_json(value, "the value")
+    if (declared := at.declared) is not None:
+        await _check(at, declared, channel, payload)
+    await at.run.signal(channel, payload)
     return f"signaled on {channel}"
 
 

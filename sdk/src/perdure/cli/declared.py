@@ -17,6 +17,7 @@ from perdure._worker.supervision import Ready
 from perdure.cli.locations import declared_path
 from perdure.cli.output import ExitCode, Problem
 from perdure.errors import SerializationError
+from perdure.flow import Channel
 from perdure.registry import Registry
 from perdure.workflow import Workflow
 
@@ -93,6 +94,22 @@ def check_arguments(definition: Workflow[..., Any], values: Sequence[Any]) -> No
         definition.signature.decode(convert.encode(list(values), Any, "the arguments"))
     except SerializationError as error:
         raise Problem(str(error), hint=f"it is {definition.signature!r}", code=ExitCode.usage) from error
+
+
+def check_signal(declared: Declared, workflow: str, channel: str, value: Any) -> None:
+    """Raises Problem if the workflow declares the channel, and for values of another type.
+
+    Its code would see the error where it receives the value, and be stuck unless it handles it.
+    """
+    definition = _definition(declared, workflow)
+    members = vars(definition.target).values() if definition and isinstance(definition.target, type) else ()
+    found = next((each for each in members if isinstance(each, Channel) and each.name == channel), None)
+    if found is None:
+        return
+    try:
+        found._decode(convert.encode(value, Any, "the value"))
+    except SerializationError as error:
+        raise Problem(str(error), hint=f"what channel {channel} of {workflow} takes", code=ExitCode.usage) from error
 
 
 def _definition(declared: Declared, workflow: str) -> Workflow[..., Any] | None:
