@@ -41,6 +41,8 @@ class Faults:
     """Share of schedules in which the broker sends messages of one key to any replica."""
     crash_at: int | None = None
     """Kill whoever makes the n-th step, once: to try every crash point in turn."""
+    sleep_at: int | None = None
+    """Let whoever makes the n-th step sleep and lose its sessions, once: a zombie at every point in turn."""
 
 
 NO_FAULTS = Faults(until=0.0, latency=0.0, any_replica=0.0)

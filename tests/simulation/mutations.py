@@ -13,6 +13,7 @@ from unittest.mock import patch
 
 import msgspec
 
+from perdure._replay.positions import Positions
 from perdure._worker.answers import Answers
 from perdure._worker.turns import TurnDesk
 from perdure_core.task_engine import decide as task_decide
@@ -431,13 +432,19 @@ def last_outcome_counts(stack: ExitStack) -> None:
 @mutation
 def rewind_without_generation(stack: ExitStack) -> None:
     """Rule 30: a command's id does not say how many rewinds came before it."""
-    command_id: Callable[..., str] = ids.command_id
+    command_id: Any = ids.command_id
+    make = Positions.__init__
 
-    def same(*parts: Any) -> str:
+    def same(*parts: Any) -> Any:
         *of_run, _, position = parts
         return command_id(*of_run, 0, position)
 
+    def init(self: Any, context: Any) -> None:
+        make(self, context)
+        self._ids = "\x1f".join([context.namespace, context.workflow_id, context.run_id, "0", ""])
+
     _patch(stack, ids, "command_id", same)
+    _patch(stack, Positions, "__init__", init)
 
 
 @mutation

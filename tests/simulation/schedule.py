@@ -26,6 +26,10 @@ from tests.simulation.world import Process, World
 
 FINISH_SECONDS_MAX = 900.0
 """Virtual. Everything that is retried has ended by then, also with doubled delays."""
+LATE_TIMERS_SECONDS = 60.0
+"""Timers of workflow code that nobody waits for any more fire by then."""
+TURN_AGE_SECONDS = 4_500.0
+"""The answer to a turn of a purged run circles for an hour (protocol rule 14)."""
 QUIET_SECONDS = 2.0
 """Longer than any hold."""
 
@@ -100,11 +104,13 @@ class _Schedule:
         finished = await self._play(client)
         if finished:
             await self._settle("after the script")
+            await asyncio.sleep(LATE_TIMERS_SECONDS)
+            await self._settle("after late timers")
             for name in ("worker-0", "worker-1"):  # not to have them announce themselves for an hour
                 world.end(world.processes[name])
             await asyncio.sleep(RETENTION_SECONDS + 60)
             world.start("worker-0", self._worker)
-            await self._settle("after retention")
+            await self._settle("after retention", TURN_AGE_SECONDS)
             world.ledger.violations += leftovers(world)
         client.close()
         for process in world.processes.values():
@@ -124,13 +130,13 @@ class _Schedule:
             world.ledger.violations.append(f"wrong: {error}")
         return True
 
-    async def _settle(self, when: str) -> None:
+    async def _settle(self, when: str, seconds: float = FINISH_SECONDS_MAX) -> None:
         """Wait until no message is left, after the last fault."""
         world = self._world
         rest = world.dice.faults.until + QUIET_SECONDS - world.loop.time()
         if rest > 0:
             await asyncio.sleep(rest)
-        deadline = world.loop.time() + FINISH_SECONDS_MAX
+        deadline = world.loop.time() + seconds
         quiet_since = None
         while world.loop.time() < deadline:
             if list(waiting(world)):

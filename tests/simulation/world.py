@@ -124,12 +124,12 @@ class World:
 
     async def step(self, process: Process, what: str) -> None:
         """A point at which the process may die, sleep, or take its time."""
-        self.steps += 1
         dice, faults = self.dice, self.dice.faults
         if process.dead:
             raise asyncio.CancelledError
         if not process.mortal:
             return
+        self.steps += 1
         targeted = process.service.startswith(faults.target)
         if faults.crash_at == self.steps or (targeted and dice.strikes(faults.crash)):
             self.kill(process, what)
@@ -137,7 +137,7 @@ class World:
         if dice.strikes(faults.clock_jump):
             process.clock.skew_ms = dice.rng.randint(-faults.clock_jump_max_ms, faults.clock_jump_max_ms)
             self.ledger.fault("clock_jump", self.loop.time(), f"{process.name} {process.clock.skew_ms} ms")
-        if targeted and dice.strikes(faults.pause):
+        if faults.sleep_at == self.steps or (targeted and dice.strikes(faults.pause)):
             self._fall_asleep(process, what)
         latency = dice.latency()
         if latency is not None:
@@ -151,7 +151,7 @@ class World:
         rng, faults = self.dice.rng, self.dice.faults
         seconds = rng.uniform(0.01, faults.pause_max)
         process.asleep_until = self.loop.time() + seconds
-        zombie = rng.random() < faults.session_lost
+        zombie = faults.sleep_at == self.steps or rng.random() < faults.session_lost
         self.ledger.fault("zombie" if zombie else "pause", self.loop.time(), f"{process.name} {seconds:.2f} s {what}")
         if zombie:
             for consumer in process.consumers:
