@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from perdure import DefinitionError, workflow, workflow_of
-from perdure._replay.guard import check, mode_of, source
+from perdure._replay.guard import check, install, mode_of, source
 from perdure._replay.guard.rules import Finding
 from perdure.worker import Worker
 from perdure_runtime.adapters.memory import memory_ports
@@ -104,6 +104,22 @@ def test_the_environment_says_what_a_worker_is_not_told(monkeypatch: pytest.Monk
     monkeypatch.setenv("PERDURE_GUARD", "sometimes")
     with pytest.raises(ValueError, match="error, warn, off, not 'sometimes'"):
         Worker(broker, [careless])
+
+
+@workflow
+async def by_name() -> float:
+    return bound_before()
+
+
+bound_before = time.time
+
+
+def test_a_function_that_was_imported_by_name_before_it_was_replaced_is_found() -> None:
+    before = time.time
+    install("error", [])
+    assert time.time is not before or hasattr(before, "__perdure_trap__")
+    (found,) = findings(by_name.target)
+    assert found.what.startswith("time.time()")
 
 
 def test_code_without_source_is_not_refused() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from perdure._replay import compat
 from perdure._replay.code import Stoppage, WorkflowCode
 from perdure._replay.futures import Branch
+from perdure._replay.guard import seeds
 from perdure._replay.loop import ReplayLoop
 from perdure.errors import Blocked, CommandFailed, ContinueAsNew, WorkflowChangedError, WorkflowError
 from perdure_schemas.common import Command, Completion, Failure
@@ -24,6 +25,8 @@ class Ending:
         self.stoppage: Stoppage | None = None
         self.completion: Completion | None = None
         self.cancel_requested = False
+        self.made_by: set[str] = set()
+        """What made the history that was replayed: Python and its hash seed."""
 
     def check_issued(self, commands: Sequence[Command]) -> None:
         """A recorded turn was replayed: the code must have issued all of its commands."""
@@ -89,6 +92,7 @@ class Ending:
     def _stop(self, error: BaseException) -> None:
         match error:
             case WorkflowChangedError():
+                error.args = (f"{error} {seeds.remark(self.made_by)}".rstrip(),)
                 self.stoppage = Stoppage("changed", self._failure(error))
             case Blocked():
                 self.stoppage = Stoppage("timeout", self._failure(error))

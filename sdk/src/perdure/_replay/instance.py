@@ -87,6 +87,7 @@ class Instance:
         turns = [record.event for record in records if isinstance(record.event, TurnCommitted)]
         for turn in turns:
             loop.record.load(turn.commands)
+        self.ending.made_by = {turn.python for turn in turns}
         loop.recorded_patches = frozenset(patch for turn in turns for patch in turn.patches)
         loop.replaying = True
         with Entered(loop):

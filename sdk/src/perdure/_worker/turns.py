@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from perdure._replay.code import RunContext, WorkflowCode
+from perdure._replay.guard import seeds
 from perdure._replay.instance import Instance
 from perdure._worker.live import LiveInstances
 from perdure.errors import Blocked
@@ -16,8 +16,6 @@ from perdure_runtime.ports import Delivery
 from perdure_schemas.common import Failure, Query
 from perdure_schemas.events import Recorded, Started, StuckKind
 from perdure_schemas.messages import QueryResult, RunWorkflowTask, WorkflowTaskCompleted, WorkflowTaskFailed
-
-PYTHON = platform.python_version()
 
 
 @dataclass(slots=True, eq=False)
@@ -159,7 +157,7 @@ class TurnDesk:
             completion=turn.completion,
             patches=turn.patches,
             build=self._build,
-            python=PYTHON,
+            python=seeds.PYTHON,
         )
         nonce = self._ids()
         instance.remember(task.base_hash, nonce, completed)

@@ -33,16 +33,16 @@ class Forbidden(NamedTuple):
     remedy: str
     trapped: bool = True
     """Whether it is replaced at run time by what looks at its caller. Of others the interpreter tells."""
-
-    @property
-    def function(self) -> Callable[..., Any] | None:
-        """As it is now: the original, or what it was replaced by."""
-        return getattr(self.owner, self.attribute, None)
+    function: Callable[..., Any] | None = None
+    """The original, whatever it is replaced by later: code may have imported it by name before."""
 
 
 def _of(owner: Any, names: str, remedy: str, *, prefix: str = "", trapped: bool = True) -> list[Forbidden]:
     prefix = prefix or owner.__name__
-    return [Forbidden(owner, name, f"{prefix}.{name}()", remedy, trapped) for name in names.split()]
+    return [
+        Forbidden(owner, name, f"{prefix}.{name}()", remedy, trapped, getattr(owner, name, None))
+        for name in names.split()
+    ]
 
 
 _CLOCKS = "time time_ns monotonic monotonic_ns perf_counter perf_counter_ns process_time process_time_ns"
@@ -65,9 +65,9 @@ FUNCTIONS: Final[tuple[Forbidden, ...]] = (
     *_of(subprocess, "run Popen call check_call check_output", TASK, trapped=False),
     *_of(asyncio, "to_thread open_connection start_server create_subprocess_exec run", TASK, trapped=False),
     *_of(asyncio, "Task", BRANCH, trapped=False),
-    Forbidden(builtins, "open", "open()", TASK, trapped=False),
-    Forbidden(builtins, "input", "input()", TASK, trapped=False),
-    Forbidden(builtins, "id", "id()", ADDRESS, trapped=False),
+    Forbidden(builtins, "open", "open()", TASK, False, open),
+    Forbidden(builtins, "input", "input()", TASK, False, input),
+    Forbidden(builtins, "id", "id()", ADDRESS, False, id),
 )
 
 MOMENTS: Final = frozenset({"now", "utcnow", "today"})
