@@ -273,9 +273,11 @@ async def test_an_inline_value_is_recorded_once() -> None:
     async with World(step, draws) as world:
         run = await world.client.start(draws)
         await gate.reached()
+        drawn = commands(await run.history())[0].args
         await world.restart_worker()
         gate.open()
         first, second = await run.result()
+        assert drawn == Payload("json", str(first).encode())
         assert second == first + 1, "the replay did not draw again"
 
 
