@@ -58,9 +58,14 @@ def test_an_app_that_cannot_be_imported_is_shown_and_tried_again_when_mended(tmp
         dev.stop()
 
 
-@pytest.mark.parametrize(
-    "text", ["import perdure\nimport broken_part\n", "from perdure import task\n@task\ndef f(*a): ...\n"]
-)
+BROKEN = [
+    "import perdure\nimport broken_part\n",
+    "from perdure import task\n@task\ndef f(*a): ...\n",
+    "import time\nfrom perdure import workflow\n@workflow\nasync def f() -> float: return time.time()\n",
+]
+
+
+@pytest.mark.parametrize("text", BROKEN)
 def test_an_app_whose_part_is_mended_is_loaded_again(text: str, tmp_path: Path) -> None:
     """The part that breaks the import is no module yet; a definition that cannot work is told in one line."""
     part, app = tmp_path / "broken_part.py", tmp_path / "broken_app.py"

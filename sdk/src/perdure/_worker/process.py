@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from perdure import _app
+from perdure._replay import guard
 from perdure._worker.logs import log_to_stderr
 from perdure._worker.sources import Sources
 from perdure._worker.supervision import EXIT_RELOAD, Ready
@@ -59,7 +60,7 @@ def main(options: Options) -> int:
         threading.Thread(target=_end_with_parent, daemon=True, name="parent watch").start()
     sources = Sources(options.app)
     try:
-        registry = Registry([_app.load(options.app)])
+        registry = _loaded(options.app)
     except (Exception, SystemExit) as error:
         _tell(error)
         if not options.supervised:
@@ -71,6 +72,13 @@ def main(options: Options) -> int:
         return EXIT_RELOAD
     log_to_stderr()
     return asyncio.run(_serve(registry, options, sources))
+
+
+def _loaded(app: str) -> Registry:
+    """What the app declares. A worker would refuse what the guard does; here its author can mend it."""
+    registry = Registry([_app.load(app)])
+    guard.check(guard.mode_of(None), registry.workflows.values())
+    return registry
 
 
 def _end_with_parent() -> None:

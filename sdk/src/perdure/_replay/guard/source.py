@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import inspect
 import textwrap
 import weakref
@@ -77,8 +78,21 @@ def _parsed(function: FunctionType) -> ast.AST | None:
     """Its syntax tree, with the line numbers of its file; `None` where there is no source, or no whole statement."""
     try:
         lines, first = inspect.getsourcelines(function)
-        tree = ast.parse(textwrap.dedent("".join(lines)))
+        tree = _undisturbed(textwrap.dedent("".join(lines)))
     except (OSError, TypeError, SyntaxError, ValueError):
         return None
     ast.increment_lineno(tree, first - 1)
     return tree.body[0] if isinstance(tree.body[0], ast.FunctionDef | ast.AsyncFunctionDef) else None
+
+
+def _undisturbed(text: str) -> ast.Module:
+    """Without garbage collection: CPython 3.11 fails to parse (`SystemError: AST constructor recursion depth mismatch`)
+    when a finalizer prints a traceback meanwhile, which parses, too.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return ast.parse(text)
+    finally:
+        if enabled:
+            gc.enable()
