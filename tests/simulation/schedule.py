@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from perdure import Worker
+from perdure._worker.live import CACHE_BYTES
 from perdure_runtime.projector import Projector
 from perdure_runtime.task_driver import TaskEngine
 from perdure_runtime.timer_driver import TimerService
@@ -91,6 +92,8 @@ class _Schedule:
     def __init__(self, world: World, script: Script) -> None:
         self._world = world
         self._script = script
+        self._cache_bytes = world.dice.rng.choice((CACHE_BYTES, 1))
+        """Workers keep every live run, or forget all but one: then nearly every turn is a replay."""
 
     async def run(self) -> None:
         world = self._world
@@ -98,7 +101,8 @@ class _Schedule:
             world.start(f"workflow-engine-{number}", self._workflow_engine)
             world.start(f"task-engine-{number}", self._task_engine)
             world.start(f"worker-{number}", self._worker)
-        world.start("timers", self._timers)
+        for number in range(world.dice.rng.choice((1, 2))):  # one is active, the other takes over
+            world.start(f"timers-{number}", self._timers)
         world.start("projector", self._projector)
         client = Client(world, "client-0")
         finished = await self._play(client)
@@ -172,5 +176,6 @@ class _Schedule:
             worker_id=process.name,
             ids=lambda: f"{process.name}-{next(numbers)}",
             inline_turns=True,
+            cache_bytes=self._cache_bytes,
         )
         await worker.run()
