@@ -14,6 +14,7 @@ from perdure._worker.heartbeats import Heartbeats
 from perdure._worker.inlet import Inlet
 from perdure._worker.notices import tell_failed
 from perdure._worker.outbox import Answer, Outbox, Step
+from perdure._worker.ward import DEATHS_MAX
 from perdure.context import TaskContext
 from perdure.task import Mode, Task
 from perdure_runtime.ports import Delivery
@@ -23,8 +24,6 @@ from perdure_schemas.messages import AttemptCancelRequested, RunTask
 
 log = logging.getLogger("perdure.worker")
 
-DEATHS_MAX = 3
-"""A delivery that took its worker with it so often is not tried again: it would take the next one."""
 ABANDON_SECONDS = 1.0
 """What an async task may take to clean up after its time-out, before its attempt is answered without it."""
 BARE_BYTES = 500_000

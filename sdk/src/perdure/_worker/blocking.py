@@ -8,9 +8,12 @@ import sysconfig
 import threading
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 _STDLIB = sysconfig.get_path("stdlib")
+_OWN = str(Path(__file__).resolve().parents[1])
+"""The guard stands between a workflow and what it calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +49,15 @@ def blocking(thread: threading.Thread) -> Blocking | None:
 
 
 def blocking_frame(frame: FrameType) -> FrameType:
-    """The innermost frame that is not the standard library's."""
+    """The innermost frame that is neither the standard library's nor ours."""
     current: FrameType | None = frame
     while current is not None:
-        file = current.f_code.co_filename
-        if not file.startswith((_STDLIB, "<frozen")) or "site-packages" in file:
+        if _is_user_code(current.f_code.co_filename):
             return current
         current = current.f_back
     return frame
+
+
+def _is_user_code(file: str) -> bool:
+    installed = "site-packages" in file
+    return not file.startswith(_OWN) and (installed or not file.startswith((_STDLIB, "<frozen")))

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from perdure._worker.outbox import Acks, Answer, Outbox
+from perdure._worker.ward import Ward
 from perdure_runtime.errors import StorageUnavailable
 from perdure_runtime.ports import Consumer, Delivery, Publisher, Undeliverable
 from perdure_schemas import topics
@@ -23,8 +24,9 @@ BURY_DELAY_MS = 1_000
 class Inlet:
     """Receives for as long as `receive` runs."""
 
-    def __init__(self, consumer: Consumer, outbox: Outbox, publisher: Publisher, *, namespace: str) -> None:
-        self.acks = Acks(consumer)
+    def __init__(self, consumer: Consumer, outbox: Outbox, publisher: Publisher, *, namespace: str, ward: Ward) -> None:
+        self.acks = Acks(consumer, ward.leave)
+        self._ward = ward
         self._consumer = consumer
         self._outbox = outbox
         self._publisher = publisher
@@ -45,7 +47,8 @@ class Inlet:
             deliveries = [item for item in batch if isinstance(item, Delivery)]
             if len(deliveries) < len(batch):
                 await self._bury([item for item in batch if isinstance(item, Undeliverable)])
-            handle(deliveries)
+            if deliveries:
+                handle(await self._ward.admit(deliveries, self._consumer))
 
     async def close(self) -> None:
         """What is not acknowledged is handed back."""

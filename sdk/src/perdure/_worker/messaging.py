@@ -18,6 +18,7 @@ from perdure._worker.outbox import Answer, Outbox
 from perdure._worker.turn_flow import TurnFlow
 from perdure._worker.turns import TurnDesk
 from perdure._worker.user_side import UserSide
+from perdure._worker.ward import Ward
 from perdure.registry import Registry
 from perdure_runtime.ports import Broker, Clock, Delivery, SubscriptionType
 from perdure_schemas import topics
@@ -64,6 +65,7 @@ class Session:
         self._turns = TurnFlow(self._outbox, self._answers, self._make_desk(), lacking)
         self._user_side: UserSide | None = None
         self._inlets: list[Inlet] = []
+        self._ward = Ward()
         self._receivers: list[asyncio.Task[None]] = []
         self._background: list[asyncio.Task[None]] = []
 
@@ -129,7 +131,7 @@ class Session:
 
     async def _subscribe(self, names: Sequence[str], subscription: str, kind: SubscriptionType) -> Inlet:
         consumer = await self._setup.broker.subscribe(self._setup.namespace, names, subscription, kind)
-        inlet = Inlet(consumer, self._outbox, self._publisher, namespace=self._setup.namespace)
+        inlet = Inlet(consumer, self._outbox, self._publisher, namespace=self._setup.namespace, ward=self._ward)
         self._inlets.append(inlet)
         return inlet
 

@@ -22,8 +22,12 @@ Step = tuple[str, Message]
 class Acks:
     """Acknowledges deliveries of one consumer; what comes while one is under way goes together in the next."""
 
-    def __init__(self, consumer: Consumer) -> None:
+    def __init__(
+        self, consumer: Consumer, answered: Callable[[Sequence[Delivery | Undeliverable]], None] | None = None
+    ) -> None:
+        """`answered` is told what is to be acknowledged."""
         self.consumer = consumer
+        self._answered = answered
         self._waiting: list[Delivery | Undeliverable] = []
         self._wake = asyncio.Event()
         self.busy = False
@@ -31,6 +35,8 @@ class Acks:
     def add(self, deliveries: Sequence[Delivery | Undeliverable]) -> None:
         self._waiting += deliveries
         self._wake.set()
+        if self._answered is not None:
+            self._answered(deliveries)
 
     @property
     def idle(self) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from perdure._worker.answers import Answers
-from perdure._worker.attempts import DEATHS_MAX
 from perdure._worker.histories import Histories
 from perdure._worker.inlet import Inlet
 from perdure._worker.notices import Lacking, tell_stuck
 from perdure._worker.outbox import Answer, Outbox, Step
 from perdure._worker.turn_thread import TurnRunner
 from perdure._worker.turns import NeedsHistory, TurnAnswer, TurnDesk, TurnJob, TurnResult
+from perdure._worker.ward import DEATHS_MAX
 from perdure_runtime.ports import Delivery
 from perdure_schemas.common import Failure
 from perdure_schemas.events import StuckKind
