@@ -30,7 +30,9 @@ async def as_ordered() -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("made_by", "named"), [("3.11.7 hash 00000000", True), (seeds.PYTHON, False), ("3.11.7", False)]
+    ("made_by", "named"),
+    [("3.11.7 hash 00000000", True), (seeds.PYTHON, False), ("3.11.7", False)],
+    ids=["another", "the same", "none recorded"],  # not the seed: each process of a test run has one of its own
 )
 async def test_another_seed_is_named(monkeypatch: pytest.MonkeyPatch, made_by: str, named: bool) -> None:
     gate = GATES["all"] = Gate()
