@@ -384,6 +384,20 @@ def test_doubt_3_a_last_turn_that_has_not_seen_a_signal_is_run_again() -> None:
     assert isinstance(case.history[-1].event, RunEnded)
 
 
+def test_doubt_3_also_of_a_stuck_run_which_asks_for_no_turn_by_itself() -> None:
+    """Found by simulation: it waited for ever."""
+    case = Case()
+    case.start()
+    asked = case.asked()
+    case.fail_turn()
+    case.send(signal(1))
+    again = case.send(completed(asked, completion=COMPLETED))
+    assert isinstance(again.decision, d.RunTurn)
+    [turn] = again.sent(RunWorkflowTask)
+    case.send(completed(turn, completion=COMPLETED))
+    assert isinstance(case.history[-1].event, RunEnded)
+
+
 def test_doubt_7_a_success_after_a_failure_counts_only_through_a_rewind() -> None:
     case = begun("a")
     a = case.known("a")

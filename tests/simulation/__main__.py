@@ -31,12 +31,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--log", action="store_true", help="print what went wrong in each schedule, and when")
     options = parser.parse_args(arguments)
     logging.disable(logging.WARNING)  # what goes wrong here is meant to
-    faults = NO_FAULTS if options.no_faults else Faults()
+    faults = NO_FAULTS if options.no_faults else None
     seeds = range(options.first, options.first + options.seeds)
     return _report(_reports(seeds, faults, options.workload, options.processes), len(seeds), options)
 
 
-def _reports(seeds: range, faults: Faults, workload: str | None, processes: int) -> Iterator[Report]:
+def _reports(seeds: range, faults: Faults | None, workload: str | None, processes: int) -> Iterator[Report]:
     if processes == 1 or len(seeds) <= BATCH:
         yield from (simulate(seed, faults, workload) for seed in seeds)
         return
@@ -48,7 +48,7 @@ def _reports(seeds: range, faults: Faults, workload: str | None, processes: int)
             yield from future.result()
 
 
-def _batch(seeds: Iterable[int], faults: Faults, workload: str | None) -> list[Report]:
+def _batch(seeds: Iterable[int], faults: Faults | None, workload: str | None) -> list[Report]:
     reports = [simulate(seed, faults, workload) for seed in seeds]
     for report in reports:
         if not report.violations:

@@ -54,8 +54,8 @@ class Run:
     run_id: str
 
 
-class Client:
-    """Never dies, since nothing in the world answers for a client that does."""
+class Correspondent:
+    """Publishes until confirmed, asks until answered; never dies, since nothing here answers for one that does."""
 
     def __init__(self, world: World, name: str) -> None:
         self.world = world
@@ -124,7 +124,9 @@ class Client:
                 except TimeoutError:
                     break
 
-    # --- runs ---------------------------------------------------------------------------------------
+
+class Client(Correspondent):
+    """What people do to runs and tasks."""
 
     async def start(self, workflow: Any, *args: Any, id: str, wait: bool = True, **changes: Any) -> Run:
         """Start a run; with `wait`, return when the engine has answered."""

@@ -48,6 +48,26 @@ class Faults:
 NO_FAULTS = Faults(until=0.0, latency=0.0, any_replica=0.0)
 
 
+EVERYTHING = Faults()
+PROFILES = (
+    *(EVERYTHING,) * 8,
+    Faults(target="worker", crash=0.03, pause=0.02, until=12.0),
+    Faults(target="task-engine", crash=0.03, pause=0.03, unknown_commit=0.15, until=12.0),
+    Faults(target="workflow-engine", crash=0.02, pause=0.02, unknown_commit=0.15, until=12.0),
+    Faults(target="timers", crash=0.1, pause=0.1, clock_jump=0.05, until=15.0),
+    Faults(duplicate=0.15, delay=0.3, lost_ack=0.2, publish_error=0.1, until=12.0),
+    Faults(pause=0.02, session_lost=1.0, crash=0.0, any_replica=0.0, until=15.0),
+    Faults(outage=0.1, unknown_commit=0.3),
+    Faults(clock_jump=0.05, clock_jump_max_ms=30_000),
+)
+"""Half of the schedules have a little of everything; the others aim at one kind of service, or one kind of fault."""
+
+
+def profile(seed: int) -> Faults:
+    """What goes wrong in the schedule of a seed."""
+    return random.Random(f"faults {seed}").choice(PROFILES)
+
+
 class Dice:
     """Chance, drawn from a seed: with the seed and the code, a schedule repeats exactly."""
 

@@ -18,7 +18,7 @@ from tests.simulation.app import RETENTION_SECONDS, Stage, registry
 from tests.simulation.catalog import WORKLOADS
 from tests.simulation.checks import CHECKERS
 from tests.simulation.client import NAMESPACE, Client
-from tests.simulation.faults import Faults
+from tests.simulation.faults import Faults, profile
 from tests.simulation.faulty_store import ports_of
 from tests.simulation.leftovers import leftovers, waiting
 from tests.simulation.virtual import Deadlock, VirtualLoop
@@ -47,12 +47,12 @@ class Report:
     """Attempts delivered more than once: allowed where something died between publish and acknowledge."""
 
 
-def simulate(seed: int, faults: Faults, workload: str | None = None) -> Report:
-    """Run the schedule of a seed; the workload is drawn too unless named."""
+def simulate(seed: int, faults: Faults | None = None, workload: str | None = None) -> Report:
+    """Run the schedule of a seed; faults and workload are drawn, too, unless given."""
     name = workload if workload is not None else random.Random(f"workload {seed}").choice(sorted(WORKLOADS))
     loop = VirtualLoop()
     asyncio.set_event_loop(loop)
-    world = World(seed, faults, loop)
+    world = World(seed, faults or profile(seed), loop)
     errors = _Errors(world)
     log = logging.getLogger("perdure")
     log.addHandler(errors)
@@ -112,7 +112,9 @@ class _Schedule:
             await self._settle("after late timers")
             for name in ("worker-0", "worker-1"):  # not to have them announce themselves for an hour
                 world.end(world.processes[name])
-            await asyncio.sleep(RETENTION_SECONDS + 60)
+            for process in world.processes.values():
+                process.clock.skew_ms = 0
+            await asyncio.sleep(RETENTION_SECONDS + 60 + 3 * world.dice.faults.clock_jump_max_ms / 1000)
             world.start("worker-0", self._worker)
             await self._settle("after retention", TURN_AGE_SECONDS)
             world.ledger.violations += leftovers(world)

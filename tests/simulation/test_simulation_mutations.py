@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.simulation.faults import NO_FAULTS, Faults
+from tests.simulation.faults import EVERYTHING, NO_FAULTS, Faults
 from tests.simulation.mutations import MUTATIONS, applied
 from tests.simulation.schedule import Report, simulate
 
-EVERYTHING = Faults()
 ENGINES_DIE = Faults(crash=0.02, pause=0.01, target="workflow-engine")
 ENGINES_SLEEP = Faults(crash=0.0, pause=0.02, target="workflow-engine")
 ENGINES_LOSE_SESSIONS = Faults(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.simulation.catalog import WORKLOADS
-from tests.simulation.faults import NO_FAULTS, Faults
+from tests.simulation.faults import EVERYTHING, NO_FAULTS
 from tests.simulation.schedule import simulate
 
 SEEDS = 2_000
@@ -27,7 +27,7 @@ def quiet() -> Iterator[None]:
 def test_schedules_keep_every_promise(shard: int) -> None:
     broken = []
     for seed in range(shard, SEEDS, SHARDS):
-        report = simulate(seed, Faults())
+        report = simulate(seed)
         if report.violations:
             broken.append(f"seed {seed} {report.workload}: {'; '.join(report.violations)}")
     assert not broken, "\n".join(broken)
@@ -42,6 +42,6 @@ def test_without_faults_nothing_is_done_twice(workload: str) -> None:
 
 @pytest.mark.parametrize("workload", sorted(WORKLOADS))
 def test_a_schedule_repeats_exactly(workload: str) -> None:
-    first, second = simulate(7, Faults(), workload), simulate(7, Faults(), workload)
+    first, second = simulate(7, EVERYTHING, workload), simulate(7, EVERYTHING, workload)
     assert first.log
     assert (first.log, first.steps, first.stats) == (second.log, second.steps, second.stats)

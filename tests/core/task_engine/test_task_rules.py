@@ -10,6 +10,7 @@ import pytest
 
 from perdure_core.task_engine.authority import Mark, judge
 from perdure_core.task_engine.decisions import Ask, Authority, Discard, Emit, Hold, Save
+from perdure_core.task_engine.effects import timer
 from perdure_core.task_engine.transitions import RECORD_TTL_MS
 from perdure_schemas import topics
 from perdure_schemas.common import NULL, Address, TaskOptions
@@ -221,3 +222,11 @@ def test_rule_31_what_a_rewind_dispatched_anew_is_no_more_the_old_dispatch_s() -
     ]
     assert judge(found, 0).state == "gone"
     assert judge(found, 1).state == "open"
+
+
+def test_rule_24_the_watches_of_two_attempts_are_two_timers() -> None:
+    """A late ScheduleTimer of the first overwrote the second's, and its record stayed open (found by simulation)."""
+    first = supervised()
+    second = msgspec.structs.replace(first, attempt=2, version=first.version + 1)
+    timers = [timer(record, 3_600_000)[1].body for record in (first, second)]
+    assert len({body.timer_id for body in timers if isinstance(body, ScheduleTimer)}) == 2

@@ -65,13 +65,13 @@ def _answer_to(record: TaskRecord) -> list[Address]:
 
 
 def timer(record: TaskRecord, due_at: int) -> Effect:
-    """The record's next deadline. Each due time is a timer of its own: an older one still to come changes nothing."""
+    """The next deadline: a timer of its own for each attempt and due time, so a late one takes no other's place."""
     task = record.task
     fires = TaskTimerFired(
         task_id=task.task_id, generation=record.generation, attempt=record.attempt, due_at=due_at, task=task
     )
     body = ScheduleTimer(
-        timer_id=ids.derive_id(task.task_id, "due", record.generation, due_at),
+        timer_id=ids.derive_id(task.task_id, "due", record.generation, record.attempt, due_at),
         due_at=due_at,
         target=Address(topics.TASK_ENGINE, task.task_id),
         fires=fires,

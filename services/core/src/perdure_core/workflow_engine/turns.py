@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perdure_core.workflow_engine.decisions import Ahead, Context, Decision, Discard, Record, Refuse, Serve
+from perdure_core.workflow_engine.decisions import Ahead, Context, Decision, Discard, Record, Refuse, RunTurn, Serve
 from perdure_core.workflow_engine.effects import turn_retry_timer
 from perdure_core.workflow_engine.state import RunState
 from perdure_core.workflow_engine.turn_checks import is_misshapen, problem_of
@@ -36,7 +36,7 @@ def decide_completed(state: RunState, message: Message, body: WorkflowTaskComple
         for recorded in state.unfed
     )
     if body.completion is not None and unseen:
-        return Refuse()
+        return Refuse() if state.stuck is None else RunTurn(1)  # of a stuck run no turn is asked for by itself
     turn = TurnCommitted(
         workflow_task_id=body.workflow_task_id,
         base=body.base,
