@@ -70,6 +70,9 @@ def test_a_signal_of_another_type_is_refused_before_it_is_sent(dev: Dev) -> None
     dev.perdure("start", "Votes", "1", "--id", "votes-typed")
     told = dev.perdure("signal", "votes-typed", "names", "5", code=2)
     assert "a signal of names cannot be read as str" in told
+    assert "a signal of names needs a value" in dev.perdure("signal", "votes-typed", "names", code=2)
+    assert "Votes declares no channel 'nmes'; it has names" in dev.perdure("signal", "votes-typed", "nmes", "1", code=3)
+    dev.perdure("signal", "votes-typed", "nmes", "1", "--unchecked")
     dev.perdure("signal", "votes-typed", "names", '"Ada"')
     assert dev.perdure("result", "votes-typed", "--wait") == ["Ada"]
 

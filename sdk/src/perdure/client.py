@@ -216,7 +216,7 @@ class Client:
         starts = self._opened()
         if second is None:
             return starts.handle(first, run_id)
-        return starts.handle(second, run_id, workflow_of(first).signature.decode_result)
+        return starts.handle(second, run_id, workflow_of(first))
 
     async def list(
         self, where: RunFilter | None = None, *, limit: int = LIST_MAX, cursor: str | None = None

@@ -182,6 +182,15 @@ def decode(payload: Payload | None, hint: Any = Any, what: str = "value") -> Any
         raise SerializationError(f"{what} cannot be read as {describe(hint)}: {_first_line(error)}") from error
 
 
+def admits_none(hint: Any) -> bool:
+    """Whether None is a value of the hint."""
+    try:
+        codec(hint).decode(b"null")
+    except Exception:
+        return False
+    return True
+
+
 def serialization_error(what: str, value: Any, hint: Any, error: Exception) -> SerializationError:
     """The error for a value that does not survive the way to JSON and back."""
     given = type(value).__qualname__

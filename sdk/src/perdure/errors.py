@@ -150,7 +150,11 @@ class SerializationError(PerdureError):
 
 
 class UnknownName(PerdureError):
-    """No worker of this client has the workflow or task. Give it to `Client.embedded`, or mend the name."""
+    """No worker of this client has the workflow or task, or the workflow no such channel. Mend the name.
+
+    A worker of `Client.embedded` has what is given to it. A channel that code makes itself is signaled by
+    `handle.signal(channel("name"), value)`.
+    """
 
 
 class PayloadTooLarge(PerdureError):

@@ -18,7 +18,7 @@ from perdure._replay.commands import digest
 from perdure._replay.futures import AllOf, AnyOf, Branch, Deferred, Waited
 from perdure._replay.loop import current, running
 from perdure._replay.mailbox import Receipt
-from perdure.errors import ContinueAsNew
+from perdure.errors import ContinueAsNew, SerializationError
 from perdure_schemas.common import BuildPolicy, Payload
 
 T = TypeVar("T")
@@ -255,18 +255,41 @@ class Channel(Generic[T]):
         return self._type
 
     def encode(self, value: T) -> Payload:
-        """The payload of a signal."""
-        return convert.encode(value, self._hint(), f"a signal to {self.name}")
+        """The payload of a signal.
+
+        Raises:
+            SerializationError: the value is not of the channel's type.
+        """
+        payload = convert.encode(value, self._hint(), f"a signal to {self.name}")
+        self._check_none(payload)
+        return payload
 
     def receive(self, *, where: Callable[[T], bool] | None = None) -> Receipt[T]:
-        """The next signal (that `where` accepts). Awaitable, with `&` and `|`."""
+        """The next signal (that `where` accepts). Awaitable, with `&` and `|`.
+
+        A signal that is not of the channel's type is dropped, with a warning in the worker's log.
+        """
         loop = current(f"{self.name}.receive()")
-        receipt: Receipt[T] = Receipt(loop, self._decode, where)
+        receipt: Receipt[T] = Receipt(loop, self.decode, where)
         loop.mailbox(self.name).receive(receipt)
         return receipt
 
-    def _decode(self, payload: Payload) -> Any:
+    def decode(self, payload: Payload) -> Any:
+        """The value of a signal.
+
+        Raises:
+            SerializationError: it is not of the channel's type.
+            Exception: the type itself is none that can be read: a mistake in the code, not in the signal.
+        """
+        convert.codec(self._hint())
+        self._check_none(payload)
         return convert.decode(payload, self._hint(), f"a signal of {self.name}")
+
+    def _check_none(self, payload: Payload) -> None:
+        """Received as None, an empty signal would look like the time-out beside it."""
+        if payload.encoding == "null" and not convert.admits_none(self._hint()):
+            kind = convert.describe(self._hint())
+            raise SerializationError(f"a signal of {self.name} needs a value: it takes {kind}, and None is none")
 
     def __aiter__(self) -> Channel[T]:
         return self

@@ -42,6 +42,7 @@ T_contra = TypeVar("T_contra", contravariant=True)
 QUERY_SECONDS_MAX = 10.0
 """A query is answered from memory, or after a replay; no replay takes longer."""
 
+EncodeSignal: TypeAlias = Callable[[str, Any], Payload]
 Decode: TypeAlias = Callable[[Payload | None], R]
 
 
@@ -66,6 +67,7 @@ class Handle(Steering, Generic[R]):
         run_id: str = "",
         decode: Decode[R] = convert.decode,
         expected: Question | None = None,
+        encode_signal: EncodeSignal | None = None,
     ) -> None:
         """Made by the client."""
         self.id = id
@@ -75,6 +77,7 @@ class Handle(Steering, Generic[R]):
         self._requests = requests
         self._signals = signals
         self._decode = decode
+        self._encode_signal = encode_signal or _encode_signal
         self._end = RunEnd(requests, id, expected)
 
     async def result(self, timeout: float | None = None) -> R:
@@ -107,9 +110,10 @@ class Handle(Steering, Generic[R]):
         Raises:
             RunNotFound: the run has ended. A run that has not started yet will find the signal.
             SerializationError: the value is not of the channel's type.
+            UnknownName: the workflow's class declares channels, but none of that name.
         """
         if isinstance(channel, str):
-            name, payload = channel, convert.encode(value, Any, f"the signal to {channel}")
+            name, payload = channel, self._encode_signal(channel, value)
         else:
             name, payload = channel.name, channel.encode(value)
         reply = await self._signals.send(self.id, name, payload, self.run_id)
@@ -201,6 +205,11 @@ class Handle(Steering, Generic[R]):
 
     def __repr__(self) -> str:
         return f"<run {self.id!r} {self.run_id}>"
+
+
+def _encode_signal(channel: str, value: Any) -> Payload:
+    """To a workflow that is not known here."""
+    return convert.encode(value, Any, f"the signal to {channel}")
 
 
 def run_value(ended: RunResult, decode: Decode[R]) -> R:

@@ -35,9 +35,10 @@ from perdure._duration import optional_milliseconds
 from perdure._names import check_workflow_id, is_name
 from perdure._options import Match, WorkflowChanged, WorkflowDeclared, check_options
 from perdure._workflow_code import Code
-from perdure.errors import DefinitionError, NotInWorkflow
+from perdure.errors import DefinitionError, NotInWorkflow, UnknownName
+from perdure.flow import Channel
 from perdure.signature import Signature, location
-from perdure_schemas.common import BuildPolicy, ClosePolicy, ConflictPolicy, RunOptions
+from perdure_schemas.common import BuildPolicy, ClosePolicy, ConflictPolicy, Payload, RunOptions
 
 if TYPE_CHECKING:
     from perdure._replay.futures import Deferred
@@ -151,6 +152,26 @@ class Workflow(Generic[P, R_co]):
         return changed
 
     @functools.cached_property
+    def channels(self) -> Mapping[str, Channel[Any]]:
+        """Those that a class declares. Its code can make others, by `channel(...)`."""
+        return _channels(self.target)
+
+    def encode_signal(self, channel: str, value: Any) -> Payload:
+        """The payload of a signal to a channel known by name.
+
+        Raises:
+            UnknownName: the class declares channels, and none of this name.
+            SerializationError: the value is not of the channel's type.
+        """
+        payload = convert.encode(value, Any, f"the signal to {channel}")
+        declared = self.channels.get(channel)
+        if declared is not None:
+            declared.decode(payload)
+        elif self.channels:
+            raise UnknownName(f"{self.name} declares no channel {channel!r}; it has {', '.join(sorted(self.channels))}")
+        return payload
+
+    @functools.cached_property
     def code(self) -> Code:
         """What the replay loop runs."""
         return Code(self)
@@ -183,6 +204,13 @@ def _handlers(target: Callable[..., Any] | type, mark: str) -> Mapping[str, Hand
         names = sorted(handler.name for handler in handlers)
         raise DefinitionError(f"{location(target)}: two handlers of {target.__name__} have one name among {names}.")
     return found
+
+
+def _channels(target: Callable[..., Any] | type) -> Mapping[str, Channel[Any]]:
+    if not isinstance(target, type):
+        return {}
+    members = (inspect.getattr_static(target, name) for name in dir(target) if not name.startswith("__"))
+    return {member.name: member for member in members if isinstance(member, Channel)}
 
 
 # --- decorators -----------------------------------------------------------------------------------------

@@ -40,11 +40,12 @@ class Starts:
         if options:
             definition = definition.options(**{key: value for key, value in options.items() if key != "wait"})
         name = workflow if isinstance(workflow, str) else definition.name
-        signature = self._known_workflow(name)
+        known = self._known_workflow(name)
         if isinstance(workflow, str):
             decode: Decode[Any] = convert.decode
-            payload = _array(args, workflow, signature)
+            payload = _array(args, workflow, None if known is None else known.signature)
         else:
+            known = definition
             decode = definition.signature.decode_result
             payload = definition.signature.bind(args, kwargs)
         run_id = requests.new_id()
@@ -61,20 +62,37 @@ class Starts:
         )
         expected = requests.expect(run_id)
         handle: Handle[Any] = Handle(
-            requests, self.signals, workflow_id, run_id=run_id, decode=decode, expected=expected
+            requests,
+            self.signals,
+            workflow_id,
+            run_id=run_id,
+            decode=decode,
+            expected=expected,
+            encode_signal=known.encode_signal if known is not None else None,
         )
         return handle, requests.message(workflow_id, body), options
 
-    def handle(self, id: str, run_id: str = "", decode: Decode[Any] = convert.decode) -> Handle[Any]:
+    def handle(self, id: str, run_id: str = "", workflow: Workflow[..., Any] | None = None) -> Handle[Any]:
         """Of a run that was started elsewhere."""
-        return Handle(self.requests, self.signals, check_workflow_id(id), run_id=run_id, decode=decode)
+        id = check_workflow_id(id)
+        if workflow is None:
+            return Handle(self.requests, self.signals, id, run_id=run_id)
+        decode, encode_signal = workflow.signature.decode_result, workflow.encode_signal
+        return Handle(self.requests, self.signals, id, run_id=run_id, decode=decode, encode_signal=encode_signal)
 
     def accepted(self, handle: Handle[Any], reply: StartReply) -> Handle[Any]:
         """The handle of the run in force: ours, or the one that was there."""
         answers.check_started(reply)
         if reply.run_id == handle.run_id:
             return handle
-        return self.handle(handle.id, reply.run_id, handle._decode)
+        return Handle(
+            self.requests,
+            self.signals,
+            handle.id,
+            run_id=reply.run_id,
+            decode=handle._decode,
+            encode_signal=handle._encode_signal,
+        )
 
     def task(self, task: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[TaskHandle[Any], Message]:
         """The handle of a task to be run, and the message that dispatches it."""
@@ -103,8 +121,8 @@ class Starts:
         handle: TaskHandle[Any] = TaskHandle(requests, task_id, name=name, decode=decode)
         return handle, requests.message(task_id, body)
 
-    def _known_workflow(self, name: str) -> Signature | None:
-        """What it takes, where that can be known: it can if the only worker is this client's own.
+    def _known_workflow(self, name: str) -> Workflow[..., Any] | None:
+        """The workflow, where it can be known: it can if the only worker is this client's own.
 
         Raises:
             UnknownName: that worker has no such workflow.
@@ -115,7 +133,7 @@ class Starts:
         found = registry.workflows.get(name)
         if found is None:
             raise _unknown("workflow", name, registry.workflows)
-        return found.signature
+        return found
 
     def _known_task(self, name: str) -> Signature | None:
         registry = self.requests.backend.registry

@@ -91,7 +91,7 @@ class ReplayLoop(Commands, Surface):
     def mailbox(self, channel: str) -> Mailbox:
         box = self.mailboxes.get(channel)
         if box is None:
-            box = self.mailboxes[channel] = Mailbox()
+            box = self.mailboxes[channel] = Mailbox(self, channel)
         return box
 
     def spawn(self, coro: Any, path: Path, **options: Any) -> Branch[Any]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from perdure.cli.declared import Declared, check_signal
+from perdure.cli.declared import UNCHECKED, Declared, check_signal
 from perdure.cli.on_run import Target, on_run
 from perdure.cli.output import Format, chosen, print_json, stdout
 from perdure.cli.session import parse_assignments, parse_json
@@ -23,6 +23,7 @@ Skips = Annotated[
 Position = Annotated[str, typer.Option("--to", metavar="POSITION", help="Go back to just before this command.")]
 ChannelName = Annotated[str, typer.Argument(metavar="CHANNEL")]
 Value = Annotated[str, typer.Argument(metavar="JSON")]
+Unchecked = Annotated[bool, typer.Option(UNCHECKED, help="Whatever channels the workflow declares.")]
 QueryName = Annotated[str, typer.Argument(metavar="QUERY")]
 Values = Annotated[list[str] | None, typer.Argument(metavar="[JSON]...")]
 
@@ -86,10 +87,10 @@ async def _check(at: Target, declared: Declared, channel: str, value: object) ->
 
 
 @on_run(_done)
-async def signal(at: Target, channel: ChannelName, value: Value = "null") -> str:
+async def signal(at: Target, channel: ChannelName, value: Value = "null", *, unchecked: Unchecked = False) -> str:
     """Send a value to a channel of the run."""
     payload = parse_json(value, "the value")
-    if (declared := at.declared) is not None:
+    if (declared := at.declared) is not None and not unchecked:
         await _check(at, declared, channel, payload)
     await at.run.signal(channel, payload)
     return f"signaled on {channel}"

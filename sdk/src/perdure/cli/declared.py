@@ -16,13 +16,12 @@ from perdure import _app, convert
 from perdure._worker.supervision import Ready
 from perdure.cli.locations import declared_path
 from perdure.cli.output import ExitCode, Problem
-from perdure.errors import SerializationError
-from perdure.flow import Channel
+from perdure.errors import SerializationError, UnknownName
 from perdure.registry import Registry
 from perdure.workflow import Workflow
 
 UNCHECKED = "--unchecked"
-"""The option of `start` that skips these checks."""
+"""The option of `start` and `signal` that skips these checks."""
 
 
 class Declared(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,17 +96,17 @@ def check_arguments(definition: Workflow[..., Any], values: Sequence[Any]) -> No
 
 
 def check_signal(declared: Declared, workflow: str, channel: str, value: Any) -> None:
-    """Raises Problem if the workflow declares the channel, and for values of another type.
+    """Raises Problem for a channel that the workflow's class does not declare, and for values of another type.
 
-    Its code would see the error where it receives the value, and be stuck unless it handles it.
+    Its code would drop the value, or never look for it.
     """
     definition = _definition(declared, workflow)
-    members = vars(definition.target).values() if definition and isinstance(definition.target, type) else ()
-    found = next((each for each in members if isinstance(each, Channel) and each.name == channel), None)
-    if found is None:
+    if definition is None:
         return
     try:
-        found._decode(convert.encode(value, Any, "the value"))
+        definition.encode_signal(channel, value)
+    except UnknownName as error:
+        raise Problem(str(error), hint=f"{UNCHECKED} sends it all the same", code=ExitCode.not_found) from error
     except SerializationError as error:
         raise Problem(str(error), hint=f"what channel {channel} of {workflow} takes", code=ExitCode.usage) from error
 
