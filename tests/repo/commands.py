@@ -15,12 +15,17 @@ SECONDS_MAX = 300
 """A type checker on a cold cache and a busy machine; far above what is usual."""
 
 
-def run(arguments: Sequence[str | Path], folder: Path = tree.ROOT, **environment: str) -> tuple[int, str]:
+def environment(**more: str) -> dict[str, str]:
+    """Of the commands: the tools of this interpreter come first."""
+    return {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "NO_COLOR": "1", **more}
+
+
+def run(arguments: Sequence[str | Path], folder: Path = tree.ROOT, **more: str) -> tuple[int, str]:
     """(exit code, standard output and error together)."""
     done = subprocess.run(
         [str(argument) for argument in arguments],
         cwd=folder,
-        env={**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "NO_COLOR": "1", **environment},
+        env=environment(**more),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -30,8 +35,8 @@ def run(arguments: Sequence[str | Path], folder: Path = tree.ROOT, **environment
     return done.returncode, done.stdout
 
 
-def check(arguments: Sequence[str | Path], folder: Path = tree.ROOT, **environment: str) -> str:
+def check(arguments: Sequence[str | Path], folder: Path = tree.ROOT, **more: str) -> str:
     """The output; fails the test, with the output, when the command fails."""
-    code, output = run(arguments, folder, **environment)
+    code, output = run(arguments, folder, **more)
     assert code == 0, f"{' '.join(map(str, arguments))} ended with {code}:\n{output}"
     return output

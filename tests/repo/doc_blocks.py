@@ -1,21 +1,27 @@
 """Runs the blocks of a Markdown page, in order, in one empty folder, each in a process of its own.
 
 - A `python` block is written to a file and run as a script. Its first line may name the file: `# app.py`.
+  A `python program` is only written: what has no end is started by a `console` block.
 - A `console` block holds commands (`$ …`), each followed by the output it must have; `...` stands for any text.
+  One that ends with ` &` runs until the end of the page; the page goes on when it has printed something.
 - An `output` block is what the block before it must have printed; `...` as above.
 - Any other block is text. `sh` is for commands that cannot be run here, as those that install something.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
-from collections.abc import Iterator, Sequence
+import signal
+import subprocess
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.repo import commands
 
-_FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^```([\w ]*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# ([\w/]+\.py)$")
 
 
@@ -38,6 +44,11 @@ def has_runnable(page: str) -> bool:
 
 def problems(page: str, folder: Path, python: Path = commands.BIN / "python") -> Iterator[str]:
     """What does not do as the page says. Nothing, if the page is true."""
+    with contextlib.ExitStack() as background:
+        yield from _problems(page, folder, python, background)
+
+
+def _problems(page: str, folder: Path, python: Path, background: contextlib.ExitStack) -> Iterator[str]:
     printed = ""
     for block in blocks(page):
         match block.language:
@@ -45,16 +56,49 @@ def problems(page: str, folder: Path, python: Path = commands.BIN / "python") ->
                 code, printed = commands.run([python, _write(block, folder)], folder)
                 if code != 0:
                     yield f"line {block.line}: ended with {code}:\n{printed}"
+            case "python program":
+                _write(block, folder)
             case "console":
-                for command, expected in _commands(block.text):
-                    code, printed = commands.run(["sh", "-c", command], folder, COLUMNS="120")
-                    if code != 0 or not matches(expected, printed):
-                        yield f"line {block.line}: $ {command}\nended with {code}:\n{printed}\nexpected:\n{expected}"
+                printed = yield from _console(block, folder, background)
             case "output":
                 if not matches(block.text, printed):
                     yield f"line {block.line}: printed\n{printed}\nexpected:\n{block.text}"
             case _:
                 pass
+
+
+def _console(block: Block, folder: Path, background: contextlib.ExitStack) -> Generator[str, None, str]:
+    """What is wrong; at last, what its last command printed."""
+    printed = ""
+    for command, expected in _commands(block.text):
+        if command.endswith(" &"):
+            background.enter_context(_running(command.removesuffix(" &"), folder))
+            continue
+        code, printed = commands.run(["sh", "-c", command], folder, COLUMNS="120")
+        if code != 0 or not matches(expected, printed):
+            yield f"line {block.line}: $ {command}\nended with {code}:\n{printed}\nexpected:\n{expected}"
+    return printed
+
+
+@contextlib.contextmanager
+def _running(command: str, folder: Path) -> Iterator[None]:
+    """In the background; ended, with all that it started, when the page is done."""
+    process = subprocess.Popen(
+        ["sh", "-c", command],
+        cwd=folder,
+        env=commands.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    try:
+        process.stdout.readline()
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.communicate(timeout=commands.SECONDS_MAX)
 
 
 def matches(expected: str, printed: str) -> bool:

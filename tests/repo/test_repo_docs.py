@@ -65,6 +65,7 @@ def test_the_readme_and_the_documentation_have_blocks_that_run() -> None:
         "```console\n$ echo one\ntwo\n```\n",
         "```console\n$ echo one\none\n$ false\n```\n",
         "```python\n# app.py\nprint(1)\n```\n\n```console\n$ python app.py\n2\n```\n",
+        "```console\n$ touch there; echo begun; exec sleep 60 &\n$ test ! -e there\n```\n",
     ],
 )
 def test_a_page_that_is_not_true_is_found(page: str, tmp_path: Path) -> None:
@@ -78,6 +79,8 @@ def test_a_page_that_is_not_true_is_found(page: str, tmp_path: Path) -> None:
         "```console\n$ echo one; echo two\none\n...\n$ echo 1\n1\n```\n",
         "```python\n# app.py\nprint(1)\n```\n\n```console\n$ python app.py\n1\n```\n",
         "```sh\nfalse\n```\n",
+        "```python program\nraise ValueError('not run')\n```\n",
+        "```console\n$ touch there; echo begun; exec sleep 60 &\n$ test -e there\n```\n",
     ],
 )
 def test_a_page_that_is_true_passes(page: str, tmp_path: Path) -> None:
