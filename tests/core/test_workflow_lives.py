@@ -15,7 +15,6 @@ from perdure_schemas.messages import (
     CancelTask,
     ChildOutcome,
     ControlRun,
-    MoveRun,
     QueryResult,
     QueryRun,
     RunResult,
@@ -419,16 +418,6 @@ def test_a_turn_of_impossible_shape_is_discarded() -> None:
     turn = completed(case.asked())
     for bad in (replace(turn, base=-1), replace(turn, base=5, hashes=[]), replace(turn, committed=-3)):
         assert case.decide(case.message(bad)) == d.Discard("malformed")
-
-
-def test_a_moved_run_asks_workers_of_the_new_build() -> None:
-    case = Case()
-    case.start()
-    case.fail_turn()
-    reaction = case.send(MoveRun(workflow_id=WORKFLOW_ID, build="b2", reply_topic=INBOX))
-    topics = [topic for topic, message in reaction.published if isinstance(message.body, RunWorkflowTask)]
-    assert topics == ["workflow-run.order.b2"]
-    assert case.state.status == "running"
 
 
 def test_terminate_existing_ends_the_old_run_and_begins_the_new_one() -> None:

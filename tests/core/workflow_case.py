@@ -16,7 +16,7 @@ from perdure_core.workflow_engine import decisions as d
 from perdure_core.workflow_engine.decide import decide
 from perdure_core.workflow_engine.effects import effects
 from perdure_core.workflow_engine.replies import found_end, reply
-from perdure_core.workflow_engine.requests import workflow_task
+from perdure_core.workflow_engine.requests import replay_check, workflow_task
 from perdure_core.workflow_engine.rewind import decide_rewind, resume_parent
 from perdure_core.workflow_engine.start import termination_cause
 from perdure_core.workflow_engine.state import RunState, evolve, fold
@@ -121,7 +121,9 @@ class Replica:
         assert isinstance(body, WorkflowMessage)
         return decide(self.state, message, body, self.context(body))
 
-    def deliver(self, message: Message, *, hold: bool = False) -> Reaction:
+    def deliver(  # noqa: C901 - one branch per decision that publishes
+        self, message: Message, *, hold: bool = False
+    ) -> Reaction:
         """Decide the message and carry the decision out; a turn that is owed then is asked for.
 
         As in the driver, only what is recorded or held may be decided upon uncommitted events.
@@ -147,6 +149,8 @@ class Replica:
                 reaction.published.append(workflow_task(self.state, self.committed, attempt=attempt))
             case d.AskWorker(query=query):
                 reaction.published.append(workflow_task(self.state, self.committed, queries=[query]))
+            case d.CheckMove(check=check):
+                reaction.published.append(replay_check(self.state, check))
             case d.Purge(run_id=run_id):
                 self._purge(run_id)
             case d.FindEnd(run_id=run_id):

@@ -23,6 +23,7 @@ from perdure_schemas.common import (
     Completion,
     CompletionStatus,
     ContinueAsNew,
+    MoveCheck,
     Outcome,
     Payload,
     Query,
@@ -36,6 +37,7 @@ from perdure_schemas.messages import (
     ControlRun,
     GetHistory,
     Message,
+    MoveChecked,
     MoveRun,
     QueryRun,
     ResumeRun,
@@ -70,6 +72,7 @@ class Play:
         self.case = Case()
         self.sent: list[Message] = []
         self.asked: list[RunWorkflowTask] = []
+        self.checks: list[MoveCheck] = []
         self.numbers: dict[str, int] = {}
         self.starts = 0
 
@@ -87,7 +90,9 @@ class Play:
     def deliver(self, message: Message, *, hold: bool = False) -> Reaction:
         reaction = self.case.deliver(message, hold=hold)
         self.sent.append(message)
-        self.asked += [asked for asked in reaction.sent(RunWorkflowTask) if not asked.queries]
+        tasks = reaction.sent(RunWorkflowTask)
+        self.asked += [asked for asked in tasks if not asked.queries and asked.check is None]
+        self.checks += [asked.check for asked in tasks if asked.check is not None]
         return reaction
 
 
@@ -148,6 +153,15 @@ def move(play: Play, draws: Draws) -> WorkflowMessage:
 
 
 # --- worker ---
+
+
+def checked(play: Play, draws: Draws) -> WorkflowMessage | None:
+    """The answer to any check ever asked for."""
+    if not play.checks:
+        return None
+    check = play.checks[draws[0] % len(play.checks)]
+    failure = FAILURE if draws[1] % 4 == 0 else None
+    return MoveChecked(workflow_id=WORKFLOW_ID, run_id=play.case.state.run_id, check=check, failure=failure)
 
 
 def turn(play: Play, draws: Draws) -> WorkflowMessage | None:
@@ -298,13 +312,14 @@ STEPS: dict[str, Callable[[Play, Draws], WorkflowMessage | None]] = {
     "resume": resume,
     "reset": reset,
     "move": move,
+    "checked": checked,
 }
 
 _WEIGHTED: Sequence[str] = [
     *["turn"] * 6,
     *["outcome", "held outcome"] * 3,
     *["signal", "held signal", "update", "held update", "end", "end", "resume", "resume"],
-    *["start", "stale turn", "fail turn", "timer", "ask", "control", "reset", "move", "start"],
+    *["start", "stale turn", "fail turn", "timer", "ask", "control", "reset", "move", "checked", "start"],
 ]
 
 

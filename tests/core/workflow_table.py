@@ -10,7 +10,18 @@ from msgspec.structs import replace
 
 from perdure_core.workflow_engine import decisions as d
 from perdure_schemas import ids
-from perdure_schemas.common import NULL, Address, Command, Completion, ContinueAsNew, Outcome, Query, RunOptions
+from perdure_schemas.common import (
+    NULL,
+    Address,
+    Command,
+    Completion,
+    ContinueAsNew,
+    Failure,
+    MoveCheck,
+    Outcome,
+    Query,
+    RunOptions,
+)
 from perdure_schemas.events import CommandSettled, Event, RunEnded, Stuck
 from perdure_schemas.messages import (
     Body,
@@ -20,6 +31,7 @@ from perdure_schemas.messages import (
     ControlRun,
     GetHistory,
     Message,
+    MoveChecked,
     MoveRun,
     QueryResult,
     QueryRun,
@@ -199,6 +211,12 @@ def _control(action: ControlAction) -> ControlRun:
     return ControlRun(workflow_id=WORKFLOW_ID, action=action, actor="ada", reply_topic=INBOX)
 
 
+def _checked(case: Case, *, seq: int | None = None, failure: Failure | None = None) -> MoveChecked:
+    known = case.state.seq if seq is None else seq
+    check = MoveCheck(question="q", asked_at=case.now, seq=known, build="b2", reply_topic=INBOX)
+    return MoveChecked(workflow_id=WORKFLOW_ID, run_id="r1", check=check, failure=failure)
+
+
 def _signal(number: int, after: int) -> SendSignal:
     return SendSignal(
         workflow_id=WORKFLOW_ID,
@@ -305,6 +323,18 @@ MESSAGES: dict[str, tuple[str, Callable[[Case], WorkflowMessage]]] = {
         lambda case: ResumeRun(workflow_id=WORKFLOW_ID, position="task", reply_topic=INBOX),
     ),
     "move": ("`MoveRun` to build `b2`.", lambda case: MoveRun(workflow_id=WORKFLOW_ID, build="b2", reply_topic=INBOX)),
+    "move, replayed": (
+        "`MoveChecked`: a worker of build `b2` has replayed all there is.",
+        _checked,
+    ),
+    "move, a turn later": (
+        "`MoveChecked` of the history as of the start.",
+        lambda case: _checked(case, seq=1),
+    ),
+    "move, not replayed": (
+        "`MoveChecked`: the code of build `b2` does not replay it.",
+        lambda case: _checked(case, failure=FAILURE),
+    ),
     "wait for result": ("`WaitForResult`.", lambda case: WaitForResult(workflow_id=WORKFLOW_ID, reply_topic=INBOX)),
     "wait for another run": (
         "`WaitForResult` for a run that is not the current one.",
@@ -332,7 +362,7 @@ SIGNS = {
     "a": "only answers",
     "↺": "hands the message back: something must come first",
     "⟳": "reloads the run, then hands the message back",
-    "t": "has a worker run a turn, or answer a query on the last one",
+    "t": "has a worker run a turn, answer a query on the last one, or replay the run",
     "×": "drops the turn and has another one run: it had not seen everything",
     "w": "remembers who asked, and answers at the end",
     "p": "purges the run",
@@ -372,6 +402,7 @@ _DECIDED: dict[type[d.Decision], tuple[str, str]] = {
     d.Ahead: ("⟳", "reloads; then hands back"),
     d.RunTurn: ("t", "runs the turn again (attempt {decision.attempt})"),
     d.AskWorker: ("t", "asks a worker"),
+    d.CheckMove: ("t", "asks a worker of {decision.check.build} to replay it"),
     d.Refuse: ("×", "drops it; the turn is run again"),
     d.FindEnd: ("a", "looks into the history of {decision.run_id}"),
     d.AwaitEnd: ("w", "answers when the run ends"),

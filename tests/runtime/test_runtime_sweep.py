@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from perdure_core.workflow_engine.requests import WAITS_FOR_WORKER
+from perdure_runtime.ports import Delivery, Routing
 from perdure_runtime.sweep import OVERDUE_MS, Sweep, _is_overdue
 from perdure_runtime.workflow_driver import WorkflowEngine
 from perdure_schemas import topics
 from perdure_schemas.common import NULL, Failure
 from perdure_schemas.events import RunStatus
 from perdure_schemas.messages import (
+    MoveRun,
     RunChanged,
     RunWorkflowTask,
     StartWorkflow,
@@ -51,19 +53,90 @@ def run(
     )
 
 
-async def looked_at(world: World, runs: list[RunChanged], *hellos: WorkerHello) -> list[str]:
-    """Workflow ids that were looked at after these greetings."""
+async def led_to(world: World, runs: list[RunChanged], *hellos: WorkerHello) -> list[TimerFired | MoveRun]:
+    """What the workflow engine gets after these greetings."""
     last = run("last", "stuck", name="other")
     await world.ports.read_model.apply([(NAMESPACE, each) for each in [*runs, last]])
-    looks = await world.open(topics.WORKFLOW_ENGINE)
+    messages = await world.open(topics.WORKFLOW_ENGINE)
     async with world.running(Sweep(world.ports, NAMESPACE).run()):
         for each in hellos:
             await world.send(topics.WORKER_HELLO, each.worker, each)
         await world.send(topics.WORKER_HELLO, "last", hello("last", workflow="other"))
-        found: list[str] = []
-        while "last" not in found:
-            found.append((await looks.body(TimerFired)).workflow_id)
+        found: list[TimerFired | MoveRun] = []
+        while not found or found[-1].workflow_id != "last":
+            delivery = await messages.next()
+            assert isinstance(delivery, Delivery)
+            assert isinstance(delivery.message.body, TimerFired | MoveRun)
+            found.append(delivery.message.body)
     return found[:-1]
+
+
+async def looked_at(world: World, runs: list[RunChanged], *hellos: WorkerHello) -> list[str]:
+    """Workflow ids that were looked at after these greetings."""
+    return [body.workflow_id for body in await led_to(world, runs, *hellos) if isinstance(body, TimerFired)]
+
+
+async def rescued(world: World, runs: list[RunChanged], *hellos: WorkerHello) -> list[str]:
+    """Workflow ids that are to move to build b2, if it can replay them."""
+    moves = [body for body in await led_to(world, runs, *hellos) if isinstance(body, MoveRun)]
+    assert all(move.rescue and move.build == "b2" for move in moves)
+    return [move.workflow_id for move in moves]
+
+
+async def current(world: World, build: str | None) -> None:
+    await world.ports.routing.put(NAMESPACE, "order", Routing(current=build))
+
+
+STUCK = [
+    run("old", "stuck", build="b1"),
+    run("new", "stuck", build="b2"),
+    run("free", "stuck"),
+    run("fine", "running", build="b1"),
+]
+
+
+async def test_stuck_runs_of_other_builds_are_rescued_by_a_worker_of_the_current_one() -> None:
+    world = World()
+    await current(world, "b2")
+    again = [hello("w2", "b2")] * 3
+    assert await rescued(world, STUCK, hello("w1", "b1"), hello("w2", "b2"), *again) == ["old"]
+
+
+@pytest.mark.parametrize("build", ["b1", "b3", None])
+async def test_a_worker_of_another_build_rescues_nothing(build: str | None) -> None:
+    world = World()
+    await current(world, build)
+    assert await rescued(world, STUCK, hello("w2", "b2")) == []
+
+
+async def test_stuck_runs_are_rescued_when_their_workflow_gets_another_build() -> None:
+    world = World()
+    assert await rescued(world, STUCK, hello("w2", "b2")) == []
+    sweep = Sweep(world.ports, NAMESPACE)
+    messages = await world.open(topics.WORKFLOW_ENGINE)
+    async with world.running(sweep.run()):
+        await world.send(topics.WORKER_HELLO, "w2", hello("w2", "b2"))
+        assert (await messages.body(TimerFired)).workflow_id
+        await current(world, "b2")
+        await world.send(topics.WORKER_HELLO, "w2", hello("w2", "b2"))
+        assert (await messages.body(MoveRun)).workflow_id == "old"
+
+
+async def test_a_run_that_got_stuck_beside_the_current_build_is_rescued_later() -> None:
+    world = World()
+    await current(world, "b2")
+    aged = [run("fresh", "stuck", build="b1"), run("aged", "stuck", build="b1", age_ms=OVERDUE_MS + 1_000)]
+    sweep = Sweep(world.ports, NAMESPACE)
+    messages = await world.open(topics.WORKFLOW_ENGINE)
+    await world.ports.read_model.apply([(NAMESPACE, run("free", "stuck"))])
+    async with world.running(sweep.run()):
+        for worker, build in (("w2", "b2"), ("w3", "b3")):  # when the second one is heard, the first one is done
+            await world.send(topics.WORKER_HELLO, worker, hello(worker, build))
+            assert (await messages.body(TimerFired)).workflow_id == "free"
+        await world.ports.read_model.apply([(NAMESPACE, each) for each in aged])
+        sweep._swept.clear()  # a minute later
+        await world.send(topics.WORKER_HELLO, "w2", hello("w2", "b2"))
+        assert (await messages.body(MoveRun)).workflow_id == "aged"
 
 
 async def test_stuck_runs_are_tried_when_a_worker_comes() -> None:

@@ -221,3 +221,19 @@ class Query(Struct, frozen=True, kw_only=True):
     name: str
     args: Payload
     reply_to: Address
+
+
+class MoveCheck(Struct, frozen=True, kw_only=True):
+    """A question to a worker of a build: can it replay a run that is to move there?"""
+
+    question: str
+    """Id of the message that asks for the move: the answer to that message is the answer to this."""
+    asked_at: int
+    """When that message was sent."""
+    seq: int
+    """The history to replay ends here."""
+    build: str | None
+    reason: str = ""
+    actor: str = ""
+    reply_topic: str = ""
+    rescue: bool = False

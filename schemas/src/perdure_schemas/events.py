@@ -141,6 +141,8 @@ class RunEnded(Struct, frozen=True, kw_only=True, tag=True):
     next_run_id: str = ""
     completion: Completion | None = None
     """What workflow code returned; `None` where the engine ended the run."""
+    final: bool = False
+    """Of a failed run: it can be resumed no more, for it is purged or another run follows it."""
 
 
 Event: TypeAlias = (

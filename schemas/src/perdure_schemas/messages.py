@@ -16,6 +16,7 @@ from perdure_schemas.common import (
     Completion,
     ConflictPolicy,
     Failure,
+    MoveCheck,
     Outcome,
     Parent,
     Payload,
@@ -26,6 +27,8 @@ from perdure_schemas.common import (
     WorkflowRef,
 )
 from perdure_schemas.events import Edit, Recorded, RunStatus, StuckKind
+from perdure_schemas.moves import MoveChecked as MoveChecked
+from perdure_schemas.moves import MoveRun as MoveRun
 from perdure_schemas.replies import AttemptCancelRequested as AttemptCancelRequested
 from perdure_schemas.replies import CommandReply as CommandReply
 from perdure_schemas.replies import HistoryPage as HistoryPage
@@ -196,15 +199,6 @@ class ResumeRun(Struct, frozen=True, kw_only=True):
     reply_topic: str = ""
 
 
-class MoveRun(Struct, frozen=True, kw_only=True):
-    workflow_id: str
-    build: str | None
-    reason: str = ""
-    actor: str = ""
-    run_id: str = ""
-    reply_topic: str = ""
-
-
 class WaitForResult(Struct, frozen=True, kw_only=True):
     workflow_id: str
     reply_topic: str
@@ -226,6 +220,7 @@ WorkflowMessage: TypeAlias = (
     | ResumeRun
     | MoveRun
     | WaitForResult
+    | MoveChecked
 )
 
 # --- to the task engine (key: task id) -----------------------------------------------------------
@@ -346,7 +341,7 @@ TaskMessage: TypeAlias = (
 
 
 class RunWorkflowTask(Struct, frozen=True, kw_only=True):
-    """Run one decision turn (or, with `queries` alone, only answer them)."""
+    """Run one decision turn (or, with `queries`, only answer them; with `check`, only replay what is committed)."""
 
     workflow_task_id: str
     workflow_id: str
@@ -370,6 +365,7 @@ class RunWorkflowTask(Struct, frozen=True, kw_only=True):
     history_length: int = 0
     build: str | None = None
     queries: list[Query] = []
+    check: MoveCheck | None = None
 
 
 class RunTask(Struct, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,9 +12,14 @@ from perdure import convert
 from perdure._client import answers
 from perdure._client.ends import RunEnd
 from perdure._client.requests import Requests
+from perdure.errors import Refused
+from perdure_core.workflow_engine.moves import MOVE_CHECK_MAX_MS
 from perdure_schemas import topics
 from perdure_schemas.events import Edit
 from perdure_schemas.messages import CommandReply, ControlAction, ControlRun, MoveRun, ResumeRun
+
+MOVE_SECONDS_MAX = MOVE_CHECK_MAX_MS / 1_000 + 2.0
+"""After it no engine moves the run for this question any more."""
 
 
 class Steering:
@@ -93,12 +99,26 @@ class Steering:
         return reply.generation
 
     async def move(self, build: str | None, *, reason: str = "", actor: str = "") -> None:
-        """Pin the run to another build; `None` lets it run on any."""
+        """Pin the run to another build, once a worker of it has replayed the history; `None` lets it run on any.
+
+        Raises:
+            Refused: the build cannot replay it, or no worker of the build answered within MOVE_SECONDS_MAX. The run
+                stays where it is.
+        """
         topic = self._requests.reply_topic
         body = MoveRun(
             workflow_id=self.id, build=build, reason=reason, actor=actor, run_id=self.run_id, reply_topic=topic
         )
-        reply = await self._requests.ask(topics.WORKFLOW_ENGINE, self._requests.message(self.id, body))
+        message = self._requests.message(self.id, body)
+        try:
+            async with asyncio.timeout(MOVE_SECONDS_MAX):
+                reply = await self._requests.ask(topics.WORKFLOW_ENGINE, message)
+        except TimeoutError:
+            which = "worker" if build is None else f"worker of build {build!r}"
+            raise Refused(
+                f"move {self.id!r}: no {which} has replayed the run within {MOVE_SECONDS_MAX:.0f} s: is one running? "
+                "The run stays where it is"
+            ) from None
         answers.check_reply(reply, "move", self.id)
 
 

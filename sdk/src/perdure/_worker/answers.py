@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from perdure._worker.outbox import Step
 from perdure_runtime.ports import Clock, Delivery
-from perdure_schemas import topics
+from perdure_schemas import ids, topics
 from perdure_schemas.common import Failure, Outcome, Payload, Query
 from perdure_schemas.messages import (
     AttemptHeartbeat,
@@ -16,6 +16,7 @@ from perdure_schemas.messages import (
     DispatchTask,
     GetHistory,
     Message,
+    MoveChecked,
     QueryResult,
     RunTask,
     TaskOutcome,
@@ -54,6 +55,11 @@ class Answers:
 
     def query(self, query: Query, result: QueryResult, cause: str) -> Step:
         return query.reply_to.topic, self._message(query.reply_to.key, result, cause=cause)
+
+    def checked(self, body: MoveChecked, cause: str) -> Step:
+        """However often it is answered, a question moves a run once."""
+        id = ids.derive_id(body.check.question, "checked")
+        return topics.WORKFLOW_ENGINE, self._message(body.workflow_id, body, cause=cause, id=id)
 
     def get_history(self, body: GetHistory) -> Step:
         return topics.WORKFLOW_ENGINE, self._message(body.workflow_id, body)

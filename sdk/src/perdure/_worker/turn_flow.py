@@ -15,7 +15,7 @@ from perdure._worker.ward import DEATHS_MAX
 from perdure_runtime.ports import Delivery
 from perdure_schemas.common import Failure
 from perdure_schemas.events import StuckKind
-from perdure_schemas.messages import QueryResult, RunWorkflowTask
+from perdure_schemas.messages import RunWorkflowTask
 
 
 class TurnFlow:
@@ -48,13 +48,13 @@ class TurnFlow:
             if not isinstance(task, RunWorkflowTask):
                 self.inlet.reject(delivery)
                 continue
-            twin = None if task.queries else self._deciding.get(task.workflow_task_id)
+            twin = self._deciding.get(task.workflow_task_id) if _decides(task) else None
             if twin is not None:  # answered twice, its commands would be published twice
                 twin.twins.append(delivery)
                 continue
             job = TurnJob(task, delivery)
             self.open += 1
-            if not task.queries:
+            if _decides(task):
                 self._deciding[task.workflow_task_id] = job
             if delivery.deaths >= DEATHS_MAX and not task.queries:
                 message = f"{delivery.deaths} workers died or lost their broker during this turn"
@@ -81,19 +81,12 @@ class TurnFlow:
         self._answer(job, self._failed(job, "timeout", "HistoryMissing", message))
 
     def _failed(self, job: TurnJob, kind: StuckKind, name: str, message: str) -> TurnAnswer:
-        """The answer to a turn that was not run: to its queries, where it has some."""
-        failure = Failure(name=name, message=message)
-        queries = job.task.queries
-        if queries:
-            return TurnAnswer(
-                queries=[(q, QueryResult(query_id=q.query_id, status="refused", failure=failure)) for q in queries]
-            )
-        return TurnAnswer(failed=self._desk.failure(job.task, kind, failure))
+        return self._desk.refusal(job.task, kind, Failure(name=name, message=message))
 
     def _answer(self, job: TurnJob, answer: TurnAnswer) -> None:
         assert self.inlet is not None
         self.open -= 1
-        if not job.task.queries:
+        if _decides(job.task):
             self._deciding.pop(job.task.workflow_task_id, None)
         if answer.completed is not None:
             self._lacking.look(answer.completed.commands, job.task.name)
@@ -111,7 +104,14 @@ class TurnFlow:
     def _steps(self, job: TurnJob, answer: TurnAnswer) -> list[Step]:
         cause = job.delivery.message.id
         steps = [self._answers.query(query, result, cause) for query, result in answer.queries]
+        if answer.checked is not None:
+            steps.append(self._answers.checked(answer.checked, cause))
         body = answer.completed or answer.failed
         if body is not None:
             steps.append(self._answers.turn(body, cause, answer.nonce))
         return steps
+
+
+def _decides(task: RunWorkflowTask) -> bool:
+    """Whether it is a turn: queries and checks change nothing."""
+    return not task.queries and task.check is None

@@ -15,7 +15,13 @@ from perdure_core.history import effective
 from perdure_runtime.ports import Delivery
 from perdure_schemas.common import Failure, Query
 from perdure_schemas.events import Recorded, Started, StuckKind
-from perdure_schemas.messages import QueryResult, RunWorkflowTask, WorkflowTaskCompleted, WorkflowTaskFailed
+from perdure_schemas.messages import (
+    MoveChecked,
+    QueryResult,
+    RunWorkflowTask,
+    WorkflowTaskCompleted,
+    WorkflowTaskFailed,
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -31,12 +37,13 @@ class TurnJob:
 
 @dataclass(slots=True, eq=False)
 class TurnAnswer:
-    """What a turn gave. Neither `completed` nor `failed`: only queries were asked."""
+    """What a turn gave. Neither `completed` nor `failed`: only queries were asked, or a check."""
 
     nonce: str = ""
     completed: WorkflowTaskCompleted | None = None
     failed: WorkflowTaskFailed | None = None
     queries: list[tuple[Query, QueryResult]] = field(default_factory=list)
+    checked: MoveChecked | None = None
 
 
 class NeedsHistory:
@@ -72,12 +79,12 @@ class TurnDesk:
         except BaseException as error:  # our own bug, or an interrupt that came late: the run must hear of it
             self._cache.discard(job.task.workflow_id, job.task.run_id)
             kind: StuckKind = "timeout" if isinstance(error, Blocked) else "bug"
-            return TurnAnswer(failed=self.failure(job.task, kind, failure_from_exception(error)))
+            return self.refusal(job.task, kind, failure_from_exception(error))
 
     def timed_out(self, job: TurnJob, seconds: float) -> TurnAnswer:
         """The answer to a turn that another desk does not end."""
         message = f"the turn has not ended within {seconds:.0f} s and could not be interrupted"
-        return TurnAnswer(failed=self.failure(job.task, "timeout", Failure(name="Blocked", message=message)))
+        return self.refusal(job.task, "timeout", Failure(name="Blocked", message=message))
 
     def close(self) -> None:
         """Evict everything: no finalizer of workflow code may run at another time, on another thread."""
@@ -88,6 +95,8 @@ class TurnDesk:
         code = self._workflows.get(task.name)
         if code is None:
             return self._unknown(task)
+        if task.check is not None:
+            return NEEDS_HISTORY if job.records is None else self._check(code, task, job.records)
         instance = self._cache.get(task.workflow_id, task.run_id)
         if instance is not None and not self._holds(instance, task):
             instance = None
@@ -120,6 +129,12 @@ class TurnDesk:
         instance.replay(effective(known))
         return instance
 
+    def _check(self, code: WorkflowCode, task: RunWorkflowTask, records: Sequence[Recorded]) -> TurnAnswer:
+        """Whether this build replays the history; nothing else comes of it."""
+        instance = self._rebuild(code, task, records)
+        instance.evict()
+        return _checked(task, None if instance.stoppage is None else instance.stoppage.failure)
+
     def _context(self, task: RunWorkflowTask, first: Recorded) -> RunContext:
         started = first.event
         if not isinstance(started, Started):
@@ -142,7 +157,7 @@ class TurnDesk:
         turn = instance.turn(task.events, base=task.base, generation=task.generation, adoptable=task.adoptable)
         if turn.stoppage is not None:
             self._cache.discard(task.workflow_id, task.run_id)
-            return TurnAnswer(failed=self.failure(task, turn.stoppage.kind, turn.stoppage.failure))
+            return TurnAnswer(failed=self._failure(task, turn.stoppage.kind, turn.stoppage.failure))
         completed = WorkflowTaskCompleted(
             workflow_id=task.workflow_id,
             run_id=task.run_id,
@@ -183,13 +198,18 @@ class TurnDesk:
             message=f"this worker has no workflow {task.name!r}; it has: {registered}",
             retryable=False,
         )
-        refused = [(q, QueryResult(query_id=q.query_id, status="refused", failure=failure)) for q in task.queries]
-        if refused:
-            return TurnAnswer(queries=refused)
-        return TurnAnswer(failed=self.failure(task, "bug", failure))
+        return self.refusal(task, "bug", failure)
 
-    def failure(self, task: RunWorkflowTask, kind: StuckKind, failure: Failure) -> WorkflowTaskFailed:
-        """The answer to a turn that could not be done."""
+    def refusal(self, task: RunWorkflowTask, kind: StuckKind, failure: Failure) -> TurnAnswer:
+        """The answer to a turn that is not done: to its queries or its check, where it has some."""
+        if task.queries:
+            refused = [(q, QueryResult(query_id=q.query_id, status="refused", failure=failure)) for q in task.queries]
+            return TurnAnswer(queries=refused)
+        if task.check is not None:
+            return _checked(task, failure)
+        return TurnAnswer(failed=self._failure(task, kind, failure))
+
+    def _failure(self, task: RunWorkflowTask, kind: StuckKind, failure: Failure) -> WorkflowTaskFailed:
         return WorkflowTaskFailed(
             workflow_id=task.workflow_id,
             run_id=task.run_id,
@@ -202,6 +222,14 @@ class TurnDesk:
             failure=failure,
             build=self._build,
         )
+
+
+def _checked(task: RunWorkflowTask, failure: Failure | None) -> TurnAnswer:
+    check = task.check
+    assert check is not None
+    return TurnAnswer(
+        checked=MoveChecked(workflow_id=task.workflow_id, run_id=task.run_id, check=check, failure=failure)
+    )
 
 
 def _first_turn(task: RunWorkflowTask) -> bool:

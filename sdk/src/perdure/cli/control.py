@@ -1,4 +1,4 @@
-"""Commands that change a run: resume, reset, cancel, terminate, pause, unpause, signal; and query."""
+"""Commands that change a run: resume, reset, cancel, terminate, pause, unpause, move, signal; and query."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ Skips = Annotated[
     list[str], typer.Option("--skip", metavar="POSITION=JSON", help="A result instead of running the task.")
 ]
 Position = Annotated[str, typer.Option("--to", metavar="POSITION", help="Go back to just before this command.")]
+Build = Annotated[str, typer.Option("--to", metavar="BUILD", help="The build that goes on with the run.")]
 ChannelName = Annotated[str, typer.Argument(metavar="CHANNEL")]
 Value = Annotated[str, typer.Argument(metavar="JSON")]
 Unchecked = Annotated[bool, typer.Option(UNCHECKED, help="Whatever channels the workflow declares.")]
@@ -76,6 +77,13 @@ async def unpause(at: Target, *, reason: Reason = "") -> str:
     """Undo a pause."""
     await at.run.unpause(reason=reason)
     return "unpaused"
+
+
+@on_run(_done)
+async def move(at: Target, *, to: Build, reason: Reason = "") -> str:
+    """Go on with another build, once a worker of it has replayed the run."""
+    await at.run.move(to, reason=reason)
+    return f"moved to build {to}"
 
 
 async def _check(at: Target, declared: Declared, channel: str, value: object) -> None:

@@ -4,6 +4,9 @@ A turn that was published may be lost with whoever took it (doubt D2 of the prot
 minutes for its next try although the worker that can run it has just come. So when a worker shows up its stuck runs
 are looked at, and now and then those whose turn is overdue. A look changes nothing by itself: the workflow engine
 asks for the turn again, if one is owed.
+
+A stuck run that is pinned to another build is rescued by the workflow's current one: a worker of it is asked to
+replay the run, which moves there if that succeeds.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from perdure_core.workflow_engine.requests import WAITS_FOR_WORKER
 from perdure_runtime.poison import Intake, for_ever
 from perdure_runtime.ports import Delivery, Ports, RunFilter
 from perdure_schemas import ids, topics
-from perdure_schemas.messages import Message, RunChanged, TimerFired, WorkerHello
+from perdure_schemas.messages import Body, Message, MoveRun, RunChanged, TimerFired, WorkerHello
 
 OVERDUE_MS = 120_000
 """A turn takes seconds at most. The next look comes after twice the time: a run no worker can run costs little."""
@@ -35,6 +38,8 @@ class Sweep:
         self._workers: dict[str, None] = {}
         self._swept: dict[str, int] = {}
         """Workflow name -> when its overdue runs were last looked for."""
+        self._current: dict[str, str] = {}
+        """Workflow name -> the build that its stuck runs were last moved to."""
 
     async def run(self) -> None:
         """Consume until canceled."""
@@ -66,7 +71,9 @@ class Sweep:
             if hello.worker not in self._workers:
                 await self._look([run async for run in self._listed(name, "stuck") if run.build in (None, hello.build)])
             since = self._swept.get(name)
-            if since is None or now - since >= SWEEP_MS:
+            due = since is None or now - since >= SWEEP_MS
+            await self._rescue(name, hello, due=due)
+            if due:
                 waiting = [run async for run in self._listed(name, "running", WAITS_FOR_WORKER)]
                 await self._look([run for run in waiting if _is_overdue(now - run.changed_at, SWEEP_MS)])
                 self._swept[name] = now
@@ -74,6 +81,22 @@ class Sweep:
         self._workers[hello.worker] = None
         if len(self._workers) > WORKERS_MAX:
             del self._workers[next(iter(self._workers))]
+
+    async def _rescue(self, name: str, hello: WorkerHello, *, due: bool) -> None:
+        """Stuck runs of other builds, if this worker is of the current one: all if it or the build is new."""
+        current = (await self._ports.routing.get(self._namespace, name)).current
+        if current is None or current != hello.build:
+            return
+        news = hello.worker not in self._workers or self._current.get(name) != current
+        if not news and not due:
+            return
+        self._current[name] = current
+        now = self._ports.clock.now()
+        others = [run async for run in self._listed(name, "stuck") if run.build not in (None, current)]
+        stuck = [run for run in others if news or _is_overdue(now - run.changed_at, SWEEP_MS)]
+        moves = [(topics.WORKFLOW_ENGINE, self._move(run, current, now)) for run in stuck]
+        if moves:
+            await self._publisher.publish(moves)
 
     async def _listed(self, name: str, status: str, waits_for: str | None = None) -> AsyncIterator[RunChanged]:
         where = RunFilter(name=name, status=status, waits_for=waits_for)
@@ -88,18 +111,32 @@ class Sweep:
 
     async def _look(self, runs: Sequence[RunChanged]) -> None:
         now = self._ports.clock.now()
-        looks = [(topics.WORKFLOW_ENGINE, self._message(run, now)) for run in runs]
+        looks = [(topics.WORKFLOW_ENGINE, self._looked(run, now)) for run in runs]
         if looks:
             await self._publisher.publish(looks)
 
-    def _message(self, run: RunChanged, now: int) -> Message:
+    def _move(self, run: RunChanged, build: str, now: int) -> Message:
+        move = MoveRun(
+            workflow_id=run.workflow_id,
+            run_id=run.run_id,
+            build=build,
+            reason=f"rescued: it was stuck on build {run.build}",
+            actor="sweep",
+            rescue=True,
+        )
+        return self._message(run, ids.derive_id(run.run_id, "rescue", now), now, move)
+
+    def _looked(self, run: RunChanged, now: int) -> Message:
         look = TimerFired(workflow_id=run.workflow_id, run_id=run.run_id, kind="turn", generation=run.generation)
+        return self._message(run, ids.derive_id(run.run_id, "look", now), now, look)
+
+    def _message(self, run: RunChanged, id: str, now: int, body: Body) -> Message:
         return Message(
-            id=ids.derive_id(run.run_id, "look", now),
+            id=id,
             namespace=self._namespace,
             key=run.workflow_id,
             at=now,
-            body=look,
+            body=body,
             emitter="sweep",
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from perdure_core.workflow_engine import decisions as d
-from perdure_core.workflow_engine.requests import workflow_task
+from perdure_core.workflow_engine.requests import replay_check, workflow_task
 from perdure_core.workflow_engine.rewind import decide_rewind, resume_parent
 from perdure_runtime.actor import UNLOADED, Actor
 from perdure_runtime.errors import StorageUnavailable
@@ -31,7 +31,7 @@ class SlowDecisions:
         self._clock = ports.clock
         self._commits = commits
 
-    async def carry_out(  # noqa: C901 - one branch per member of a closed union
+    async def carry_out(  # noqa: C901, PLR0912 - one branch per member of a closed union
         self, actor: Actor, delivery: Delivery, decision: d.Decision, this: Round
     ) -> None:
         message, state, store = delivery.message, actor.state, self._store
@@ -49,6 +49,8 @@ class SlowDecisions:
                 this.publish.append(workflow_task(state, actor.committed, attempt=attempt))
             case d.AskWorker(query=query):
                 this.publish.append(workflow_task(state, actor.committed, queries=[query]))
+            case d.CheckMove(check=check):
+                this.publish.append(replay_check(state, check))
             case d.SendHistory():
                 this.publish.append(await history_page(store, actor, message))
             case d.AwaitEnd(reply_topic=topic):

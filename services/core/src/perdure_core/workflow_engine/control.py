@@ -1,4 +1,4 @@
-"""What people do to a run: cancel, terminate, pause, unpause, move."""
+"""What people do to a run: cancel, terminate, pause, unpause, resume."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from perdure_core.workflow_engine.decisions import (
 from perdure_core.workflow_engine.replies import reply, run_result
 from perdure_core.workflow_engine.state import RunState
 from perdure_schemas.common import Failure
-from perdure_schemas.events import CancelRequested, Paused, RunEnded, RunMoved, Unpaused
-from perdure_schemas.messages import ControlRun, Message, MoveRun, ResumeRun, WaitForResult
+from perdure_schemas.events import CancelRequested, Paused, RunEnded, Unpaused
+from perdure_schemas.messages import ControlRun, Message, ResumeRun, WaitForResult
 
 
 def _absent(state: RunState, run_id: str) -> DiscardReason | None:
@@ -82,17 +82,6 @@ def _pause(state: RunState, message: Message, body: ControlRun) -> Decision:
     if pausing:
         return Record(events=[Paused(reason=body.reason, actor=body.actor)], now=True)
     return Record(events=[Unpaused(reason=body.reason, actor=body.actor)], now=True)
-
-
-def decide_move(state: RunState, message: Message, body: MoveRun) -> Decision:
-    absent = _absent(state, body.run_id)
-    if absent is not None:
-        return Discard(absent, reply(state, message, "not-found"))
-    if state.ended is not None:
-        return Discard("closed", reply(state, message, "refused", f"the run has ended: {state.status}"))
-    if state.build == body.build and state.stuck is None:
-        return Discard("not-applicable", reply(state, message, "ok", "the run is on that build"))
-    return Record(events=[RunMoved(build=body.build, reason=body.reason, actor=body.actor)], now=True)
 
 
 def decide_resume(state: RunState, message: Message, body: ResumeRun) -> Decision:

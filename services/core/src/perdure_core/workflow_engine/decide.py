@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from perdure_core.workflow_engine.control import decide_control, decide_move, decide_resume, decide_wait
+from perdure_core.workflow_engine.control import decide_control, decide_resume, decide_wait
 from perdure_core.workflow_engine.decisions import (
     AlreadyRecorded,
     Attached,
@@ -17,6 +17,7 @@ from perdure_core.workflow_engine.decisions import (
     Discard,
     SendHistory,
 )
+from perdure_core.workflow_engine.moves import decide_checked, decide_move
 from perdure_core.workflow_engine.outcomes import decide_outcome
 from perdure_core.workflow_engine.signals import decide_query, decide_signal, decide_update
 from perdure_core.workflow_engine.start import decide_start
@@ -28,6 +29,7 @@ from perdure_schemas.messages import (
     ControlRun,
     GetHistory,
     Message,
+    MoveChecked,
     MoveRun,
     QueryRun,
     ResumeRun,
@@ -75,7 +77,9 @@ def decide(  # noqa: C901, PLR0912 - one branch per member of a closed union
         case ResumeRun():
             return decide_resume(state, message, body)
         case MoveRun():
-            return decide_move(state, message, body)
+            return decide_move(state, message, body, context)
+        case MoveChecked():
+            return decide_checked(state, message, body, context)
         case WaitForResult():
             return decide_wait(state, message, body)
         case GetHistory():

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
-from perdure_schemas.common import Query
+from perdure_schemas.common import MoveCheck, Query
 from perdure_schemas.events import Event, Recorded
 from perdure_schemas.messages import Message, ResumeRun
 
@@ -104,6 +104,12 @@ class AskWorker(Struct, frozen=True):
     query: Query
 
 
+class CheckMove(Struct, frozen=True):
+    """Have a worker of the build replay the committed history, then acknowledge. Its answer decides on the move."""
+
+    check: MoveCheck
+
+
 class SendHistory(Struct, frozen=True):
     """Publish the page(s) of history asked for, from the store, then acknowledge."""
 
@@ -143,6 +149,7 @@ Decision: TypeAlias = (
     | Serve
     | RunTurn
     | AskWorker
+    | CheckMove
     | SendHistory
     | AwaitEnd
     | FindEnd

@@ -6,7 +6,7 @@ from perdure_core.workflow_engine.decisions import Published
 from perdure_core.workflow_engine.outgoing import outgoing
 from perdure_core.workflow_engine.state import RunState
 from perdure_schemas import topics
-from perdure_schemas.common import Failure, Outcome, Parent
+from perdure_schemas.common import Failure, MoveCheck, Outcome, Parent
 from perdure_schemas.events import EndStatus, RunEnded
 from perdure_schemas.messages import (
     Body,
@@ -14,6 +14,7 @@ from perdure_schemas.messages import (
     CommandReply,
     ControlRun,
     Message,
+    MoveChecked,
     MoveRun,
     QueryResult,
     QueryRun,
@@ -41,6 +42,7 @@ def reply(state: RunState, message: Message, status: ReplyStatus, detail: str = 
             | ControlRun(reply_topic=topic)
             | ResumeRun(reply_topic=topic)
             | MoveRun(reply_topic=topic)
+            | MoveChecked(check=MoveCheck(reply_topic=topic))
         ) if topic:
             answer = CommandReply(status=status, detail=detail, run_id=state.run_id, generation=state.generation)
         case UpdateRun(reply_topic=topic) if topic and status != "ok":
@@ -53,8 +55,9 @@ def reply(state: RunState, message: Message, status: ReplyStatus, detail: str = 
             answer = RunResult(workflow_id=body.workflow_id, run_id=body.run_id, status="not-found")
         case _:
             return []
+    asked = body.check.question if isinstance(body, MoveChecked) else message.id
     identity = (message.id, "reply", type(answer).__name__)
-    return [(topic, outgoing(message.namespace, "", message.at, answer, *identity, causation_id=message.id))]
+    return [(topic, outgoing(message.namespace, "", message.at, answer, *identity, causation_id=asked))]
 
 
 _CHILD_OUTCOMES: dict[EndStatus, Outcome] = {

@@ -8,7 +8,7 @@ from perdure_core.workflow_engine.decisions import Published
 from perdure_core.workflow_engine.outgoing import outgoing
 from perdure_core.workflow_engine.state import RunState
 from perdure_schemas import ids, topics
-from perdure_schemas.common import Failure, Payload, Query
+from perdure_schemas.common import Failure, MoveCheck, Payload, Query
 from perdure_schemas.events import CommandSettled, Event, Recorded, SignalReceived, Started, Stuck, UpdateReceived
 from perdure_schemas.messages import RunChanged, RunWorkflowTask
 
@@ -79,6 +79,31 @@ def workflow_task(state: RunState, committed: int, *, attempt: int = 1, queries:
     identity: list[str | int] = [task.workflow_task_id, attempt, *(query.query_id for query in queries)]
     message = outgoing(state.namespace, state.workflow_id, state.at, task, "workflow-task", *identity)
     return topics.workflow_run(started.name, state.build), message
+
+
+def replay_check(state: RunState, check: MoveCheck) -> Published:
+    """Has a worker of the build replay what is committed. One that knows no checks answers a turn decided long ago."""
+    started, turn = state.started, state.turn
+    assert started is not None
+    assert turn is not None
+    base_hash = state.hashes[turn.base]
+    task = RunWorkflowTask(
+        workflow_task_id=ids.workflow_task_id(base_hash, state.generation),
+        workflow_id=state.workflow_id,
+        run_id=state.run_id,
+        name=started.name,
+        generation=state.generation,
+        attempt=1,
+        committed=check.seq,
+        base=turn.base,
+        base_hash=base_hash,
+        hashes=[],
+        history_length=check.seq,
+        build=check.build,
+        check=check,
+    )
+    message = outgoing(state.namespace, state.workflow_id, state.at, task, check.question, "check", check.seq)
+    return topics.workflow_run(started.name, check.build), message
 
 
 WAITS_SHOWN_MAX = 20
