@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from perdure_runtime.adapters.retention import FORGOTTEN_KEPT_MS
 from perdure_runtime.ports import Ports, Routing, RunFilter
 from perdure_schemas.common import Address, Payload, WorkflowRef
 from perdure_schemas.events import RunStatus
@@ -88,6 +89,46 @@ def test_old_changes_change_nothing_and_counts_are_exact(run: Callable[[Scenario
         await model.forget("ns", "b", "b-run")
         assert await model.counts("ns") == {"order": {"completed": 1}}
         assert await model.get_run("ns", "b", "b-run") is None
+
+    run(scenario)
+
+
+def test_a_change_that_comes_after_its_run_was_forgotten_changes_nothing(run: Callable[[Scenario], None]) -> None:
+    async def scenario(ports: Ports, clock: SteppedClock) -> None:
+        model = ports.read_model
+        of_a, of_b = WorkflowRef("a", "a-run", "order"), WorkflowRef("b", "b-run", "order")
+        task = TaskChanged(task_id="t", name="charge", version=9, status="running", attempt=1, at=1, workflow=of_a)
+        other = msgspec.structs.replace(task, task_id="u", workflow=of_b)
+        await model.apply([("ns", changed("a", 1)), ("ns", changed("b", 1))])
+        await model.forget("ns", "a", "a-run")
+        await model.forget("ns", "never seen", "never seen-run")
+        late: list[RunChanged | TaskChanged] = [changed("a", 2, "completed"), changed("never seen", 1), task, other]
+        for _ in range(2):
+            await model.apply([("ns", change) for change in late])
+        assert [run.workflow_id for run in (await model.list_runs("ns", RunFilter(), 10, None)).runs] == ["b"]
+        assert await model.counts("ns") == {"order": {"running": 1}}
+        assert list(await model.list_tasks("ns", "a", "a-run")) == []
+        assert list(await model.list_tasks("ns", "b", "b-run")) == [other]
+        await model.apply([("ns", msgspec.structs.replace(changed("a", 1), run_id="next")), ("else", changed("a", 1))])
+        assert await model.get_run("ns", "a", None) is not None, "another run of the id"
+        assert await model.get_run("else", "a", "a-run") is not None, "another namespace"
+
+    run(scenario)
+
+
+def test_that_a_run_was_forgotten_is_forgotten_in_the_end(run: Callable[[Scenario], None]) -> None:
+    async def scenario(ports: Ports, clock: SteppedClock) -> None:
+        model = ports.read_model
+        await model.forget("ns", "a", "a-run")
+        clock.time += FORGOTTEN_KEPT_MS - 1
+        await model.forget("ns", "b", "b-run")
+        await model.apply([("ns", changed("a", 1))])
+        assert await model.get_run("ns", "a", None) is None
+        clock.time += 1
+        await model.forget("ns", "c", "c-run")
+        await model.apply([("ns", changed(id, 1)) for id in ("a", "b", "c")])
+        found = [id for id in ("a", "b", "c") if await model.get_run("ns", id, None) is not None]
+        assert found == ["a"]
 
     run(scenario)
 

@@ -74,7 +74,7 @@ class World:
         self.store = MemoryStore(self.clock)
         self.tasks = MemoryTasks(self.clock)
         self.timers = MemoryTimers()
-        self.read_model = MemoryReadModel()
+        self.read_model = MemoryReadModel(self.clock)
         self.blobs = MemoryBlobs()
         self.routing = MemoryRouting()
         self._services: dict[str, Service] = {}

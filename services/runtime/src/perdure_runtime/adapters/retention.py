@@ -8,6 +8,9 @@ DEAD_LETTERS_KEPT = 1_000
 """Per topic; the oldest go first. People look at a few, and what fails by the thousand fails for one reason."""
 EVENTS_KEPT = 10_000
 """Of a composition without a projector, for one that comes a little later. State is in the stores."""
+FORGOTTEN_KEPT_MS = 30 * 24 * 3_600_000
+"""For so long a read model knows that a run was purged: as long as its tombstone, and longer than a message lives, so
+that a change which comes late does not put the run back for ever."""
 DEAD_LETTERS = topics.dead_letters("")
 
 

@@ -24,7 +24,7 @@ def memory_ports(clock: Clock) -> Ports:
         store=MemoryStore(clock),
         tasks=MemoryTasks(clock),
         timers=MemoryTimers(),
-        read_model=MemoryReadModel(),
+        read_model=MemoryReadModel(clock),
         blobs=MemoryBlobs(),
         routing=MemoryRouting(),
     )

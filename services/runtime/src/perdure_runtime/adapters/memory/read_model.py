@@ -8,28 +8,40 @@ from collections.abc import Sequence
 import msgspec
 
 from perdure_runtime.adapters.labels import matches
-from perdure_runtime.ports import RunFilter, RunPage
+from perdure_runtime.adapters.retention import FORGOTTEN_KEPT_MS
+from perdure_runtime.ports import Clock, RunFilter, RunPage
 from perdure_schemas.messages import RunChanged, TaskChanged
 
 
 class MemoryReadModel:
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._runs: dict[tuple[str, str, str], tuple[int, RunChanged]] = {}
         """By namespace, workflow id and run id; with a number in order of first appearance."""
         self._tasks: dict[tuple[str, str], TaskChanged] = {}
         self._last_number = 0
+        self._forgotten: dict[tuple[str, str, str], int] = {}
+        """Purged runs -> when that is forgotten too, oldest first."""
 
     async def apply(self, changes: Sequence[tuple[str, RunChanged | TaskChanged]]) -> None:
         for namespace, change in changes:
             if isinstance(change, RunChanged):
                 self._apply_run(namespace, change)
             else:
-                task = self._tasks.get((namespace, change.task_id))
-                if task is None or task.version < change.version:
-                    self._tasks[namespace, change.task_id] = change
+                self._apply_task(namespace, change)
+
+    def _apply_task(self, namespace: str, change: TaskChanged) -> None:
+        ref = change.workflow
+        if ref is not None and self._is_forgotten((namespace, ref.workflow_id, ref.run_id)):
+            return
+        task = self._tasks.get((namespace, change.task_id))
+        if task is None or task.version < change.version:
+            self._tasks[namespace, change.task_id] = change
 
     def _apply_run(self, namespace: str, change: RunChanged) -> None:
         key = (namespace, change.workflow_id, change.run_id)
+        if self._is_forgotten(key):
+            return
         known = self._runs.get(key)
         if known is not None and known[1].version >= change.version:
             return
@@ -39,9 +51,17 @@ class MemoryReadModel:
         self._runs[key] = (number, msgspec.structs.replace(change, events=[]))
 
     async def forget(self, namespace: str, workflow_id: str, run_id: str) -> None:
-        self._runs.pop((namespace, workflow_id, run_id), None)
+        key = (namespace, workflow_id, run_id)
+        self._runs.pop(key, None)
+        self._forgotten.pop(key, None)
+        self._forgotten[key] = self._clock.now() + FORGOTTEN_KEPT_MS
+        while not self._is_forgotten(oldest := next(iter(self._forgotten))):
+            del self._forgotten[oldest]
         for task in await self.list_tasks(namespace, workflow_id, run_id):
             del self._tasks[namespace, task.task_id]
+
+    def _is_forgotten(self, key: tuple[str, str, str]) -> bool:
+        return key in self._forgotten and self._forgotten[key] > self._clock.now()
 
     async def list_runs(self, namespace: str, where: RunFilter, limit: int, cursor: str | None) -> RunPage:
         found = sorted(

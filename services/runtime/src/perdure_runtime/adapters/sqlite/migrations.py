@@ -86,6 +86,14 @@ _MIGRATIONS: tuple[str, ...] = (
     ) WITHOUT ROWID;
     ALTER TABLE messages ADD COLUMN deaths INTEGER NOT NULL DEFAULT 0;
     """,
+    # 3: runs that the lists have forgotten, so that a late change does not bring them back
+    """
+    CREATE TABLE IF NOT EXISTS forgotten_runs (
+        number INTEGER PRIMARY KEY, namespace TEXT NOT NULL, workflow_id TEXT NOT NULL, run_id TEXT NOT NULL,
+        expires_at INTEGER NOT NULL, UNIQUE (namespace, workflow_id, run_id)
+    );
+    CREATE INDEX IF NOT EXISTS forgotten_runs_expiry ON forgotten_runs (expires_at);
+    """,
 )
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from perdure_runtime.adapters.labels import attributes
+from perdure_runtime.adapters.retention import FORGOTTEN_KEPT_MS
 from perdure_runtime.adapters.sqlite.database import Database
 from perdure_runtime.ports import RunFilter, RunPage
 from perdure_schemas.codec import decode_change, encode_change
@@ -34,10 +35,17 @@ _COUNT = """
 """
 _COUNTS = "SELECT name, status, runs FROM run_counts WHERE namespace = ? AND runs > 0"
 _UPSERT_TASK = """
-    INSERT INTO listed_tasks (namespace, task_id, version, workflow_id, run_id, data) VALUES (?, ?, ?, ?, ?, ?)
+    INSERT INTO listed_tasks (namespace, task_id, version, workflow_id, run_id, data)
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6
+    WHERE NOT EXISTS (
+        SELECT 1 FROM forgotten_runs WHERE namespace = ?1 AND workflow_id = ?4 AND run_id = ?5 AND expires_at > ?7
+    )
     ON CONFLICT (namespace, task_id) DO UPDATE SET version = excluded.version, workflow_id = excluded.workflow_id,
         run_id = excluded.run_id, data = excluded.data WHERE excluded.version > version
 """
+
+_FORGOTTEN = "SELECT 1 FROM forgotten_runs WHERE namespace = ? AND workflow_id = ? AND run_id = ? AND expires_at > ?"
+_FORGET = "INSERT OR REPLACE INTO forgotten_runs (namespace, workflow_id, run_id, expires_at) VALUES (?, ?, ?, ?)"
 
 _Counted: TypeAlias = tuple[str, str, str]
 """(namespace, name, status)."""
@@ -67,11 +75,13 @@ class SqliteReadModel:
         if task.workflow is not None:
             workflow_id, run_id = task.workflow.workflow_id, task.workflow.run_id
         row = (namespace, task.task_id, task.version, workflow_id, run_id, encode_change(task))
-        self._database.write(_UPSERT_TASK, row)
+        self._database.write(_UPSERT_TASK, (*row, self._database.clock.now()))
 
     def _apply_run(self, key: tuple[str, str, str], run: RunChanged, counts: Counter[_Counted]) -> None:
         known = self._database.read(_KNOWN_RUN, key)
         if known and known[0][1] >= run.version:
+            return
+        if not known and self._database.read(_FORGOTTEN, (*key, self._database.clock.now())):
             return
         data = encode_change(msgspec.structs.replace(run, events=[]) if run.events else run)
         labels = [f"{name}{_EQUALS}{value}" for name, value in attributes(run).items()]
@@ -93,6 +103,7 @@ class SqliteReadModel:
             self._database.write("DELETE FROM listed_runs WHERE number = ?", (known[0][0],))
             self._count(Counter({(namespace, *known[0][2:]): -1}))
         self._database.write("DELETE FROM listed_tasks WHERE namespace = ? AND workflow_id = ? AND run_id = ?", key)
+        self._database.write(_FORGET, (*key, self._database.clock.now() + FORGOTTEN_KEPT_MS))
         await self._database.settled()
 
     async def list_runs(self, namespace: str, where: RunFilter, limit: int, cursor: str | None) -> RunPage:
