@@ -122,6 +122,63 @@ def test_an_edit_at_a_position_that_never_was_is_refused() -> None:
     assert "'aa'" in reply.detail
 
 
+def test_an_edit_of_what_has_its_result_is_refused() -> None:
+    case = Case()
+    case.start()
+    a, b = case.command("a"), case.command("b")
+    case.turn(a, b)
+    case.send(task_outcome(case, b))
+    case.send(task_outcome(case, a, "failed"))
+    case.turn(completion=failing(a))
+    for edit in (Edit(position="b", args=NULL), Edit(position="b", result=NULL)):
+        reaction = case.send(resume(edits=[edit]))
+        assert reaction.recorded == []
+        (reply,) = reaction.sent(CommandReply)
+        assert reply.status == "refused"
+        assert "at position 'b' has its result, which stays" in reply.detail
+    assert len(case.send(resume(edits=[Edit(position="a", args=NULL)])).recorded) == 1
+
+
+def made_up_for() -> Case:
+    """Task `a` failed; `refund` was done for it, and the run failed."""
+    case = Case()
+    case.start()
+    a = case.command("a")
+    case.turn(a)
+    case.send(task_outcome(case, a, "failed"))
+    refund = case.command("refund")
+    case.turn(refund)
+    case.send(task_outcome(case, refund))
+    case.turn(completion=failing(a))
+    return case
+
+
+def test_a_resume_from_before_what_was_done_after_the_failure_is_refused_unless_asked_for_anyway() -> None:
+    case = made_up_for()
+    reaction = case.send(resume())
+    assert reaction.recorded == []
+    (reply,) = reaction.sent(CommandReply)
+    assert reply.status == "refused"
+    assert "completed refund (position refund)" in reply.detail
+    (rewound,) = [recorded.event for recorded in case.send(resume(anyway=True)).recorded]
+    assert isinstance(rewound, Rewound)
+
+
+def test_a_reset_says_itself_where_to_go_back_to_and_is_not_refused() -> None:
+    assert len(made_up_for().send(resume(position="a")).recorded) == 1
+
+
+def test_what_an_outcome_after_the_failure_tells_of_a_task_issued_before_it_hinders_no_resume() -> None:
+    case = Case()
+    case.start()
+    a, b = case.command("a"), case.command("b")
+    case.turn(a, b)
+    case.send(task_outcome(case, a, "failed"))
+    case.send(task_outcome(case, b))
+    case.turn(completion=failing(a))
+    assert len(case.send(resume()).recorded) == 1
+
+
 def test_a_reset_does_everything_from_the_position_on_anew_and_cancels_what_is_open() -> None:
     case = Case()
     case.start()

@@ -197,6 +197,8 @@ class ResumeRun(Struct, frozen=True, kw_only=True):
     only: bool = False
     """Do not rewind the parent that took this run's failure."""
     reply_topic: str = ""
+    anyway: bool = False
+    """Though tasks that the code issued after the failure have completed, and stay done."""
 
 
 class WaitForResult(Struct, frozen=True, kw_only=True):

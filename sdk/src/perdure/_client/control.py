@@ -67,6 +67,7 @@ class Steering:
         edits: Mapping[str, Sequence[Any]] | None = None,
         skips: Mapping[str, Any] | None = None,
         only: bool = False,
+        anyway: bool = False,
     ) -> int:
         """Go on from just before the failure of a failed or stuck run; what succeeded is not done again.
 
@@ -74,12 +75,18 @@ class Steering:
             edits: other arguments, all of them, for tasks, by position.
             skips: results instead of tasks, by position.
             only: leave the parent that took this run's failure alone.
+            anyway: though the code has done tasks after the failure, such as a refund. They stay done, and the code
+                that goes on from before the failure does not know of them.
 
         Returns:
             The generation of the run from here on.
+
+        Raises:
+            Refused: also when such tasks have completed and `anyway` is not given; the message names them.
         """
         both = _edits(edits or {}, skips or {})
-        return await self._rewind(ResumeRun(workflow_id=self.id, reason=reason, actor=actor, edits=both, only=only))
+        body = ResumeRun(workflow_id=self.id, reason=reason, actor=actor, edits=both, only=only, anyway=anyway)
+        return await self._rewind(body)
 
     async def reset(self, to: str, *, reason: str = "", actor: str = "") -> int:
         """Go on from just before the command at position `to`; also of a run that has ended well.

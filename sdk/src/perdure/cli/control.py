@@ -20,6 +20,9 @@ Edits = Annotated[
 Skips = Annotated[
     list[str], typer.Option("--skip", metavar="POSITION=JSON", help="A result instead of running the task.")
 ]
+Anyway = Annotated[
+    bool, typer.Option("--anyway", help="Though tasks done after the failure, such as a refund, stay done.")
+]
 Position = Annotated[str, typer.Option("--to", metavar="POSITION", help="Go back to just before this command.")]
 Build = Annotated[str, typer.Option("--to", metavar="BUILD", help="The build that goes on with the run.")]
 ChannelName = Annotated[str, typer.Argument(metavar="CHANNEL")]
@@ -37,10 +40,17 @@ def _done(id: str, said: str, output: Format | None) -> None:
 
 
 @on_run(_done)
-async def resume(at: Target, *, edit: Edits = [], skip: Skips = [], reason: Reason = "") -> str:  # noqa: B006 - Typer copies it
+async def resume(
+    at: Target,
+    *,
+    edit: Edits = [],  # noqa: B006 - Typer copies it
+    skip: Skips = [],  # noqa: B006
+    anyway: Anyway = False,
+    reason: Reason = "",
+) -> str:
     """Go on from just before the failure. What succeeded is not run again."""
     edits, skips = parse_assignments(edit, "--edit"), parse_assignments(skip, "--skip")
-    await at.run.resume(reason=reason, edits=edits, skips=skips)
+    await at.run.resume(reason=reason, edits=edits, skips=skips, anyway=anyway)
     return "resumed"
 
 

@@ -11,21 +11,29 @@ from perdure_core.workflow_engine.replies import reply
 from perdure_core.workflow_engine.state import RunState
 from perdure_core.workflow_engine.waits import COMPLETED
 from perdure_schemas import topics
+from perdure_schemas.common import Command
 from perdure_schemas.events import CommandSettled, Event, Recorded, Rewound, RunEnded, TurnCommitted
 from perdure_schemas.messages import Message, ResumeRun
+
+_DOES = frozenset({"task", "child"})
+"""Commands that do something outside the run."""
+UNDONE_SHOWN_MAX = 5
+"""In a sentence for people."""
 
 
 def decide_rewind(state: RunState, message: Message, body: ResumeRun, history: Sequence[Recorded]) -> Decision:
     """`history` is the run's whole history, all of it committed and applied to `state`."""
-    unknown = _unknown_edit(body, history)
-    if unknown is not None:
-        detail = f"there is no task or child at position {unknown!r} to edit or skip"
-        return Discard("not-applicable", reply(state, message, "refused", detail))
+    misplaced = _misplaced_edit(body, history)
+    if misplaced is not None:
+        return Discard("not-applicable", reply(state, message, "refused", misplaced))
     in_force = effective(history)
     to_seq = _target(state, body, in_force)
     if to_seq is None:
         detail = f"there is nothing at position {body.position!r}" if body.position else "nothing to go back to"
         return Discard("not-applicable", reply(state, message, "refused", detail))
+    undone = [] if body.position or body.anyway or body.actor == "parent" else _done_since(to_seq, in_force)
+    if undone:
+        return Discard("not-applicable", reply(state, message, "refused", _stays_done(undone)))
     rewound = Rewound(
         to_seq=to_seq,
         generation=state.generation + 1,
@@ -37,13 +45,46 @@ def decide_rewind(state: RunState, message: Message, body: ResumeRun, history: S
     return Record(events=[rewound, *_skips(state, body, to_seq, in_force)], now=True)
 
 
-def _unknown_edit(body: ResumeRun, history: Sequence[Recorded]) -> str | None:
-    """The position of the first edit that no task or child was ever issued at."""
+def _misplaced_edit(body: ResumeRun, history: Sequence[Recorded]) -> str | None:
+    """Why the first edit that would change nothing does not apply. A reset does everything after its position anew."""
     if not body.edits:
         return None
     turns = [recorded.event for recorded in history if isinstance(recorded.event, TurnCommitted)]
-    known = {command.position for turn in turns for command in turn.commands if command.kind in ("task", "child")}
-    return next((edit.position for edit in body.edits if edit.position not in known), None)
+    known = {command.position: command for turn in turns for command in turn.commands if command.kind in _DOES}
+    completed = _completed(history)
+    for position in (edit.position for edit in body.edits):
+        command = known.get(position)
+        if command is None:
+            return f"there is no task or child at position {position!r} to edit or skip"
+        if command.id in completed and not body.position:
+            return (
+                f"{command.kind} {command.name} at position {position!r} has its result, which stays: "
+                "an edit or skip would change nothing; reset the run to that position to do it again"
+            )
+    return None
+
+
+def _completed(records: Sequence[Recorded]) -> set[str]:
+    settled = (recorded.event for recorded in records)
+    return {each.command_id for each in settled if isinstance(each, CommandSettled) and each.outcome in COMPLETED}
+
+
+def _done_since(to_seq: int, in_force: Sequence[Recorded]) -> list[Command]:
+    """Tasks and children that were issued after the failure and have completed: mostly what made up for it."""
+    completed = _completed(in_force)
+    turns = (recorded.event for recorded in in_force if recorded.seq > to_seq)
+    issued = (command for turn in turns if isinstance(turn, TurnCommitted) for command in turn.commands)
+    return [command for command in issued if command.kind in _DOES and command.id in completed]
+
+
+def _stays_done(undone: Sequence[Command]) -> str:
+    names = [f"{command.name} (position {command.position})" for command in undone[:UNDONE_SHOWN_MAX]]
+    more = f" and {len(undone) - len(names)} more" if len(undone) > len(names) else ""
+    return (
+        f"after the failure the run completed {', '.join(names)}{more}. A resume goes on from before the failure, "
+        "as if that had not been done, and does not take it back. Say `anyway` if that is right, or reset the run to "
+        "an earlier position"
+    )
 
 
 def _target(state: RunState, body: ResumeRun, in_force: Sequence[Recorded]) -> int | None:
@@ -115,6 +156,7 @@ def resume_parent(state: RunState, message: Message, body: ResumeRun, ended: Run
         command_id=parent.command_id,
         reason=body.reason,
         actor="child",
+        anyway=body.anyway,
     )
     told = outgoing(message.namespace, parent.workflow_id, message.at, resume, message.id, "parent")
     return [(topics.WORKFLOW_ENGINE, told)]
