@@ -6,7 +6,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from perdure import Channel, query, task, workflow
+from perdure import Channel, query, task, update, workflow
 
 
 @task
@@ -60,3 +60,8 @@ class Votes:
     @query
     def so_far(self) -> list[str]:
         return self.seen
+
+    @update
+    async def add(self, name: str) -> int:
+        self.seen.append(name)
+        return len(self.seen)

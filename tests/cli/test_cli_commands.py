@@ -127,6 +127,59 @@ def test_a_paused_run_goes_on_when_unpaused(dev: Dev) -> None:
     assert dev.perdure("result", "paused", "--wait") == ["Ada"]
 
 
+def test_an_update_prints_its_answer(dev: Dev) -> None:
+    dev.perdure("start", "Votes", "2", "--id", "votes-updated")
+    assert dev.perdure("update", "votes-updated", "add", '"Ada"') == 1
+    assert "it has add" in dev.perdure("update", "votes-updated", "ad", '"Ada"', code=1)
+
+
+def test_start_wait_tells_the_id_on_stderr(dev: Dev) -> None:
+    command = [sys.executable, "-m", "perdure.cli", "start", "plus", "1", "1", "--id", "told", "--wait"]
+    done = subprocess.run([*command, "--db", str(dev.database)], capture_output=True, text=True, check=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("2\n", "started told\n")
+
+
+def test_hints_name_what_works(dev: Dev) -> None:
+    dev.perdure("start", "Votes", "1", "--id", "votes-ended")
+    dev.perdure("cancel", "votes-ended")
+    told = dev.perdure("result", "votes-ended", "--wait", code=1)
+    assert "perdure show votes-ended" in told
+    assert "perdure resume" not in told, "it would be refused"
+    for command in (["cancel", "votes-ended"], ["signal", "votes-ended", "names", '"Ada"']):
+        assert "try: perdure show votes-ended" in dev.perdure(*command, code=4)
+
+
+def test_an_edit_that_is_no_array_is_a_wrong_use(dev: Dev) -> None:
+    told = dev.perdure("resume", "whatever", "--edit", "0=7", code=2)
+    assert "try: --edit 0='[7]'" in told
+
+
+def test_version() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "perdure.cli", "--version"], capture_output=True, check=True, timeout=60
+    )
+    assert done.stdout.startswith(b"perdure 0.")
+
+
+def test_an_app_that_cannot_be_read_is_told_from_its_own_line_on(tmp_path: Path) -> None:
+    app = tmp_path / "broken_app.py"
+    app.write_text("def broken(:\n")
+    told = perdure("run", str(app), "broken", code=1)
+    assert told.startswith(f'  File "{app}", line 1')
+    assert told.endswith(f"error: {app} cannot be imported\n")
+
+
+def test_after_a_kill_the_hint_is_as_after_a_stop(tmp_path: Path) -> None:
+    with running_dev(APP, tmp_path / "killed.sqlite") as killed:
+        killed.process.kill()
+        killed.process.wait()
+        told = killed.perdure("list", code=5)
+    assert told.startswith("error: no `perdure dev` runs on ")
+    assert told == perdure("list", "--db", str(tmp_path / "none.sqlite"), code=5).replace(
+        "none.sqlite", "killed.sqlite"
+    )
+
+
 def test_an_unknown_run_is_not_found(dev: Dev) -> None:
     for command in (["show", "nobody"], ["result", "nobody"], ["resume", "nobody"]):
         told = dev.perdure(*command, code=3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 
@@ -46,6 +47,15 @@ def _load_file(path: Path) -> ModuleType:
     sys.modules[path.stem] = module
     spec.loader.exec_module(module)
     return module
+
+
+def told(error: BaseException) -> str:
+    """An error at loading, with the user's part of its traceback: how their file came to be imported is no news."""
+    own = (str(Path(__file__).resolve().parent), "<frozen importlib")
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(own):
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace))
 
 
 def source_files() -> list[Path]:

@@ -68,7 +68,7 @@ class TaskContext:
 
     def delegate(self) -> None:
         """Somebody else completes this task: what the function returns is ignored, and
-        `client.complete_task(id, result)` or `client.fail_task(id, error)` brings the outcome. Its time-outs hold on.
+        `client.task(id).complete(result)` or `client.task(id).fail(error)` brings the outcome. Its time-outs hold on.
         """
         self.delegated = True
 

@@ -96,7 +96,7 @@ class Signature:
         except Exception as error:
             what = "the result" if name == "return" else f"parameter {name!r}"
             raise DefinitionError(
-                f"{self.where}: {what} of {self.name} is {convert.describe(hint)}: {error}. "
+                f"{self.where}: {what} of {self.name} is {convert.describe(hint)}: {str(error).rstrip('.')}. "
                 "Use JSON-like types, dataclasses or pydantic models."
             ) from error
 
@@ -180,7 +180,7 @@ class Signature:
         except msgspec.DecodeError as error:
             raise SerializationError(f"the arguments of {self.name} are no JSON array: {error}") from error
         if len(parts) > len(self.names):
-            raise SerializationError(f"{self.name} takes {len(self.names)} arguments, but {len(parts)} were sent")
+            raise SerializationError(f"{self.name} takes {_arguments(len(self.names))}, but {len(parts)} were sent")
         values: list[Any] = []
         for index, parameter in enumerate(self._given.parameters.values()):
             if index < len(parts):
@@ -247,3 +247,7 @@ def location(fn: Callable[..., Any] | type) -> str:
     except (OSError, TypeError):  # made at run time: there is no source
         line = 0
     return f"{getattr(module, '__file__', None) or fn.__module__}:{line}"
+
+
+def _arguments(number: int) -> str:
+    return "no argument" if number == 0 else f"{number} argument" + ("" if number == 1 else "s")

@@ -25,7 +25,7 @@ class SocketBackend(PortsBackend):
         try:
             self._socket = await connect(self._path)
         except (OSError, StorageUnavailable) as error:
-            raise Unavailable(f"no engine listens at {self._path}: {error}. Is `perdure dev` running?") from error
+            raise Unavailable(f"{error}. Is `perdure dev` running?") from error
         try:
             self.use(self._socket.broker, self._socket.reads, self._socket.reads)
             await super().open(client_id, deliver)

@@ -47,7 +47,7 @@ class StuckWatch:
             log.warning(
                 "run %r is stuck: %s. It and who waits for it go on once its code is mended; or terminate it",
                 run.workflow_id,
-                run.last_error,
+                run.last_error.rstrip("."),
                 extra={"action": "waits_for_stuck_run"},
             )
         self._timer = self._loop.call_later(LOOK_SECONDS, self._look)

@@ -57,7 +57,8 @@ def tell_failed(run: RunTask, failure: Failure) -> None:
         run.attempt,
         run.name,
         described(failure),
-        extra={"action": "task_failed", "task_id": run.task_id},
+        extra={"action": "task_failed", **({"workflow_id": run.workflow.workflow_id} if run.workflow else {})}
+        | {"task_id": run.task_id},
     )
 
 

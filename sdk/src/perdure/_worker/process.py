@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,6 @@ from perdure_runtime.adapters.socket import connect
 HASH_SEED = "0"
 """Sets of strings then iterate alike in every worker process, and so in every replay."""
 END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_OWN = str(Path(__file__).resolve().parents[1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,14 +86,8 @@ def _end_with_parent() -> None:
 
 
 def _tell(error: BaseException) -> None:
-    """The user's part of the traceback: how their file came to be imported is no news to them."""
-    if isinstance(error, (_app.AppNotFound, DefinitionError)):
-        sys.stderr.write(f"error: {error}\n")
-        return
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith((_OWN, "<frozen importlib")):
-        trace = trace.tb_next
-    traceback.print_exception(type(error), error, trace)
+    known = isinstance(error, (_app.AppNotFound, DefinitionError))
+    sys.stderr.write(f"error: {error}\n" if known else _app.told(error))
 
 
 async def _serve(registry: Registry, options: Options, sources: Sources) -> int:

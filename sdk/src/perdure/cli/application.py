@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+from typing import Annotated
+
 import typer
 
 from perdure.cli import control, looks, runs
@@ -15,6 +18,22 @@ application = typer.Typer(
     add_completion=True,
     rich_markup_mode=None,
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"perdure {importlib.metadata.version('perdure')}")
+        raise typer.Exit
+
+
+@application.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """What is asked of no command in particular; `version` has been answered when this is called."""
+
 
 WITH_VALUES = {"ignore_unknown_options": True}
 """`-1` is a value."""
@@ -34,3 +53,4 @@ application.command()(control.unpause)
 application.command()(control.move)
 application.command(context_settings=WITH_VALUES)(control.signal)
 application.command(context_settings=WITH_VALUES)(control.query)
+application.command(context_settings=WITH_VALUES)(control.update)

@@ -1,4 +1,4 @@
-"""Commands that change a run: resume, reset, cancel, terminate, pause, unpause, move, signal; and query."""
+"""Commands that change a run: resume, reset, cancel, pause, move, signal, update and more; and query."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from perdure.cli.declared import UNCHECKED, Declared, check_signal
 from perdure.cli.on_run import Target, on_run
-from perdure.cli.output import Format, chosen, print_json, stdout
+from perdure.cli.output import ExitCode, Format, Problem, chosen, print_json, stdout
 from perdure.cli.session import parse_assignments, parse_json
 from perdure.errors import RunNotFound
 
@@ -28,6 +28,7 @@ Build = Annotated[str, typer.Option("--to", metavar="BUILD", help="The build tha
 ChannelName = Annotated[str, typer.Argument(metavar="CHANNEL")]
 Value = Annotated[str, typer.Argument(metavar="JSON")]
 Unchecked = Annotated[bool, typer.Option(UNCHECKED, help="Whatever channels the workflow declares.")]
+UpdateName = Annotated[str, typer.Argument(metavar="UPDATE")]
 QueryName = Annotated[str, typer.Argument(metavar="QUERY")]
 Values = Annotated[list[str] | None, typer.Argument(metavar="[JSON]...")]
 
@@ -49,7 +50,7 @@ async def resume(
     reason: Reason = "",
 ) -> str:
     """Go on from just before the failure. What succeeded is not run again."""
-    edits, skips = parse_assignments(edit, "--edit"), parse_assignments(skip, "--skip")
+    edits, skips = parse_assignments(edit, "--edit", arrays=True), parse_assignments(skip, "--skip")
     await at.run.resume(reason=reason, edits=edits, skips=skips, anyway=anyway)
     return "resumed"
 
@@ -110,12 +111,28 @@ async def signal(at: Target, channel: ChannelName, value: Value = "null", *, unc
     payload = parse_json(value, "the value")
     if (declared := at.declared) is not None and not unchecked:
         await _check(at, declared, channel, payload)
-    await at.run.signal(channel, payload)
+    try:
+        await at.run.signal(channel, payload)
+    except RunNotFound as error:
+        status = (await at.run.describe()).status
+        code, hint = ExitCode.conflict, f"perdure show {at.run.id}"
+        raise Problem(f"signal to {at.run.id!r}: the run has ended: {status}", hint=hint, code=code) from error
     return f"signaled on {channel}"
 
 
-@on_run(lambda _, value, output: print_json(value, Format.jsonl if output is Format.jsonl else Format.json))
+def _answered(_: str, value: object, output: Format | None) -> None:
+    print_json(value, Format.jsonl if output is Format.jsonl else Format.json)
+
+
+@on_run(_answered)
 async def query(at: Target, name: QueryName, args: Values = None) -> object:
     """Ask the run's code; prints the answer as JSON."""
     answer: object = await at.run.query(name, *(parse_json(text, "an argument") for text in args or []))
+    return answer
+
+
+@on_run(_answered)
+async def update(at: Target, name: UpdateName, args: Values = None) -> object:
+    """Have the run's code do something; prints its answer as JSON."""
+    answer: object = await at.run.update(name, *(parse_json(text, "an argument") for text in args or []))
     return answer

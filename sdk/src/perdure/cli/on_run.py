@@ -65,7 +65,7 @@ def on_run(answer: Answer) -> Callable[[Callable[Concatenate[Target, P], Awaitab
             async def done(client: Any) -> Any:
                 return await call(Target(client.handle(id, run_id=run_id), database), **given)
 
-            answer(id, with_client(database, given.pop("namespace"), done), output)
+            answer(id, with_client(database, given.pop("namespace"), done, about=id), output)
 
         shown = _shown(work)
         command.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]

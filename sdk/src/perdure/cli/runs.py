@@ -8,12 +8,11 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from perdure import _app
 from perdure.cli import declared as declarations
 from perdure.cli import session as cli
 from perdure.cli import waiting
 from perdure.cli.on_run import Target, on_run
-from perdure.cli.output import print_one, print_value
+from perdure.cli.output import print_one, print_value, stderr
 from perdure_schemas.common import ConflictPolicy
 
 Arguments = Annotated[
@@ -41,7 +40,7 @@ def run(
     values = _values(args)
 
     async def work() -> object:
-        registry = Registry([module := _app.load(app)])
+        registry = Registry([module := cli.load(app)])
         definition = registry.workflows.get(workflow)
         if definition is None:
             raise declarations.unknown_workflow(workflow, list(registry.workflows), app)
@@ -70,7 +69,7 @@ def start(
     database: cli.Database = cli.DEFAULT_DATABASE,
     namespace: cli.Namespace = cli.DEFAULT_NAMESPACE,
 ) -> None:
-    """Start a run; prints its id as soon as it is recorded."""
+    """Start a run; prints its id as soon as it is recorded: with --wait to stderr, since stdout has the result."""
     values, policy = _values(args), _policy(conflict)
 
     async def work(client: Any) -> tuple[str, str, object]:
@@ -78,6 +77,8 @@ def start(
         if declared is not None and not unchecked:
             declarations.check_start(declared, workflow, values)
         handle = await client.start(workflow, *values, id=id, conflict=policy, tags=tag or [])
+        if wait:
+            stderr().print(f"started {escape(handle.id)}", style="dim")
         return handle.id, handle.run_id, await waiting.result_of(handle, None, declared) if wait else None
 
     started, run_id, result = cli.with_client(database, namespace, work)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 import typer
 
-from perdure._app import AppNotFound
+from perdure import _app
 from perdure.cli.locations import DATABASE, socket_path
 from perdure.cli.output import ExitCode, Format, Problem, exit_with
 from perdure.errors import (
@@ -20,8 +23,10 @@ from perdure.errors import (
     PayloadTooLarge,
     PerdureError,
     Refused,
+    RunCanceled,
     RunFailed,
     RunNotFound,
+    RunTerminated,
     SerializationError,
     Unavailable,
 )
@@ -44,8 +49,12 @@ DEFAULT_DATABASE = DATABASE
 DEFAULT_NAMESPACE = "default"
 
 
-def with_client(database: Path, namespace: str, work: Callable[[Client], Awaitable[T]]) -> T:
-    """Runs `work` with a client of the `perdure dev` that holds this database; errors end the program."""
+def with_client(database: Path, namespace: str, work: Callable[[Client], Awaitable[T]], *, about: str = "") -> T:
+    """Runs `work` with a client of the `perdure dev` that holds this database; errors end the program.
+
+    Args:
+        about: the workflow id of the run that it is about, if it is about one.
+    """
     from perdure.client import Client
 
     path = socket_path(database)
@@ -53,14 +62,20 @@ def with_client(database: Path, namespace: str, work: Callable[[Client], Awaitab
     async def connected() -> T:
         if not path.exists():
             raise _not_running(database)
-        async with Client.connect(path, namespace=namespace) as client:
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                client = await stack.enter_async_context(Client.connect(path, namespace=namespace))
+            except Unavailable as error:
+                if isinstance(_root(error), ConnectionRefusedError):  # one that was killed leaves its socket behind
+                    raise _not_running(database) from error
+                raise
             return await work(client)
 
-    return run(connected)
+    return run(connected, about=about)
 
 
-def run(work: Callable[[], Awaitable[T]]) -> T:
-    """`asyncio.run`, with errors as messages and exit codes."""
+def run(work: Callable[[], Awaitable[T]], *, about: str = "") -> T:
+    """`asyncio.run`, with errors as messages and exit codes. `about` as for `with_client`."""
 
     async def awaited() -> T:
         return await work()
@@ -70,11 +85,11 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except (PerdureError, PerdureRuntimeError, Problem) as error:
-        exit_with(problem_of(error))
+        exit_with(problem_of(error, about))
 
 
-def problem_of(error: Exception) -> Problem:
-    """What to tell of an error, and its exit code."""
+def problem_of(error: Exception, about: str = "") -> Problem:
+    """What to tell of an error, and its exit code. `about` as for `with_client`."""
     match error:
         case Problem():
             return error
@@ -85,17 +100,43 @@ def problem_of(error: Exception) -> Problem:
         case AlreadyInUse():
             return Problem(str(error), hint="stop the other one, or --db another.sqlite", code=ExitCode.conflict)
         case Refused():
-            return Problem(str(error), hint="perdure show ID  tells the run's state", code=ExitCode.conflict)
-        case AppNotFound():
+            return Problem(
+                str(error), hint=f"perdure show {about}" if about else "perdure list", code=ExitCode.conflict
+            )
+        case _app.AppNotFound():
             return Problem(str(error), hint="perdure dev app.py   (a file), or   package.module", code=ExitCode.usage)
         case Unavailable() | StorageUnavailable():
             return Problem(str(error), hint="perdure dev APP", code=ExitCode.unavailable)
         case SerializationError() | PayloadTooLarge() | DefinitionError() | NotInWorkflow():
             return Problem(str(error), code=ExitCode.usage)
         case RunFailed(workflow_id=id) if id:
-            return Problem(str(error), hint=f"perdure show {id}   then   perdure resume {id}")
+            resumable = not isinstance(error, (RunCanceled, RunTerminated))
+            return Problem(
+                str(error), hint=f"perdure show {id}" + (f"   then   perdure resume {id}" if resumable else "")
+            )
         case _:
             return Problem(str(error) or repr(error))
+
+
+def load(app: str) -> ModuleType:
+    """The app's module. Its own errors end the program, with the traceback from its first line on.
+
+    Raises:
+        AppNotFound, DefinitionError: as `_app.load`.
+    """
+    try:
+        return _app.load(app)
+    except PerdureError:
+        raise
+    except (Exception, SystemExit) as error:
+        sys.stderr.write(_app.told(error))
+        raise Problem(f"{app} cannot be imported") from error
+
+
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _not_running(database: Path) -> Problem:
@@ -121,8 +162,8 @@ def parse_json(text: str, what: str) -> Any:
         raise Problem(f"{what} is not JSON: {text!r} ({error})", hint=f"'{quoted}'", code=ExitCode.usage) from error
 
 
-def parse_assignments(assignments: list[str], option: str) -> dict[str, Any]:
-    """`POSITION=JSON` as a mapping."""
+def parse_assignments(assignments: list[str], option: str, *, arrays: bool = False) -> dict[str, Any]:
+    """`POSITION=JSON` as a mapping; with `arrays` every value must be one."""
     parsed = {}
     for text in assignments:
         position, equals, value = text.partition("=")
@@ -131,4 +172,7 @@ def parse_assignments(assignments: list[str], option: str) -> dict[str, Any]:
                 f"{option} takes POSITION=JSON, not {text!r}", hint=f"{option} 2='[\"corrected\"]'", code=ExitCode.usage
             )
         parsed[position] = parse_json(value, f"{option} {position}")
+        if arrays and not isinstance(parsed[position], list):
+            hint = f"{option} {position}='[{value}]'"
+            raise Problem(f"{option} takes a JSON array of arguments, not {value}", hint=hint, code=ExitCode.usage)
     return parsed
