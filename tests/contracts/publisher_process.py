@@ -21,7 +21,10 @@ async def main(path: str) -> None:
         message = Message(id=str(number), namespace="ns", key="k", at=1, body=CancelTimer(timer_id=""))
         event = Recorded(seq=number, at=1, cause=str(number), event=CancelRequested(reason="", actor=""))
         head = Head(version=number, run_id="r", seq=number, runs=1)
-        write = Commit(key=key, expected_version=number - 1, head=head, events=[event], commit_id=str(number))
+        before = "r" if number > 1 else ""
+        write = Commit(
+            key=key, expected_version=number - 1, expected_run=before, head=head, events=[event], commit_id=str(number)
+        )
         await asyncio.gather(store.commit(write), publisher.publish([("t", message)]))
         sys.stdout.write(f"{number}\n")
         sys.stdout.flush()

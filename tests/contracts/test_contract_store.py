@@ -36,11 +36,21 @@ def events(first: int, last: int, cause: str = "m") -> list[Recorded]:
 
 
 def commit(  # noqa: PLR0917 a table of values
-    expected: int, run_id: str, first: int, last: int, cause: str = "m", ttl: int | None = None
+    expected: int,
+    run_id: str,
+    first: int,
+    last: int,
+    cause: str = "m",
+    ttl: int | None = None,
+    *,
+    after: str | None = None,
 ) -> Commit:
+    """`after`: the run before, where it is another."""
     head = Head(version=expected + 1, run_id=run_id, seq=last, runs=1)
+    if after is None:
+        after = run_id if expected else ""
     return Commit(
-        key=KEY, expected_version=expected, head=head, events=events(first, last, cause),
+        key=KEY, expected_version=expected, expected_run=after, head=head, events=events(first, last, cause),
         commit_id=f"{run_id}{expected}", unborn_ttl_ms=ttl,
     )  # fmt: skip
 
@@ -80,7 +90,7 @@ def test_causes_are_found_in_every_run_until_it_is_purged(run: Callable[[Scenari
     async def scenario(ports: Ports, clock: SteppedClock) -> None:
         store = ports.store
         await store.commit(commit(0, "r1", 1, 2, "a"))
-        await store.commit(commit(1, "r2", 1, 1, "b"))
+        await store.commit(commit(1, "r2", 1, 1, "b", after="r1"))
         assert await store.find_cause(KEY, "a2") == ("r1", 2)
         assert await store.find_cause(KEY, "b1") == ("r2", 1)
         assert await store.find_cause(KEY, "c") is None
@@ -102,12 +112,27 @@ def test_purging_the_current_run_forgets_the_head(run: Callable[[Scenario], None
     async def scenario(ports: Ports, clock: SteppedClock) -> None:
         store = ports.store
         await store.commit(commit(0, "r1", 1, 1, "a"))
-        await store.commit(commit(1, "r2", 1, 1, "b"))
+        await store.commit(commit(1, "r2", 1, 1, "b", after="r1"))
         assert await store.purge(KEY, "r2", 2, 1000)
         assert (await store.load(KEY))[0] == NO_HEAD
         assert await store.find_cause(KEY, "a1") == ("r1", 1)
         assert await store.commit(commit(0, "r3", 1, 1, "c"))
         assert [*(await store.load(KEY))[1]] == events(1, 1, "c")
+
+    run(scenario)
+
+
+def test_a_commit_that_slept_through_a_purge_loses_against_a_new_run(run: Callable[[Scenario], None]) -> None:
+    async def scenario(ports: Ports, clock: SteppedClock) -> None:
+        store = ports.store
+        await store.commit(commit(0, "old", 1, 1, "a"))
+        await store.commit(commit(1, "old", 2, 2, "a"))
+        assert await store.purge(KEY, "old", 2, 1000)
+        await store.commit(commit(0, "new", 1, 1, "b"))
+        await store.commit(commit(1, "new", 2, 2, "b"))
+        assert await store.commit(commit(2, "old", 3, 3, "a")) is False, "of the same version, but of another run"
+        head, history = await store.load(KEY)
+        assert (head.run_id, list(history)) == ("new", events(1, 2, "b"))
 
     run(scenario)
 
@@ -121,7 +146,7 @@ def test_an_unborn_row_vanishes_or_is_born(run: Callable[[Scenario], None]) -> N
         assert await store.version(KEY) == 0
         assert await store.find_cause(KEY, "signal1") is None
         await store.commit(commit(0, "", 1, 2, "signal", ttl=1000))
-        await store.commit(commit(1, "r", 1, 3, "start"))
+        await store.commit(commit(1, "r", 1, 3, "start", after=""))
         clock.time += 1001
         head, history = await store.load(KEY)
         assert (head.version, list(history)) == (2, events(1, 3, "start"))
@@ -151,7 +176,14 @@ def test_what_the_events_say_of_a_task_is_kept_beside_them(run: Callable[[Scenar
             head = Head(version=seq, run_id="r", seq=seq, runs=1)
             recorded = Recorded(seq=seq, at=seq, cause=f"m{seq}", event=event)
             await store.commit(
-                Commit(key=KEY, expected_version=seq - 1, head=head, events=[recorded], commit_id=f"c{seq}")
+                Commit(
+                    key=KEY,
+                    expected_version=seq - 1,
+                    expected_run="r" if seq > 1 else "",
+                    head=head,
+                    events=[recorded],
+                    commit_id=f"c{seq}",
+                )
             )
         of_all = [
             Mark(seq=3, kind="rewound", to_seq=1, generation=1),

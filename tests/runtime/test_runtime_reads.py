@@ -45,7 +45,9 @@ def test_a_repetition_costs_what_its_message_recorded(together: int) -> None:
         recorded = [Recorded(seq=seq, at=seq, cause=cause, event=event) for seq, (cause, event) in enumerate(said, 1)]
         head = Head(version=1, run_id="r", seq=len(recorded), runs=1)
         store: Any = world.ports.store
-        await store.commit(Commit(key=KEY, expected_version=0, head=head, events=recorded, commit_id="c"))
+        await store.commit(
+            Commit(key=KEY, expected_version=0, expected_run="", head=head, events=recorded, commit_id="c")
+        )
 
         class Counting:
             async def history(self, *args: Any) -> Any:

@@ -69,7 +69,9 @@ async def record(world: World, *events: Event) -> None:
     """The run's history."""
     recorded = [Recorded(seq=seq, at=seq, cause=f"c{seq}", event=event) for seq, event in enumerate(events, 1)]
     head = Head(version=1, run_id="r", seq=len(recorded), runs=1)
-    commit = Commit(key=RunKey(NAMESPACE, "w"), expected_version=0, head=head, events=recorded, commit_id="c")
+    commit = Commit(
+        key=RunKey(NAMESPACE, "w"), expected_version=0, expected_run="", head=head, events=recorded, commit_id="c"
+    )
     assert await world.ports.store.commit(commit)
 
 

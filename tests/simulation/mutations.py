@@ -93,7 +93,9 @@ def no_compare_and_set(stack: ExitStack) -> None:
     commit = MemoryStore.commit
 
     async def anyway(self: Any, wanted: Any) -> bool:
-        return await commit(self, msgspec.structs.replace(wanted, expected_version=await self.version(wanted.key)))
+        head, _ = await self.load(wanted.key)
+        found = {"expected_version": head.version, "expected_run": head.run_id}
+        return await commit(self, msgspec.structs.replace(wanted, **found))
 
     _patch(stack, MemoryStore, "commit", anyway)
 

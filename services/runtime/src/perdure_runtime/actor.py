@@ -51,19 +51,22 @@ class Actor:
         """Messages for the next round, before those that came since."""
         self.inbox[:0] = deliveries
 
-    def append(self, events: Sequence[Event], message: Message, cause: str) -> None:
-        """Number the events, apply them, keep them for the commit."""
+    def append(self, events: Sequence[Event], message: Message, cause: str, now: int) -> None:
+        """Number the events, apply them, keep them for the commit.
+
+        `now` is the engine's clock: a sender whose clock is ahead must not take the run's time along, for good.
+        """
         body = message.body
         due_at = body.due_at if isinstance(body, TimerFired) else 0
         for event in events:
-            at = max(self.state.at, message.at, due_at)
+            at = max(self.state.at, min(message.at, now), due_at)
             entry = Recorded(seq=self.state.seq + 1, at=at, cause=cause or message.id, event=event)
             evolve(self.state, entry)
             self.buffer.append(entry)
 
-    def rewind(self, history: Sequence[Recorded], events: Sequence[Event], message: Message) -> None:
+    def rewind(self, history: Sequence[Recorded], events: Sequence[Event], message: Message, now: int) -> None:
         """As `append`, for events that change what came before them."""
-        at = max(self.state.at, message.at)
+        at = max(self.state.at, min(message.at, now))
         for seq, event in enumerate(events, len(history) + 1):
             self.buffer.append(Recorded(seq=seq, at=at, cause=message.id, event=event))
         self.state = fold(self.key.namespace, self.key.workflow_id, self.head.runs, [*history, *self.buffer])

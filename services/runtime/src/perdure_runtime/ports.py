@@ -143,6 +143,8 @@ class Commit(Struct, frozen=True, kw_only=True):
 
     key: RunKey
     expected_version: int
+    expected_run: str
+    """The current run of the head it expects: after a purge versions begin again, run ids do not."""
     head: Head
     """With version = expected_version + 1."""
     events: Sequence[Recorded]

@@ -42,6 +42,7 @@ class Commits:
         commit = Commit(
             key=actor.key,
             expected_version=actor.head.version,
+            expected_run=actor.head.run_id,
             head=head,
             events=actor.buffer,
             commit_id=f"{self._owner}-{self._tries}",

@@ -123,9 +123,10 @@ class Decider:
         if decision.begins_run:
             this.publish += await reemit_termination(self._store, actor, message)
             actor.begin_run()
-        actor.append(decision.events, message, decision.cause)
+        now = self._views.now()
+        actor.append(decision.events, message, decision.cause, now)
         for carried in decision.carried:
-            actor.append([carried.event], message, carried.cause)
+            actor.append([carried.event], message, carried.cause, now)
         if decision.again:
             this.commits.append(actor)
             return "again"

@@ -83,7 +83,7 @@ class SlowDecisions:
             this.publish.extend(decision.publish)
             this.acks.append(delivery)
             return
-        actor.rewind(history, decision.events, message)
+        actor.rewind(history, decision.events, message, self._clock.now())
         actor.held.append(delivery)
         if await self._commits.one(actor, this):
             this.publish += resume_parent(actor.state, message, body, ended)

@@ -68,6 +68,10 @@ class Views:
             actor.view(*await self._ports.store.load(actor.key))
         actor.refresh_due = False
 
+    def now(self) -> int:
+        """The engine's clock."""
+        return self._ports.clock.now()
+
     async def context(self, actor: Actor, body: WorkflowMessage) -> d.Context:
         """What a decision needs beside state and message."""
         state, ports = actor.state, self._ports

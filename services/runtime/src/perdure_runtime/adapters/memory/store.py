@@ -40,7 +40,8 @@ class MemoryStore:
 
     async def commit(self, commit: Commit) -> bool:
         row = self._row(commit.key)
-        if (0 if row is None else row.head.version) != commit.expected_version:
+        found = NO_HEAD if row is None else row.head
+        if (found.version, found.run_id) != (commit.expected_version, commit.expected_run):
             return False
         if row is None:
             row = self._rows[commit.key] = _Row()

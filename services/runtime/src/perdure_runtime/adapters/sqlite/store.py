@@ -44,7 +44,8 @@ class SqliteStore:
 
     async def commit(self, commit: Commit) -> bool:
         row = self._heads.find(commit.key)
-        won = (0 if row is None else row.head.version) == commit.expected_version
+        found = NO_HEAD if row is None else row.head
+        won = (found.version, found.run_id) == (commit.expected_version, commit.expected_run)
         if won:
             self._write(commit, row)
         await self._database.settled()
