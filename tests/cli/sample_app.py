@@ -46,6 +46,11 @@ async def interrupted(marker: str) -> int:
 
 
 @workflow
+async def mistaken(n: int) -> int:
+    raise ValueError(f"{n} is wrong")
+
+
+@workflow
 class Votes:
     names: Channel[str] = Channel()
 

@@ -44,6 +44,7 @@ def test_list_and_show(dev: Dev) -> None:
     dev.perdure("start", "plus", "1", "1", "--id", "listed", "--tag", "blue", "--wait")
     (run,) = dev.perdure("list", "--tag", "blue")
     assert (run["id"], run["workflow"], run["status"]) == ("listed", "plus", "completed")
+    assert "one of running, paused, stuck" in dev.perdure("list", "--status", "ended", code=2)
     shown = dev.perdure("show", "listed")
     assert [row["event"] for row in shown["history"]] == ["started", "task dispatched", "task completed", "completed"]
     assert shown["history"][1]["detail"] == "add(1,1)"
@@ -205,6 +206,9 @@ def test_run_in_one_process() -> None:
     assert perdure("run", str(APP), "plus", "1", "2") == 3
     assert "one of: " in perdure("run", str(APP), "minus", "1", code=3)
     assert "no application" in perdure("run", "nowhere.py", "plus", code=2)
+    told = perdure("run", str(APP), "mistaken", "1", code=1)
+    assert "workflow mistaken cannot go on: ValueError: 1 is wrong" in told
+    assert told.count("raise ValueError") == 1
 
 
 def test_help_is_fast() -> None:

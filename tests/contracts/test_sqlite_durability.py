@@ -51,6 +51,20 @@ def test_what_was_confirmed_survives_kill_nine(tmp_path: Path, confirmations: in
     asyncio.run(reopened())
 
 
+def test_the_files_are_their_owners_alone(tmp_path: Path) -> None:
+    async def scenario() -> set[int]:
+        before = os.umask(0o022)
+        try:
+            opened = await open_sqlite(tmp_path / "db.sqlite", SteppedClock())
+        finally:
+            os.umask(before)
+        modes = {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+        await opened.close()
+        return modes
+
+    assert asyncio.run(scenario()) == {0o600}
+
+
 def test_a_second_owner_is_told_at_once(tmp_path: Path) -> None:
     async def scenario() -> None:
         path = tmp_path / "db.sqlite"

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from perdure.context import NotInTask as NotInTask
     from perdure.context import TaskContext as TaskContext
     from perdure.context import current_task as current_task
+    from perdure.errors import AlreadyInUse as AlreadyInUse
     from perdure.errors import AlreadyStarted as AlreadyStarted
     from perdure.errors import ChildCanceled as ChildCanceled
     from perdure.errors import ChildFailed as ChildFailed
@@ -102,10 +103,10 @@ _MODULES: dict[str, str] = {
     "client": "Client",
     "context": "NotInTask TaskContext current_task",
     "errors": (
-        "AlreadyStarted ChildCanceled ChildFailed ChildTimedOut CommandFailed DefinitionError InvalidArguments "
-        "NonDeterminism NotInWorkflow PayloadTooLarge PerdureError QueryFailed Refused ResultTimeout RunCanceled "
-        "RunFailed RunNotFound RunTerminated RunTimedOut SerializationError TaskCanceled TaskFailed TaskTimedOut "
-        "Unavailable UnknownName UpdateFailed WorkflowChangedError WorkflowError"
+        "AlreadyInUse AlreadyStarted ChildCanceled ChildFailed ChildTimedOut CommandFailed DefinitionError "
+        "InvalidArguments NonDeterminism NotInWorkflow PayloadTooLarge PerdureError QueryFailed Refused ResultTimeout "
+        "RunCanceled RunFailed RunNotFound RunTerminated RunTimedOut SerializationError TaskCanceled TaskFailed "
+        "TaskTimedOut Unavailable UnknownName UpdateFailed WorkflowChangedError WorkflowError"
     ),
     "failures": "RemoteError",
     "flow": (

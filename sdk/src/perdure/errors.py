@@ -6,6 +6,7 @@ exception there is a bug, and the run gets `stuck`. The docstring of each says w
 
 from __future__ import annotations
 
+from perdure_runtime.errors import AlreadyInUse as AlreadyInUse
 from perdure_schemas.common import BuildPolicy, Failure, Payload
 
 

@@ -24,6 +24,8 @@ class Registry:
         """
         self.tasks: dict[str, Task[..., Any]] = {}
         self.workflows: dict[str, Workflow[..., Any]] = {}
+        self._alike: list[tuple[type, type]] = []
+        """Classes of modules that have the methods of a service without deriving from it."""
         for found in objects:
             self.add(found)
         for implementation in services:
@@ -52,6 +54,16 @@ class Registry:
                 self.add(value)
             elif isinstance(value, type) and value.__module__ == module.__name__ and _is_implementation(value):
                 self.add_service(_instance(value))
+        self._alike += _alike(module)
+
+    def overlooked(self) -> list[str]:
+        """What was probably meant to implement a service that nothing implements, and why it does not."""
+        return [
+            f"service_not_implemented: {location(cls)}: {cls.__name__} has the methods of service {contract.__name__}, "
+            f"but does not derive from it and so does not run them: write class {cls.__name__}({contract.__name__})"
+            for contract, cls in self._alike
+            if not any(task.name in self.tasks for task in contract_of(contract).values())
+        ]
 
     def add_service(self, implementation: object) -> None:
         """The tasks of a service, run by this object."""
@@ -86,6 +98,18 @@ def _workflow(found: object) -> Workflow[..., Any] | None:
 
 def _is_implementation(cls: type) -> bool:
     return bool(contract_of(cls)) and "__perdure_service__" not in vars(cls)
+
+
+def _alike(module: ModuleType) -> list[tuple[type, type]]:
+    classes = [value for value in vars(module).values() if isinstance(value, type)]
+    contracts = [cls for cls in classes if "__perdure_service__" in vars(cls)]
+    own = [cls for cls in classes if cls.__module__ == module.__name__ and not contract_of(cls)]
+    return [
+        (contract, cls)
+        for contract in contracts
+        for cls in own
+        if all(callable(getattr(cls, method, None)) for method in contract_of(contract))
+    ]
 
 
 def _instance(cls: type) -> object:

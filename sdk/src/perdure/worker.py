@@ -7,6 +7,7 @@ await worker.run()
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterable
@@ -19,6 +20,8 @@ from perdure._worker.messaging import Session, Setup
 from perdure.registry import Registry
 from perdure_runtime.clock import SystemClock
 from perdure_runtime.ports import Broker, Clock
+
+_log = logging.getLogger("perdure.worker")
 
 SLOTS = 100
 """Attempts at a time. Async tasks mostly wait; whoever computes sets fewer."""
@@ -71,6 +74,8 @@ class Worker:
         registry = objects if isinstance(objects, Registry) else Registry(objects)
         for implementation in services:
             registry.add_service(implementation)
+        for told in registry.overlooked():
+            _log.warning("%s", told, extra={"action": "service_not_implemented"})
         self._guard: Guard = _guard.mode_of(guard)
         _guard.check(self._guard, registry.workflows.values())
         ids = ids or IdSource()

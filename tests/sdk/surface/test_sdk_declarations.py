@@ -28,6 +28,8 @@ from perdure import (
 )
 from perdure.failures import exception_from_failure, failure_from_exception
 from perdure.retry import NonRetryable, RetryLater
+from perdure_runtime.adapters.memory import memory_ports
+from perdure_runtime.clock import SystemClock
 from perdure_schemas.common import RetryPolicy, RunOptions, TaskOptions
 
 
@@ -174,6 +176,27 @@ def test_a_module_gives_its_tasks_workflows_and_implementations() -> None:
     options = registry.tasks["Payments.charge"].task_options
     assert (options.attempt_timeout_ms, options.retry.attempts_max) == (3_000, 2)
     assert asyncio.run(registry.tasks["Payments.charge"].fn("o", 1)) == "bank o 1"
+
+
+class LooksLikePayments:
+    """Fits the Protocol, so that type checkers let it pass, but is not derived from it."""
+
+    async def charge(self, order: str, cents: int) -> str:
+        return f"{order} {cents}"
+
+    async def refund(self, order: str) -> None: ...
+
+
+def test_a_worker_tells_at_its_start_of_what_only_looks_like_an_implementation(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = ModuleType("app")
+    LooksLikePayments.__module__ = "app"
+    app.__dict__.update(Payments=Payments, LooksLikePayments=LooksLikePayments)
+    perdure.Worker(memory_ports(SystemClock()).broker, [app])
+    (told,) = [record.getMessage() for record in caplog.records if "service_not_implemented" in record.getMessage()]
+    assert "write class LooksLikePayments(Payments)" in told
+    assert Registry([app], services=[Bank("other")]).overlooked() == []
 
 
 def test_a_given_implementation_runs_the_service() -> None:

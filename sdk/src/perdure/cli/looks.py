@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from rich.console import Group, RenderableType
@@ -19,7 +19,7 @@ from perdure.cli.on_run import Target, on_run
 from perdure.cli.output import Format, plain_table, print_one, print_rows, status_markup, stdout
 from perdure_core.history import effective
 from perdure_runtime.ports import RunFilter
-from perdure_schemas.events import Recorded
+from perdure_schemas.events import Recorded, RunStatus
 from perdure_schemas.messages import RunChanged
 
 LIST_MAX = 50
@@ -43,6 +43,8 @@ def list_runs(
     namespace: cli.Namespace = cli.DEFAULT_NAMESPACE,
 ) -> None:
     """List runs, the newest first."""
+    if status is not None and status not in get_args(RunStatus):
+        raise typer.BadParameter(f"one of {', '.join(get_args(RunStatus))}, not {status!r}", param_hint="--status")
     where = RunFilter(name=workflow, status=status, tag=tag)
 
     async def work(client: Any) -> tuple[Sequence[RunChanged], bool]:

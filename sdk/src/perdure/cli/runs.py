@@ -47,7 +47,7 @@ def run(
         declarations.check_arguments(definition, values)
         async with Client.embedded(module) as client:
             declared = declarations.of_registry(app, registry)
-            return await waiting.result_of(await client.start(workflow, *values), None, declared)
+            return await waiting.result_of(await client.start(workflow, *values), None, declared, mended=False)
 
     print_value(cli.run(work), output)
 

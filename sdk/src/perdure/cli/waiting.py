@@ -25,14 +25,21 @@ LOOK_SECONDS = 1.0
 _COUNT = re.compile(r" \(\d+\)$")
 
 
-async def result_of(run: Handle[Any], seconds: float | None, declared: Declared | None) -> object:
-    """Its result. Raises what `Handle.result` does, but Problem when the run is still open after `seconds`."""
+async def result_of(
+    run: Handle[Any], seconds: float | None, declared: Declared | None, *, mended: bool = True
+) -> object:
+    """Its result. Raises what `Handle.result` does, but Problem when the run is still open after `seconds`.
+
+    With `mended=False` nobody will mend its code while it runs: then Problem too when it is stuck.
+    """
     waiting = asyncio.ensure_future(run.result(timeout=seconds))
     try:
         with _Shown(run.id) as shown:
             while not waiting.done():
                 await asyncio.wait({waiting}, timeout=LOOK_SECONDS)
                 if not waiting.done() and (described := await _described(run)) is not None:
+                    if described.status == "stuck" and not mended:
+                        raise _at_fault(described)
                     shown.update(described, declared)
         return await waiting
     except ResultTimeout:
@@ -49,6 +56,11 @@ async def _described(run: Handle[Any]) -> RunChanged | None:
         return await run.describe()
     except (RunNotFound, StorageUnavailable):  # not visible yet, or the engine restarts: for the result to tell
         return None
+
+
+def _at_fault(run: RunChanged) -> Problem:
+    """The worker's log has told the traceback."""
+    return Problem(f"workflow {run.name} cannot go on: {run.last_error}", hint="mend the code, and run it again")
 
 
 def obstacle(run: RunChanged, declared: Declared | None) -> str:

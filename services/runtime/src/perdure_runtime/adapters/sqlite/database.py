@@ -7,6 +7,7 @@ group fails, the whole group is rolled back and everybody in it is told.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
@@ -24,6 +25,8 @@ log = logging.getLogger("perdure.sqlite")
 
 Synchronous = Literal["NORMAL", "FULL"]
 
+FILE_MODE = 0o600
+"""Of what is made: nobody else can read it. What is there keeps the mode that its owner gave it."""
 _TELL_INTERVAL_MS = 10_000
 """Between two complaints about a file that cannot be written: everybody tries again all the time."""
 _CACHE_KIB = 16 * 1024
@@ -70,9 +73,10 @@ class Database:
         self.riders: list[Rider] = []
         self._lock = _lock(path)
         try:
+            _create(path)
             self._connection = self._connect(synchronous)
             self._checkpoints = Checkpoints(path)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             os.close(self._lock)
             raise StorageUnavailable(f"{path} cannot be opened: {error}") from error
         except BaseException:
@@ -198,11 +202,17 @@ class Database:
         return f"{self._path} could not be written, nothing was changed: {error}"
 
 
+def _create(path: Path) -> None:
+    """Payloads are in it, so that it is its owner's alone. SQLite gives the files beside it the same mode."""
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
+
+
 def _lock(path: Path) -> int:
     """Own the file as long as this process lives; the kernel lets go of the lock when it dies, however it dies."""
     side = f"{path}.lock"
     try:
-        descriptor = os.open(side, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(side, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
     except OSError as error:
         raise StorageUnavailable(f"{path} cannot be opened: {error.strerror}") from error
     try:
