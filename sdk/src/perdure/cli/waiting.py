@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 1.0
 """Between two looks at the run; also before the first, since most runs end sooner."""
+LOOK_SECONDS_HERE = 0.1
+"""At a run of this very process: its first look finds a bug before the worker has tried again, and told it twice."""
 _COUNT = re.compile(r" \(\d+\)$")
 
 
@@ -33,10 +35,11 @@ async def result_of(
     With `mended=False` nobody will mend its code while it runs: then Problem too when it is stuck.
     """
     waiting = asyncio.ensure_future(run.result(timeout=seconds))
+    pause = LOOK_SECONDS if mended else LOOK_SECONDS_HERE
     try:
         with _Shown(run.id) as shown:
             while not waiting.done():
-                await asyncio.wait({waiting}, timeout=LOOK_SECONDS)
+                await asyncio.wait({waiting}, timeout=pause)
                 if not waiting.done() and (described := await _described(run)) is not None:
                     if described.status == "stuck" and not mended:
                         raise _at_fault(described)
