@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 from perdure._replay import compat
 from perdure._replay.code import Stoppage, WorkflowCode
-from perdure._replay.futures import Branch
+from perdure._replay.futures import Branch, Deferred
 from perdure._replay.guard import seeds
 from perdure._replay.loop import ReplayLoop
 from perdure.errors import Blocked, CommandFailed, ContinueAsNew, WorkflowChangedError, WorkflowError
 from perdure_schemas.common import Command, Completion, Failure
 from perdure_schemas.common import ContinueAsNew as NextRun
+
+log = logging.getLogger("perdure.workflow")
 
 
 class Ending:
@@ -66,10 +69,31 @@ class Ending:
         if error is not None:
             self._end(error)
             return
+        self._complete(main.result())
+
+    def _complete(self, result: Any) -> None:
         try:
-            self.completion = Completion(status="completed", result=self._code.encode_result(main.result()))
+            self.completion = Completion(status="completed", result=self._code.encode_result(result))
         except Exception as unserializable:
             self._stop(unserializable)
+        else:
+            self._tell_forgotten()
+
+    def _tell_forgotten(self) -> None:
+        """Tasks that the run's end cancels though nobody ever waited for them: mostly an `await` is missing."""
+        context = self._loop.context
+        for waiting in self._loop.pending.values():
+            if isinstance(waiting, Deferred) and waiting.kind == "task" and waiting.forgotten:
+                log.warning(
+                    "run %s of %s completed while task %s (position %s) was under way, which nobody awaited: it is "
+                    "canceled; write `await %s(...)`",
+                    context.workflow_id,
+                    self._code.name,
+                    waiting.name,
+                    waiting.position,
+                    waiting.name,
+                    extra={"workflow_id": context.workflow_id, "run_id": context.run_id},
+                )
 
     def _end(self, error: BaseException | None) -> None:
         match error:

@@ -87,7 +87,7 @@ class Deferred(ReplayFuture[T]):
     Combine it with others by `&` and `|`. It is a future of asyncio: `gather`, `wait` and `shield` take it.
     """
 
-    __slots__ = ("_decode", "_polled", "_touched", "id", "kind", "name", "position")
+    __slots__ = ("_decode", "_polled", "_seen", "_touched", "id", "kind", "name", "position")
 
     def __init__(
         self, loop: ReplayLoop, id: str, *, position: str, kind: str, name: str, decode: Callable[[Any], T] | None
@@ -97,6 +97,7 @@ class Deferred(ReplayFuture[T]):
         self.name = name
         self.position = position
         self._decode = decode
+        self._seen = False
         self._touched = False
         self._polled = False
         super().__init__(loop=loop)
@@ -112,6 +113,11 @@ class Deferred(ReplayFuture[T]):
         if self.cancelled():
             return "canceled"
         return "failed" if compat.exception(self) is not None else "completed"
+
+    @property
+    def forgotten(self) -> bool:
+        """Nobody has ever waited for it, or looked at it."""
+        return not self._seen
 
     def cancel(self, msg: Any = None) -> bool:
         """Ask the engine to cancel it. It is canceled here at once; an outcome that comes later is dropped."""
@@ -136,7 +142,7 @@ class Deferred(ReplayFuture[T]):
     def _touch(self) -> None:
         """Who waits for it may have changed: the next report looks at it again."""
         if not self._touched:
-            self._touched = True
+            self._touched = self._seen = True
             _loop_of(self).waits.touched.append(self)
 
     def __repr__(self) -> str:
