@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,6 +15,9 @@ from perdure.errors import CommandFailed, PerdureError, RunFailed
 from perdure.retry import NonRetryable, RetryLater
 from perdure_schemas.common import Failure, Payload
 
+_OWN = str(Path(__file__).parent) + os.sep
+_STANDARD = os.path.dirname(os.__file__) + os.sep
+_WRONG_USE = (PerdureError, TypeError, ValueError)
 CAUSES_MAX = 10
 """Of one failure: a longer chain is retries wrapped in each other; the near end tells what happened last."""
 MESSAGE_CHARS_MAX = 10_000
@@ -70,8 +75,27 @@ def _message(exc: BaseException) -> str:
 def _stack(exc: BaseException) -> str:
     if exc.__traceback__ is None:
         return exc.stack if isinstance(exc, RemoteError) else ""
-    text = "".join(traceback.format_tb(exc.__traceback__))
+    text = "".join(traceback.format_list(_shown(exc, traceback.extract_tb(exc.__traceback__))))
     return text if len(text) <= STACK_CHARS_MAX else "...\n" + text[-STACK_CHARS_MAX:]
+
+
+def _shown(exc: BaseException, frames: list[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
+    """The frames of the user's code and its libraries: how a call got through this package says nothing to them.
+
+    All, where this package raised what tells of no wrong use: that may be a defect of it.
+    """
+    kept, inside = [], False
+    for frame in frames:
+        own = frame.filename.startswith(_OWN)
+        inside = own or (inside and _is_standard(frame.filename))
+        if not inside:
+            kept.append(frame)
+    defect = bool(frames) and frames[-1].filename.startswith(_OWN) and not isinstance(exc, _WRONG_USE)
+    return frames if defect or not kept else kept
+
+
+def _is_standard(filename: str) -> bool:
+    return filename.startswith(_STANDARD) and "site-packages" not in filename
 
 
 def _cause(exc: BaseException, depth: int) -> Failure | None:

@@ -10,6 +10,9 @@ from perdure_schemas.messages import RunTask, RunWorkflowTask, WorkflowTaskFaile
 
 log = logging.getLogger("perdure.worker")
 
+STUCK_MAX = 1_000
+"""Errors remembered; one that is forgotten is told in full again."""
+
 
 class Lacking:
     """Names that workflows of this worker call, and that it has not: their callers wait for a worker that has."""
@@ -38,14 +41,39 @@ class Lacking:
             )
 
 
-def tell_stuck(task: RunWorkflowTask, failed: WorkflowTaskFailed) -> None:
-    """A turn could not be done: the run stays open, and is tried again."""
+class Stuck:
+    """Runs whose last turn could not be done: they stay open, and are tried again."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, str] = {}
+        """The error by run id, oldest first."""
+
+    def tell(self, task: RunWorkflowTask, failed: WorkflowTaskFailed) -> None:
+        """An error is told with its traceback once for each run, and then in one line."""
+        error = described(failed.failure)
+        again = self._told.pop(task.run_id, "") == error
+        self._told[task.run_id] = error
+        if len(self._told) > STUCK_MAX:
+            del self._told[next(iter(self._told))]
+        if again:
+            log.error(
+                "workflow_stuck: run %s of %s again: %s",
+                task.workflow_id,
+                task.name,
+                error.rpartition("\n")[2],
+                extra={"action": "workflow_stuck"},
+            )
+        else:
+            _tell_stuck(task, failed, error)
+
+
+def _tell_stuck(task: RunWorkflowTask, failed: WorkflowTaskFailed, error: str) -> None:
     log.error(
         "workflow_stuck: run %s of %s (%s); it is tried again with growing pauses, and at once by changed code\n%s",
         task.workflow_id,
         task.name,
         failed.kind,
-        described(failed.failure),
+        error,
         extra={"action": "workflow_stuck"},
     )
 
@@ -64,4 +92,4 @@ def tell_failed(run: RunTask, failure: Failure) -> None:
 
 def described(failure: Failure) -> str:
     """As Python prints an exception."""
-    return f"{failure.stack.rstrip()}\n{failure.name}: {failure.message}".lstrip()
+    return f"{failure.stack.rstrip()}\n{failure.name}: {failure.message}".lstrip("\n")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from perdure._worker.answers import Answers
 from perdure._worker.histories import Histories
 from perdure._worker.inlet import Inlet
-from perdure._worker.notices import Lacking, tell_stuck
+from perdure._worker.notices import Lacking, Stuck
 from perdure._worker.outbox import Answer, Outbox, Step
 from perdure._worker.turn_thread import TurnRunner
 from perdure._worker.turns import NeedsHistory, TurnAnswer, TurnDesk, TurnJob, TurnResult
@@ -27,6 +27,7 @@ class TurnFlow:
         self._answers = answers
         self._desk = desk
         self._lacking = lacking
+        self._stuck = Stuck()
         self.runner: TurnRunner | None = None
         self.inlet: Inlet | None = None
         self.open = 0
@@ -91,7 +92,7 @@ class TurnFlow:
         if answer.completed is not None:
             self._lacking.look(answer.completed.commands, job.task.name)
         elif answer.failed is not None:
-            tell_stuck(job.task, answer.failed)
+            self._stuck.tell(job.task, answer.failed)
 
         def too_large(problem: str) -> Sequence[Step]:
             return self._steps(

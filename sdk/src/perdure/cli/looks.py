@@ -15,6 +15,7 @@ from rich.text import Text
 from perdure.cli import session as cli
 from perdure.cli import timeline, waiting
 from perdure.cli.declared import Declared
+from perdure.cli.listings import listing
 from perdure.cli.on_run import Target, on_run
 from perdure.cli.output import Format, plain_table, print_one, print_rows, status_markup, stdout
 from perdure_core.history import effective
@@ -25,8 +26,6 @@ from perdure_schemas.messages import RunChanged
 LIST_MAX = 50
 HISTORY_ROWS_MAX = 200
 """Shown in a table: the newest ones. `-o json` has all."""
-ROOMY_COLUMNS, NOTE_COLUMNS = 80, 20
-"""A narrower terminal shows no times, so that ids stay whole and notes can be read."""
 RESUMABLE = {"failed", "stuck", "timed-out"}
 
 Seen = tuple[RunChanged, Sequence[Recorded], Declared | None]
@@ -74,17 +73,19 @@ def _summary(run: RunChanged) -> dict[str, Any]:
 def _run_table(runs: Sequence[RunChanged], more: bool) -> RenderableType:
     if not runs:
         return Text("no runs   try: perdure start WORKFLOW [JSON]…", style="dim")
-    roomy = stdout().width >= ROOMY_COLUMNS
-    table = plain_table("ID", "WORKFLOW", "STATUS", *(("STARTED", "TOOK") if roomy else ()))
-    table.add_column("WAITS FOR / ERROR", no_wrap=True, overflow="ellipsis", ratio=1, min_width=NOTE_COLUMNS)
-    table.expand = True
     now_ms = time.time_ns() // 1_000_000
-    for run in runs:
-        note = run.last_error if run.status in RESUMABLE else run.waits_for
-        times = (timeline.clock(run.started_at, now_ms), _took(run, now_ms)) if roomy else ()
-        cells = (escape(run.workflow_id), escape(run.name), status_markup(run.status), *times)
-        table.add_row(*cells, escape(note.partition("\n")[0]))
+    noted = [(_cells(run, now_ms), _note(run)) for run in runs]
+    table = listing(noted, ("ID", "WORKFLOW", "STATUS", "STARTED", "TOOK"), "WAITS FOR / ERROR", stdout().width)
     return Group(table, Text(f"the newest {len(runs)}; more: --limit", style="dim")) if more else table
+
+
+def _note(run: RunChanged) -> str:
+    return (run.last_error if run.status in RESUMABLE else run.waits_for).partition("\n")[0]
+
+
+def _cells(run: RunChanged, now_ms: int) -> tuple[str, ...]:
+    facts = (escape(run.workflow_id), escape(run.name), status_markup(run.status))
+    return (*facts, timeline.clock(run.started_at, now_ms), _took(run, now_ms))
 
 
 def _took(run: RunChanged, now_ms: int) -> str:

@@ -8,6 +8,7 @@ from typing import Any, assert_never
 
 import msgspec
 
+from perdure_core.workflow_engine.effects import child_workflow_id
 from perdure_schemas.common import Command, Failure, Payload
 from perdure_schemas.events import (
     CancelRequested,
@@ -40,7 +41,15 @@ def value_of(payload: Payload | None) -> Any:
 
 
 def brief(payload: Payload | None) -> str:
-    text = "" if payload is None or payload.encoding == "null" else msgspec.json.encode(value_of(payload)).decode()
+    """A value, cut; nothing for none."""
+    return _cut(_text(payload)) if payload is not None and payload.encoding != "null" else ""
+
+
+def _text(payload: Payload | None) -> str:
+    return msgspec.json.encode(value_of(payload)).decode()
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= VALUE_CHARS_MAX else text[: VALUE_CHARS_MAX - 1] + "…"
 
 
@@ -80,7 +89,7 @@ def stacks(failure: Failure | None) -> str:
     """The tracebacks of a failure and its causes, the root last."""
     parts = []
     while failure is not None:
-        parts.append(f"{failure.stack.rstrip()}\n{failure.name}: {failure.message}".lstrip())
+        parts.append(f"{failure.stack.rstrip()}\n{failure.name}: {failure.message}".lstrip("\n"))
         failure = failure.cause
     return "\n\ncaused by\n\n".join(parts)
 
@@ -93,7 +102,10 @@ def rows(history: Sequence[Recorded]) -> list[dict[str, Any]]:
         event = recorded.event
         if isinstance(event, TurnCommitted):
             commands.update((command.id, command) for command in event.commands)
-            found += [_row(recorded, command.position, *_command(command)) for command in event.commands]
+            found += [
+                {**_row(recorded, command.position, *_command(command, commands)), "id": command.id}
+                for command in event.commands
+            ]
         else:
             position = commands[event.command_id].position if _settles_known(event, commands) else ""  # type: ignore[union-attr]
             found.append(_row(recorded, position, *_told(event, commands)))
@@ -108,20 +120,20 @@ def _row(recorded: Recorded, position: str, what: str, detail: str) -> dict[str,
     return {"seq": recorded.seq, "at": recorded.at, "position": position, "event": what, "detail": detail}
 
 
-def _command(command: Command) -> tuple[str, str]:
+def _command(command: Command, commands: Mapping[str, Command]) -> tuple[str, str]:
     match command.kind:
         case "task":
             return "task dispatched", f"{command.name}{_call(command.args)}"
         case "child":
-            return "child started", f"{command.name}{_call(command.args)} as {command.child_id}"
+            return "child started", f"{command.name}{_call(command.args)} as {child_workflow_id(command)}"
         case "timer":
             return "timer set", f"due {clock(command.due_at)}"
         case "signal":
-            return "signal sent", f"{command.name} to {command.target}: {brief(command.args)}"
+            return "signal sent", f"{command.name} to {command.target}: {_cut(_text(command.args))}"
         case "inline":
             return "value recorded", f"{command.name} = {brief(command.args)}{failure_text(command.failure)}"
         case "cancel":
-            return "cancel asked", command.target
+            return "cancel asked", _target(command, commands)
         case "attributes":
             return "attributes set", brief(command.args)
         case "update-result":
@@ -130,8 +142,14 @@ def _command(command: Command) -> tuple[str, str]:
             assert_never(command.kind)
 
 
+def _target(command: Command, commands: Mapping[str, Command]) -> str:
+    target = commands.get(command.target)
+    return f"{target.name or target.kind} at {target.position}" if target is not None else command.target
+
+
 def _call(args: Payload | None) -> str:
-    return f"({brief(args)[1:-1]})" if args is not None else "()"
+    """The arguments in parentheses, without the brackets of their array."""
+    return f"({_cut(_text(args).removeprefix('[').removesuffix(']'))})" if args is not None else "()"
 
 
 def _told(event: Event, commands: Mapping[str, Command]) -> tuple[str, str]:
@@ -145,7 +163,7 @@ def _told(event: Event, commands: Mapping[str, Command]) -> tuple[str, str]:
         case Stuck():
             return "stuck", f"{event.kind}: {failure_text(event.failure)}"
         case SignalReceived():
-            return "signal received", f"{event.channel}: {brief(event.payload)}"
+            return "signal received", f"{event.channel}: {_cut(_text(event.payload))}"
         case UpdateReceived():
             return "update received", f"{event.name}{_call(event.args)}"
         case TurnCommitted():
