@@ -6,7 +6,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from perdure import Channel, query, task, update, workflow
+from perdure import Channel, TaskFailed, query, task, update, workflow
 
 
 @task
@@ -43,6 +43,15 @@ async def parsed(text: str) -> int:
 @workflow
 async def interrupted(marker: str) -> int:
     return await hang(marker)
+
+
+@workflow
+async def made_up_for(text: str) -> int:
+    try:
+        return await parse(text)
+    except TaskFailed:
+        await add(1)
+        raise
 
 
 @workflow

@@ -45,6 +45,7 @@ def test_list_and_show(dev: Dev) -> None:
     (run,) = dev.perdure("list", "--tag", "blue")
     assert (run["id"], run["workflow"], run["status"]) == ("listed", "plus", "completed")
     assert "one of running, paused, stuck" in dev.perdure("list", "--status", "ended", code=2)
+    assert "has no workflow 'pluss'" in dev.perdure("list", "--workflow", "pluss", code=3)
     shown = dev.perdure("show", "listed")
     assert [row["event"] for row in shown["history"]] == ["started", "task dispatched", "task completed", "completed"]
     assert shown["history"][1]["detail"] == "add(1,1)"
@@ -76,6 +77,15 @@ def test_a_signal_of_another_type_is_refused_before_it_is_sent(dev: Dev) -> None
     dev.perdure("signal", "votes-typed", "nmes", "1", "--unchecked")
     dev.perdure("signal", "votes-typed", "names", '"Ada"')
     assert dev.perdure("result", "votes-typed", "--wait") == ["Ada"]
+
+
+def test_resume_after_what_made_up_for_the_failure_names_it_and_what_to_type(dev: Dev) -> None:
+    dev.perdure("start", "made_up_for", '"seven"', "--id", "made-up", "--wait", code=1)
+    told = dev.perdure("resume", "made-up", "--edit", '0=["7"]', code=4)
+    assert "completed add (position 1)" in told
+    assert "perdure resume made-up --anyway" in told
+    dev.perdure("resume", "made-up", "--edit", '0=["7"]', "--anyway")
+    assert dev.perdure("result", "made-up", "--wait") == 7
 
 
 def test_resume_with_edited_input_goes_on_from_the_failure(dev: Dev) -> None:

@@ -11,7 +11,7 @@ from perdure.cli.declared import UNCHECKED, Declared, check_signal
 from perdure.cli.on_run import Target, on_run
 from perdure.cli.output import ExitCode, Format, Problem, chosen, print_json, stdout
 from perdure.cli.session import parse_assignments, parse_json
-from perdure.errors import RunNotFound
+from perdure.errors import Refused, RunNotFound
 
 Reason = Annotated[str, typer.Option("--reason", help="Kept in the history.", show_default=False)]
 Edits = Annotated[
@@ -51,7 +51,13 @@ async def resume(
 ) -> str:
     """Go on from just before the failure. What succeeded is not run again."""
     edits, skips = parse_assignments(edit, "--edit", arrays=True), parse_assignments(skip, "--skip")
-    await at.run.resume(reason=reason, edits=edits, skips=skips, anyway=anyway)
+    try:
+        await at.run.resume(reason=reason, edits=edits, skips=skips, anyway=anyway)
+    except Refused as error:
+        if "`anyway`" not in str(error):
+            raise
+        hint = f"perdure reset {at.run.id} --to POSITION   or   perdure resume {at.run.id} --anyway"
+        raise Problem(str(error), hint=hint, code=ExitCode.conflict) from error
     return "resumed"
 
 

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from perdure.cli import declared as declarations
 from perdure.cli import session as cli
 from perdure.cli import timeline, waiting
 from perdure.cli.declared import Declared
@@ -51,6 +52,8 @@ def list_runs(
         return page.runs, page.cursor is not None
 
     runs, more = cli.with_client(database, namespace, work)
+    if workflow is not None and not runs and (known := declarations.read(database)) and workflow not in known.workflows:
+        raise declarations.unknown_workflow(workflow, known.workflows, known.app)
     print_rows([_summary(run) for run in runs], output, lambda: _run_table(runs, more))
 
 
