@@ -151,7 +151,8 @@ def stuck_by_deaths_alone(world: World) -> Iterator[str]:
 
 
 def nothing_acknowledged_is_lost(world: World) -> Iterator[str]:
-    """A start that the broker took is recorded, or another run of the id is; a signal is recorded, or its run ended."""
+    """A start that the broker took is recorded, or another run of the id is; a signal is recorded, or its run ended
+    and nobody was told that it was recorded."""
     ledger = world.ledger
     events = [recorded.event for run in ledger.runs.values() for recorded in run.events]
     started = {event.run_id for event in events if isinstance(event, Started)}
@@ -162,8 +163,8 @@ def nothing_acknowledged_is_lost(world: World) -> Iterator[str]:
         if isinstance(body, StartWorkflow) and body.run_id not in started and body.workflow_id not in ids:
             yield f"lost: the start of {body.workflow_id}"
         elif isinstance(body, SendSignal) and (body.sender, body.number) not in signals:
-            run = next((r for r in _runs(world) if r.workflow_id == body.workflow_id and r.closed is not None), None)
-            if run is None:
+            closed = any(r.workflow_id == body.workflow_id and r.closed is not None for r in _runs(world))
+            if message.id in ledger.told or not closed:
                 yield f"lost: signal {body.number} to {body.workflow_id}"
 
 

@@ -97,7 +97,7 @@ class FaultyConsumer:
             raise StorageUnavailable("this consumer is closed")
         if self._inner is None:
             self._inner = at_once(self._world.broker.subscribe(*self._subscription))
-            self._world.ledger.disturbed.append(self._world.loop.time())
+            self._world.ledger.arrived(self._world.loop.time())
         return self._inner
 
     async def receive(self, limit: int = 256) -> Sequence[Received]:

@@ -10,7 +10,20 @@ from perdure_core.history import effective
 from perdure_runtime.ports import Commit, Head, RunKey
 from perdure_schemas.common import Command, WorkflowRef
 from perdure_schemas.events import CommandSettled, Recorded, Rewound, RunEnded, TurnCommitted
-from perdure_schemas.messages import Message, RunTask, ScheduleTimer, StartWorkflow, TaskOutcome, TimerFired
+from perdure_schemas.messages import (
+    CommandReply,
+    Message,
+    RunTask,
+    ScheduleTimer,
+    StartWorkflow,
+    TaskOutcome,
+    TimerFired,
+)
+
+SET_UP_SECONDS = 0.5
+"""By then every process of the world has joined."""
+HARMLESS = frozenset({"delay", "clock_jump"})
+"""Faults after which no engine has a reason to publish an attempt again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +85,8 @@ class Ledger:
         """Confirmed by the broker, from workers."""
         self.acknowledged: list[Message] = []
         """Confirmed by the broker, from clients."""
+        self.told: set[str] = set()
+        """Ids of client messages that an engine has answered with "ok"."""
         self.disturbed: list[float] = []
         """When anything went wrong, and when a consumer came, which moves keys to it."""
 
@@ -123,6 +138,8 @@ class Ledger:
             attempt.published += 1
             if body.workflow is not None:
                 self._published_task(process, body, body.workflow)
+        elif isinstance(body, CommandReply) and body.status == "ok":
+            self.told.add(message.causation_id)
         elif isinstance(body, StartWorkflow) and body.parent is not None:
             self._expect_command(process, body.parent.workflow_id, body.parent.run_id, body.parent.command_id)
         elif isinstance(body, ScheduleTimer):
@@ -171,7 +188,13 @@ class Ledger:
         """User code of a task begins."""
         self.attempts.setdefault(attempt_id, Attempted()).executed += 1
 
+    def arrived(self, at: float) -> None:
+        """A consumer joins its subscription. Those that are there from the beginning move no key."""
+        if at > SET_UP_SECONDS:
+            self.disturbed.append(at)
+
     def fault(self, kind: str, at: float, what: str = "") -> None:
         self.stats[kind] += 1
-        self.disturbed.append(at)
+        if kind not in HARMLESS:
+            self.disturbed.append(at)
         self.log.append(f"{at:9.3f} {kind} {what}")

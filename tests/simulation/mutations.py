@@ -24,7 +24,8 @@ from perdure_core.workflow_engine import decide, outcomes, signals, state, turns
 from perdure_core.workflow_engine import decisions as d
 from perdure_core.workflow_engine import effects as effects_module
 from perdure_core.workflow_engine.effects import effects
-from perdure_runtime import task_driver, workflow_decider, workflow_slow
+from perdure_core.workflow_engine.replies import reply
+from perdure_runtime import task_driver, workflow_commits, workflow_decider, workflow_slow
 from perdure_runtime.adapters.memory.store import MemoryStore
 from perdure_runtime.errors import UnknownOutcome
 from perdure_runtime.workflow_commits import Commits
@@ -33,7 +34,7 @@ from perdure_runtime.workflow_driver import Rounds
 from perdure_runtime.workflow_views import Views
 from perdure_schemas import ids
 from perdure_schemas.events import TurnCommitted
-from perdure_schemas.messages import GetHistory, QueryRun, StartWorkflow, TaskOutcome, WaitForResult
+from perdure_schemas.messages import GetHistory, QueryRun, RunTask, StartWorkflow, TaskOutcome, WaitForResult
 
 Mutation = Callable[[ExitStack], None]
 """Applies its patches to a stack."""
@@ -80,6 +81,28 @@ def publish_before_commit(stack: ExitStack) -> None:
 
     _patch(stack, Rounds, "__init__", init)
     _patch(stack, Commits, "one", early)
+
+
+@mutation
+def attempts_are_published_twice(stack: ExitStack) -> None:
+    def twice(*args: Any) -> list[Any]:
+        found = [*effects(*args)]
+        return [*found, *(each for each in found if isinstance(each[1].body, RunTask))]
+
+    _patch(stack, workflow_commits, "effects", twice)
+
+
+@mutation
+def signals_are_told_and_dropped(stack: ExitStack) -> None:
+    decide_signal = decide.decide_signal
+
+    def lossy(run: Any, message: Any, body: Any, context: Any) -> Any:
+        decision = decide_signal(run, message, body, context)
+        if isinstance(decision, d.Record) and run.started is not None and body.number % 2:
+            return d.Discard("not-applicable", reply(run, message, "ok"))
+        return decision
+
+    _patch(stack, decide, "decide_signal", lossy)
 
 
 @mutation

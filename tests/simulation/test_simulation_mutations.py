@@ -37,6 +37,8 @@ UNFINISHED = ("unfinished", "terminal", "lost", "left over")
 
 CASES = {
     "publish-before-commit": Case(("hello", "sequence"), ("phantom",)),
+    "attempts-are-published-twice": Case(("hello", "sequence"), ("double",), NO_FAULTS),
+    "signals-are-told-and-dropped": Case(("signals",), ("lost",), NO_FAULTS),
     "no-reemission": Case(("hello", "sequence"), UNFINISHED),
     "no-compare-and-set": Case(("hello", "terminate"), ("chain", "terminal", "replay", "error")),
     "acknowledge-before-effects": Case(("sequence", "hello"), UNFINISHED, ENGINES_DIE),
