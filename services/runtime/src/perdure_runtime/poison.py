@@ -101,12 +101,12 @@ class Intake:
             await self.consumer.nack(batch, FAILED_DELAY_MS)
         except Exception as error:
             if len(batch) == 1:
-                await self._failed(batch[0], error)
+                await self.failed(batch[0], error)
                 return
             for delivery in batch:
                 await self.handle([delivery], handle)
 
-    async def _failed(self, delivery: Delivery, error: Exception) -> None:
+    async def failed(self, delivery: Delivery, error: Exception) -> None:
         """Its own fault: it comes again, and after FAILURES_MAX times goes to the dead letters."""
         message = delivery.message
         extra = {"action": "message_failed", "topic": delivery.topic, "message_id": message.id}

@@ -5,6 +5,9 @@ what came in, decides it all, commits side by side, then publishes the effects o
 then acknowledges in one batch. So the order of protocol rule 2 holds for each id, and load makes batches.
 
 An actor needs at most one awaited step per round (load, refresh, commit); messages behind it wait for the next.
+
+What no outage explains is the fault of one run. Which one, rounds of a single actor tell: there its messages are
+counted and buried, and the others of the round go on.
 """
 
 from __future__ import annotations
@@ -13,9 +16,10 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
+from perdure_core.workflow_engine.requests import unsendable
 from perdure_runtime.actor import Actor
-from perdure_runtime.errors import StorageUnavailable
-from perdure_runtime.poison import OUTAGE_DELAY_MS, Intake, for_ever
+from perdure_runtime.errors import StorageUnavailable, UnknownOutcome
+from perdure_runtime.poison import FAILED_DELAY_MS, FAILING_MAX, OUTAGE_DELAY_MS, Intake, for_ever
 from perdure_runtime.ports import Delivery, Ports
 from perdure_runtime.workflow_commits import Commits, want_turn
 from perdure_runtime.workflow_decider import Decider
@@ -63,6 +67,8 @@ class Rounds:
         self._slow = SlowDecisions(ports, self._commits)
         self._decider = Decider(ports.store, self.views, intake, self._flush)
         self._running: set[asyncio.Task[None]] = set()
+        self._apart: dict[str, None] = {}
+        """Workflow ids that get rounds of their own: one of them made a round fail, or cannot be published whole."""
         self._closing = False
 
     def take(self, batch: Sequence[Delivery]) -> None:
@@ -74,6 +80,8 @@ class Rounds:
             if actor is None or not actor.busy:
                 actor = idle[key] = self.views.reserve(key)
             actor.inbox.append(delivery)
+        for key in idle.keys() & self._apart.keys():
+            self._begin([idle.pop(key)])
         if idle:
             self._begin(list(idle.values()))
 
@@ -104,13 +112,34 @@ class Rounds:
             try:
                 await self._round(actors, this)
                 actors = [actor for actor in actors if self._has_more(actor)]
-            except Exception as error:
-                outage = isinstance(error, StorageUnavailable)
-                extra = {"action": "round_outage" if outage else "round_failed", "error": str(error)}
-                log.log(logging.WARNING if outage else logging.ERROR, "round failed", extra=extra, exc_info=not outage)
+            except (StorageUnavailable, UnknownOutcome) as error:
+                log.warning("round failed", extra={"action": "round_outage", "error": str(error)})
                 self._intake.hand_back(this.in_hand(), OUTAGE_DELAY_MS)
                 self.views.drop(actors, OUTAGE_DELAY_MS)
-                actors = []
+                return
+            except Exception as error:
+                await self._failed(actors, this, error)
+                return
+
+    async def _failed(self, actors: list[Actor], this: Round, error: Exception) -> None:
+        """Some run's fault: each is tried again by itself. Of a run alone, the messages are counted, then buried."""
+        self._set_apart(actors)
+        if len(actors) > 1:
+            log.error("round failed", extra={"action": "round_failed", "error": str(error)}, exc_info=error)
+            self._intake.hand_back(this.in_hand(), FAILED_DELAY_MS)
+            self.views.drop(actors, FAILED_DELAY_MS)
+            return
+        actor = actors[0]
+        at_fault = dict.fromkeys([*this.in_hand(), *actor.release()] or actor.take())
+        self.views.drop(actors, FAILED_DELAY_MS)
+        for delivery in at_fault:
+            await self._intake.failed(delivery, error)
+
+    def _set_apart(self, actors: Sequence[Actor]) -> None:
+        for actor in actors:
+            self._apart[actor.key.workflow_id] = None
+        while len(self._apart) > FAILING_MAX:
+            del self._apart[next(iter(self._apart))]
 
     async def _round(self, actors: list[Actor], this: Round) -> None:
         """Decide, commit what was decided, publish all of it, acknowledge all of it: in this order (rule 2)."""
@@ -129,9 +158,45 @@ class Rounds:
         for actor in actors:
             want_turn(actor, this)
         if this.publish:
-            await self._publisher.publish(this.publish)
+            await self._publish(actors, this)
         if this.acks:
             await self._intake.ack(this.acks)
+
+    async def _publish(self, actors: list[Actor], this: Round) -> None:
+        """All at once. What a run alone cannot publish so, it publishes singly, and stays apart."""
+        try:
+            await self._publisher.publish(this.publish)
+        except (StorageUnavailable, UnknownOutcome):
+            raise
+        except Exception:
+            if len(actors) > 1:
+                raise
+            self._set_apart(actors)
+            await self._publish_singly(this)
+        else:
+            if self._apart and len(actors) == 1:
+                self._apart.pop(actors[0].key.workflow_id, None)
+
+    async def _publish_singly(self, this: Round) -> None:
+        """What can be, is published. A turn that no worker can be asked for makes the run stuck.
+
+        Raises:
+            Exception: of the last other message that cannot be.
+        """
+        problem: Exception | None = None
+        for one in this.publish:
+            try:
+                await self._publisher.publish([one])
+            except (StorageUnavailable, UnknownOutcome):
+                raise
+            except Exception as error:
+                instead = unsendable(one[1], error)
+                if instead is None:
+                    problem = error
+                    continue
+                await self._publisher.publish([instead])
+        if problem is not None:
+            raise problem
 
     def _has_more(self, actor: Actor) -> bool:
         if actor.inbox or actor.flush_due or actor.refresh_due:

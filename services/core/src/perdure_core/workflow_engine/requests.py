@@ -10,7 +10,7 @@ from perdure_core.workflow_engine.state import RunState
 from perdure_schemas import ids, topics
 from perdure_schemas.common import Failure, MoveCheck, Payload, Query
 from perdure_schemas.events import CommandSettled, Event, Recorded, SignalReceived, Started, Stuck, UpdateReceived
-from perdure_schemas.messages import RunChanged, RunWorkflowTask
+from perdure_schemas.messages import Message, RunChanged, RunWorkflowTask, WorkflowTaskFailed
 
 CARRIED_BYTES_MAX = 600_000
 """Of events in one message, which bears 1 MB: what is more is read from the committed history."""
@@ -79,6 +79,28 @@ def workflow_task(state: RunState, committed: int, *, attempt: int = 1, queries:
     identity: list[str | int] = [task.workflow_task_id, attempt, *(query.query_id for query in queries)]
     message = outgoing(state.namespace, state.workflow_id, state.at, task, "workflow-task", *identity)
     return topics.workflow_run(started.name, state.build), message
+
+
+def unsendable(message: Message, problem: Exception) -> Published | None:
+    """If `message` asks for a decision turn and cannot be sent: the turn's failure, so that the run is stuck and tells
+    why. A query or a check has somebody who waits for it."""
+    task = message.body
+    if not isinstance(task, RunWorkflowTask) or task.queries or task.check is not None:
+        return None
+    failed = WorkflowTaskFailed(
+        workflow_id=task.workflow_id,
+        run_id=task.run_id,
+        workflow_task_id=task.workflow_task_id,
+        base=task.base,
+        base_hash=task.base_hash,
+        generation=task.generation,
+        attempt=task.attempt,
+        kind="bug",
+        failure=Failure(name=type(problem).__name__, message=f"the turn cannot be sent to a worker: {problem}"),
+        build=task.build or "",
+    )
+    identity = (task.workflow_task_id, task.attempt, "unsendable")
+    return topics.WORKFLOW_ENGINE, outgoing(message.namespace, task.workflow_id, message.at, failed, *identity)
 
 
 def replay_check(state: RunState, check: MoveCheck) -> Published:
