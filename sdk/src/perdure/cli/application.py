@@ -9,6 +9,7 @@ import typer
 
 from perdure.cli import control, looks, runs
 from perdure.cli.dev import dev
+from perdure.cli.output import MEANINGS
 
 application = typer.Typer(
     name="perdure",
@@ -17,6 +18,7 @@ application = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
     rich_markup_mode=None,
+    epilog="Exit codes: " + "; ".join(f"{code.value} {meaning}" for code, meaning in MEANINGS.items()) + ".",
 )
 
 

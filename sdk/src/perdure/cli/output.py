@@ -47,6 +47,15 @@ class ExitCode(IntEnum):
     unavailable = 5
 
 
+MEANINGS = {
+    ExitCode.failed: "the run failed, or is open when its result is asked for, or any other error",
+    ExitCode.usage: "wrong use: an option, an argument, or a value of another type",
+    ExitCode.not_found: "there is no such run, workflow or channel",
+    ExitCode.conflict: "the run's state does not allow it, or the id or the file is in use",
+    ExitCode.unavailable: "no engine answers; `perdure dev` is one",
+}
+
+
 class Problem(Exception):
     """What ends a command: the message, what the user may try, and the exit code."""
 

@@ -1,0 +1,65 @@
+"""docs/reference/cli.md, made from the commands themselves. `python -m tests.cli.cli_page` writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer.main
+
+from perdure.cli.application import application
+from perdure.cli.output import MEANINGS
+
+PAGE = Path(__file__).parents[2] / "docs/reference/cli.md"
+COMMON = ("--help", "--run", "--output", "--db", "--namespace")
+INTRODUCTION = """\
+# The command line
+
+Made from the commands by `python -m tests.cli.cli_page`; a test compares.
+
+Data goes to stdout, all else to stderr.
+On a terminal you get tables, elsewhere JSON; `-o table`, `-o json` and `-o jsonl` choose.
+Arguments and values are JSON: a text is `'"ada"'`.
+`NO_COLOR` and `FORCE_COLOR` are honoured.
+
+Options of nearly every command: `--db FILE` (or `PERDURE_DB`) and `--namespace`, `-n` (or `PERDURE_NAMESPACE`) say
+which engine and what in it; `--output`, `-o` the format; `--run` an earlier run of the workflow id; `--help` tells them all.
+"""
+
+
+def page() -> str:
+    return "\n".join([INTRODUCTION, *_exit_codes(), "", *_commands()]).rstrip() + "\n"
+
+
+def _exit_codes() -> Iterator[str]:
+    yield "## Exit codes\n\n| Code | Meaning |\n| --- | --- |\n| 0 | it is done |"
+    yield from (f"| {code.value} | {meaning} |" for code, meaning in MEANINGS.items())
+    yield "| 130 | Ctrl-C |"
+
+
+def _commands() -> Iterator[str]:
+    group: Any = typer.main.get_command(application)
+    for name, command in group.commands.items():
+        arguments = [each for each in command.params if each.param_type_name == "argument"]
+        usage = " ".join(_usage(each) for each in arguments)
+        yield f"## perdure {name}\n\n`{f'perdure {name} {usage}'.strip()}`\n\n{command.help.splitlines()[0]}\n"
+        own = [each for each in command.params if each not in arguments and each.opts[0] not in COMMON]
+        if own:
+            yield "| Option | Meaning |\n| --- | --- |"
+            yield from (f"| {_names(each)} | {each.help or ''} |" for each in own)
+            yield ""
+
+
+def _usage(argument: Any) -> str:
+    metavar: str = argument.metavar
+    return metavar if argument.required or metavar.startswith("[") else f"[{metavar}]"
+
+
+def _names(option: Any) -> str:
+    value = f" `{option.metavar}`" if option.metavar else ""
+    return ", ".join(f"`{name}`" for name in option.opts) + value
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
