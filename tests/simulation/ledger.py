@@ -139,7 +139,7 @@ class Ledger:
             if body.workflow is not None:
                 self._published_task(process, body, body.workflow)
         elif isinstance(body, CommandReply) and body.status == "ok":
-            self.told.add(message.causation_id)
+            self.told.add(message.causation_id or "")
         elif isinstance(body, StartWorkflow) and body.parent is not None:
             self._expect_command(process, body.parent.workflow_id, body.parent.run_id, body.parent.command_id)
         elif isinstance(body, ScheduleTimer):

@@ -94,7 +94,7 @@ def attempts_are_published_twice(stack: ExitStack) -> None:
 
 @mutation
 def signals_are_told_and_dropped(stack: ExitStack) -> None:
-    decide_signal = decide.decide_signal
+    decide_signal = signals.decide_signal
 
     def lossy(run: Any, message: Any, body: Any, context: Any) -> Any:
         decision = decide_signal(run, message, body, context)
