@@ -24,7 +24,8 @@ Arguments and values are JSON: a text is `'"ada"'`.
 `NO_COLOR` and `FORCE_COLOR` are honoured.
 
 Options of nearly every command: `--db FILE` (or `PERDURE_DB`) and `--namespace`, `-n` (or `PERDURE_NAMESPACE`) say
-which engine and what in it; `--output`, `-o` the format; `--run` an earlier run of the workflow id; `--help` tells them all.
+which engine and what in it; `--output`, `-o` the format; `--run` an earlier run of the workflow id.
+`--help` tells them all.
 """
 
 
