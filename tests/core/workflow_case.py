@@ -152,6 +152,7 @@ class Replica:
             case d.CheckMove(check=check):
                 reaction.published.append(replay_check(self.state, check))
             case d.Purge(run_id=run_id):
+                reaction.published += self._reemitted(termination_cause(message))
                 self._purge(run_id)
             case d.FindEnd(run_id=run_id):
                 reaction.published += found_end(message, self._earlier(run_id))

@@ -300,7 +300,10 @@ MESSAGES: dict[str, tuple[str, Callable[[Case], WorkflowMessage]]] = {
         "`TimerFired`: look whether a turn is owed (a stuck turn's back-off, or the slow sweep).",
         lambda case: _timer(case, "turn"),
     ),
-    "retention": ("`TimerFired`: the time to keep an ended run is over.", lambda case: _timer(case, "retention")),
+    "retention": (
+        "`TimerFired`: the time to keep an ended run is over. A failed run is closed first.",
+        lambda case: _timer(case, "retention"),
+    ),
     "signal": ("`SendSignal`, a sender's first.", lambda case: _signal(1, 0)),
     "signal, after another": ("`SendSignal` whose sender had one confirmed before.", lambda case: _signal(2, 1)),
     "update": (
@@ -423,8 +426,8 @@ def _decided(reaction: Reaction) -> tuple[str, str]:
 
 def _event(event: Event) -> str:
     match event:
-        case RunEnded(status=status):
-            return f"RunEnded {status}"
+        case RunEnded(status=status, final=final):
+            return f"RunEnded {status}" + " for good" * final
         case CommandSettled(outcome=outcome):
             return f"CommandSettled {outcome}"
         case Stuck(kind=kind):

@@ -144,6 +144,11 @@ class RunEnded(Struct, frozen=True, kw_only=True, tag=True):
     final: bool = False
     """Of a failed run: it can be resumed no more, for it is purged or another run follows it."""
 
+    @property
+    def resumable(self) -> bool:
+        """Whether a rewind can continue the run, so that it goes on recording outcomes and signals."""
+        return self.status == "failed" and not self.final
+
 
 Event: TypeAlias = (
     Started

@@ -158,6 +158,8 @@ def _told(event: Event, commands: Mapping[str, Command]) -> tuple[str, str]:
             return "started", f"{event.name}{_call(event.args)}"
         case CommandSettled():
             return _settled(event, commands.get(event.command_id))
+        case RunEnded(final=True):
+            return "closed", "for good: what was open is canceled"
         case RunEnded():
             return event.status, brief(event.result) or failure_text(event.failure)
         case Stuck():

@@ -121,7 +121,7 @@ class Decider:
                 this.answer(delivery, await reemit(self._store, actor, elsewhere, message))
                 return "go on"
         if decision.begins_run:
-            this.publish += await reemit_termination(self._store, actor, message)
+            this.publish += await reemit_termination(self._store, actor, message) if runs_before else []
             actor.begin_run()
         now = self._views.now()
         actor.append(decision.events, message, decision.cause, now)

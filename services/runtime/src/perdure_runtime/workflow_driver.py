@@ -64,7 +64,7 @@ class Rounds:
         self._intake = intake
         self.views = Views(ports, namespace, intake)
         self._commits = Commits(ports.store, self.views, owner)
-        self._slow = SlowDecisions(ports, self._commits)
+        self._slow = SlowDecisions(ports, self._commits, self._publisher)
         self._decider = Decider(ports.store, self.views, intake, self._flush)
         self._running: set[asyncio.Task[None]] = set()
         self._apart: dict[str, None] = {}

@@ -70,7 +70,7 @@ async def _caused(store: Store, key: RunKey, first: tuple[str, int], cause: str)
 
 
 async def reemit_termination(store: Store, actor: Actor, message: Message) -> list[Published]:
-    """The effects of the end that a start brought about to make room for its run."""
+    """The effects of the end that a start brought about to make room for its run, or a timer to purge it."""
     cause = termination_cause(message)
     found = await store.find_cause(actor.key, cause) if cause else None
     return [] if found is None else await _reemit(store, actor, found, cause)

@@ -9,7 +9,7 @@ from perdure_core.workflow_engine.requests import replay_check, workflow_task
 from perdure_core.workflow_engine.rewind import decide_rewind, resume_parent
 from perdure_runtime.actor import UNLOADED, Actor
 from perdure_runtime.errors import StorageUnavailable
-from perdure_runtime.ports import Delivery, Ports
+from perdure_runtime.ports import Delivery, Ports, Publisher
 from perdure_runtime.workflow_commits import Commits
 from perdure_runtime.workflow_reads import (
     earlier_end,
@@ -26,10 +26,11 @@ from perdure_schemas.messages import ResumeRun
 class SlowDecisions:
     """Each is carried out and its message acknowledged with the round."""
 
-    def __init__(self, ports: Ports, commits: Commits) -> None:
+    def __init__(self, ports: Ports, commits: Commits, publisher: Publisher) -> None:
         self._store = ports.store
         self._clock = ports.clock
         self._commits = commits
+        self._publisher = publisher
 
     async def carry_out(  # noqa: C901, PLR0912 - one branch per member of a closed union
         self, actor: Actor, delivery: Delivery, decision: d.Decision, this: Round
@@ -62,7 +63,7 @@ class SlowDecisions:
                 await self._rewind(actor, delivery, request, this)
                 return
             case d.Purge(run_id=run_id):
-                await self._purge(actor, run_id, this)
+                await self._purge(actor, delivery, run_id, this)
             case d.Record() | d.Attached() | d.Ahead() | d.Later() | d.Refuse() | d.Serve():
                 raise AssertionError(f"{decision} is carried out at once")
             case _:
@@ -88,7 +89,11 @@ class SlowDecisions:
         if await self._commits.one(actor, this):
             this.publish += resume_parent(actor.state, message, body, ended)
 
-    async def _purge(self, actor: Actor, run_id: str, this: Round) -> None:
+    async def _purge(self, actor: Actor, delivery: Delivery, run_id: str, this: Round) -> None:
+        """What closed the run is confirmed before: after it, nobody knows any more what was open."""
+        closing = await reemit_termination(self._store, actor, delivery.message)
+        if closing:
+            await self._publisher.publish(closing)
         name = actor.state.started.name if actor.state.started is not None else ""
         if not await self._store.purge(actor.key, run_id, actor.head.version, TOMBSTONE_TTL_MS):
             raise StorageUnavailable("the run changed while it was being purged")

@@ -52,7 +52,7 @@ def marks(recorded: Recorded) -> Iterator[tuple[str, Mark]]:
         case Rewound():
             yield EVERY_COMMAND, Mark(seq=seq, kind="rewound", to_seq=event.to_seq, generation=event.generation)
         case RunEnded():
-            yield EVERY_COMMAND, Mark(seq=seq, kind="ended", status=event.status)
+            yield EVERY_COMMAND, Mark(seq=seq, kind="ended", status="terminated" if event.final else event.status)
         case _:
             pass
 

@@ -63,7 +63,7 @@ def decide(  # noqa: C901, PLR0912 - one branch per member of a closed union
         case StartWorkflow():
             return decide_start(state, message, body, context)
         case TimerFired():
-            return decide_timer(state, body)
+            return decide_timer(state, message, body)
         case SendSignal():
             return decide_signal(state, message, body, context)
         case WorkflowTaskFailed():

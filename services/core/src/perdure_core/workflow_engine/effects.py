@@ -339,7 +339,7 @@ def _ended(state: RunState, event: RunEnded, recorded: Recorded) -> list[Publish
         published.append(run_result(state, event, started.reply_topic))
     if event.completion is not None and event.completion.next_run is not None:
         published.append(_continue(state, started, event))
-    if event.status != "failed":
+    if not event.resumable:
         published += _close_commands(state)
     published.append(_timer(state, "retention", state.ended_at + started.options.retention_ms))
     return published
@@ -379,11 +379,9 @@ def _continue(state: RunState, started: Started, event: RunEnded) -> Published:
 def _close_commands(state: RunState) -> list[Published]:
     """At a run's end: what is open is canceled, children follow their close policy. Dropped turns' commands too."""
     at_once = _of_last_turn(state)
-    still_open = [known.command for known in state.commands.values() if known.settled is None]
-    still_open += [known.command for known in state.orphans.values() if known.settled is None and not known.failed]
     return [
         published
-        for command in still_open
+        for command in state.still_open
         if command.id not in at_once
         for published in _close(state, command, state.ended_at)
     ]

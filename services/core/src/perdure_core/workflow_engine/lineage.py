@@ -83,7 +83,7 @@ def trace(history: Sequence[Recorded]) -> Lineage:
             _settled(lineage, event, recorded.seq)
         elif isinstance(event, Rewound):
             _rewound(lineage, history, event, recorded.seq)
-        elif isinstance(event, RunEnded) and event.status != "failed":
+        elif isinstance(event, RunEnded) and not event.resumable:
             lineage.closed_seq = recorded.seq
     return lineage
 

@@ -21,7 +21,7 @@ from perdure_core.workflow_engine.state import RunState
 from perdure_schemas import ids
 from perdure_schemas.common import Failure, SenderNumber
 from perdure_schemas.events import RunEnded, SignalReceived, Started
-from perdure_schemas.messages import Message, ReplyStatus, ResumeRun, StartWorkflow
+from perdure_schemas.messages import Message, ReplyStatus, ResumeRun, StartWorkflow, TimerFired
 
 START_AGE_MAX_MS = 14 * 24 * 3_600_000
 """A start older than this is refused: tombstones are kept longer (30 days), so no purged run starts twice."""
@@ -42,7 +42,7 @@ def decide_start(state: RunState, message: Message, body: StartWorkflow, context
     if state.ended is not None:
         if state.ended.next_run_id not in ("", body.run_id):
             return Later("the run continues as a new one, whose start is on its way")
-        return _begin(state, body, context)
+        return closed_for_good(state, message) or _begin(state, body, context)
     match body.conflict_policy:
         case "use-existing" if body.parent is None:
             return Discard("already-started", reply(state, message, "ok", "an open run has this id"))
@@ -54,15 +54,27 @@ def decide_start(state: RunState, message: Message, body: StartWorkflow, context
             return _refused(state, message, "already-started", "an open run has this id")
 
 
-def termination_cause(message: Message) -> str:
-    """What ends the open run to make room for this start; empty: nothing does.
+def closed_for_good(state: RunState, message: Message) -> Record | None:
+    """What a failed run left open goes on, for it may be resumed: until another run follows, or it is purged."""
+    ended = state.ended
+    if ended is None or not ended.resumable or not state.still_open:
+        return None
+    closed = RunEnded(status=ended.status, failure=ended.failure, final=True)
+    return Record(events=[closed], now=True, again=True, cause=termination_cause(message))
 
-    That end is a commit of its own. Its effects are published again before the new run begins, and with its effects.
+
+def termination_cause(message: Message) -> str:
+    """What ends the run before this start, or before it is purged; empty: nothing does.
+
+    That end is a commit of its own. Its effects are published again before the new run begins, and with its effects;
+    before a purge they are confirmed.
     """
     body = message.body
-    if not isinstance(body, StartWorkflow) or body.conflict_policy != "terminate-existing":
-        return ""
-    return ids.derive_id(message.id, "terminates")
+    match body:
+        case StartWorkflow(continued_from=None) | TimerFired(kind="retention"):
+            return ids.derive_id(message.id, "terminates")
+        case _:
+            return ""
 
 
 def _begin(before: RunState, body: StartWorkflow, context: Context) -> Record:

@@ -112,7 +112,7 @@ class RunState:
     @property
     def resumable(self) -> bool:
         """Ended, but a rewind can continue it: it goes on recording outcomes and signals."""
-        return self.ended is not None and self.ended.status == "failed"
+        return self.ended is not None and self.ended.resumable
 
     @property
     def closed(self) -> bool:
@@ -138,6 +138,13 @@ class RunState:
         if not self.unfed:
             return self.waits.at_once
         return self.wake or self.waits.satisfied or self.turn is None
+
+    @property
+    def still_open(self) -> list[Command]:
+        """What goes on somewhere for this run, for dropped turns too."""
+        issued = [known.command for known in self.commands.values() if known.settled is None]
+        dropped = [orphan.command for orphan in self.orphans.values() if orphan.settled is None and not orphan.failed]
+        return issued + dropped
 
     def open_command(self, command_id: str) -> CommandState | None:
         state = self.commands.get(command_id)
@@ -233,7 +240,8 @@ def _apply(state: RunState, recorded: Recorded) -> None:  # noqa: C901, PLR0912 
         case RunMoved():
             state.build, state.stuck, state.stuck_count, state.wake = event.build, None, 0, True
         case RunEnded():
-            state.ended, state.ended_at, state.ended_seq = event, recorded.at, recorded.seq
+            state.ended, state.ended_seq = event, recorded.seq
+            state.ended_at = state.ended_at if event.final else recorded.at
         case _:
             assert_never(event)
     state.unfed.append(recorded)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import assert_never
 
 from perdure_core.workflow_engine.decisions import Decision, Discard, Purge, Record, RunTurn
+from perdure_core.workflow_engine.start import closed_for_good
 from perdure_core.workflow_engine.state import RunState
 from perdure_schemas.common import Failure
 from perdure_schemas.events import CommandSettled, RunEnded
-from perdure_schemas.messages import TimerFired
+from perdure_schemas.messages import Message, TimerFired
 
 
-def decide_timer(state: RunState, body: TimerFired) -> Decision:
+def decide_timer(state: RunState, message: Message, body: TimerFired) -> Decision:
     if state.started is None or body.run_id != state.run_id:
         past = body.kind == "retention" and body.run_id != state.run_id  # runs of an id end before the next begins
         return Purge(body.run_id) if past else Discard("other-run")
@@ -26,7 +27,7 @@ def decide_timer(state: RunState, body: TimerFired) -> Decision:
         case "turn":
             return _look(state, body)
         case "retention":
-            return _retention(state, body)
+            return _retention(state, message, body)
         case _:
             assert_never(body.kind)
 
@@ -50,11 +51,11 @@ def _look(state: RunState, body: TimerFired) -> Decision:
     return RunTurn(body.attempt)
 
 
-def _retention(state: RunState, body: TimerFired) -> Decision:
+def _retention(state: RunState, message: Message, body: TimerFired) -> Decision:
     """Purge, unless the run was resumed since: then its next end sets another timer."""
     started = state.started
     if state.ended is None or started is None or body.generation != state.generation:
         return Discard("not-applicable")
     if body.due_at < state.ended_at + started.options.retention_ms:
         return Discard("not-applicable")
-    return Purge(state.run_id)
+    return closed_for_good(state, message) or Purge(state.run_id)
