@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,199}", re.ASCII)
 """A name becomes part of a topic; 200 leaves room for the prefix within what brokers allow."""
@@ -13,6 +14,33 @@ ID_CHARS_MAX = 400
 def is_name(name: str) -> bool:
     """Whether it can name a task, workflow or channel."""
     return _NAME.fullmatch(name) is not None
+
+
+def check_text(text: str, what: str) -> str:
+    """The text itself. It goes into messages, which hold no other type and no half of a surrogate pair.
+
+    Raises:
+        TypeError: it is no str.
+        ValueError: it has no UTF-8 form.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"{what} must be a str, not {text!r:.80}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{what} must be text that has a UTF-8 form: {error}") from None
+    return text
+
+
+def checked_tags(tags: Iterable[str]) -> list[str]:
+    """
+    Raises:
+        TypeError: they are no collection of str, or one str, which would be a tag per letter.
+        ValueError: one has no UTF-8 form.
+    """
+    if isinstance(tags, str):
+        raise TypeError(f"tags must be a list of str, such as [{tags!r:.80}]")
+    return [check_text(tag, "a tag") for tag in tags]
 
 
 def check_workflow_id(workflow_id: str) -> str:

@@ -53,14 +53,19 @@ def _failure(exc: BaseException, non_retryable: Collection[str], depth: int) -> 
     if retryable and non_retryable:
         retryable = not any(cls.__name__ in non_retryable for cls in type(exc).__mro__)
     return Failure(
-        name=exc.name if isinstance(exc, RemoteError) else type(exc).__name__,
-        message=_message(exc)[:MESSAGE_CHARS_MAX],
-        stack=_stack(exc),
+        name=readable(exc.name if isinstance(exc, RemoteError) else type(exc).__name__),
+        message=readable(_message(exc)[:MESSAGE_CHARS_MAX]),
+        stack=readable(_stack(exc)),
         details=_details(exc),
         cause=_cause(exc, depth),
         retryable=retryable,
         next_delay_ms=exc.delay_ms if isinstance(exc, RetryLater) else None,
     )
+
+
+def readable(text: object) -> str:
+    """A text that can be sent: half a surrogate pair, as in the name of a file that is not UTF-8, is spelled out."""
+    return str(text).encode("utf-8", "backslashreplace").decode()
 
 
 def _message(exc: BaseException) -> str:
@@ -124,7 +129,7 @@ def _details_payload(attributes: dict[str, Any]) -> Payload | None:
     parts: dict[str, msgspec.Raw] = {}
     for key, value in attributes.items():
         try:
-            parts[key] = msgspec.Raw(convert.codec(Any).encode(value))
+            parts[readable(key)] = msgspec.Raw(convert.codec(Any).encode(value))
         except Exception:
             continue
     return Payload("json", msgspec.json.encode(parts)) if parts else None

@@ -13,6 +13,7 @@ from typing import Any, Generic, NoReturn, TypeVar, overload
 
 from perdure import convert
 from perdure._duration import Duration, milliseconds
+from perdure._names import check_text
 from perdure._replay.code import RunContext
 from perdure._replay.commands import digest
 from perdure._replay.futures import AllOf, AnyOf, Branch, Deferred, Waited
@@ -201,7 +202,7 @@ def uuid4() -> uuid.UUID:
 
 def patched(id: str) -> bool:
     """True in runs that have not passed this point before the patch `id` was deployed. Takes no position."""
-    return current("patched()").patched(id)
+    return current("patched()").patched(check_text(id, "the id of a patch"))
 
 
 def info() -> RunContext:
@@ -216,7 +217,11 @@ def set_attributes(**attributes: Any) -> None:
 
 def signal(workflow_id: str, channel: str, value: Any) -> None:
     """Send a signal to another run."""
-    current("signal()").issue_signal(workflow_id, channel, convert.encode(value, what=f"a signal to {channel}"))
+    loop = current("signal()")
+    check_text(channel, "the name of a channel")
+    loop.issue_signal(
+        check_text(workflow_id, "a workflow id"), channel, convert.encode(value, what=f"a signal to {channel}")
+    )
 
 
 def continue_as_new(workflow: Any, *args: Any, build: BuildPolicy = "current", **kwargs: Any) -> NoReturn:
@@ -236,7 +241,7 @@ class Channel(Generic[T]):
 
     def __init__(self, name: str = "", type: Any = Any) -> None:
         """`type` is what its values are; for an attribute of a class, the annotation tells."""
-        self.name = name
+        self.name = check_text(name, "the name of a channel")
         self._type = type
         self._declared: tuple[Any, str] | None = None
         """The class and attribute whose annotation tells the type, until it was looked at."""

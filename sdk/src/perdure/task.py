@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, Se
 import msgspec
 
 from perdure._duration import optional_milliseconds
-from perdure._names import is_name
+from perdure._names import check_text, checked_tags, is_name
 from perdure._options import TaskChanged, TaskDeclared, check_options
 from perdure.errors import DefinitionError, NotInWorkflow
 from perdure.signature import Signature, location
@@ -81,15 +81,15 @@ class Task(Generic[P, R_co]):
         For the options see `TaskChanged`.
         """
         check_options(options, TaskChanged, "options()")
-        retry, tags = options.get("retry"), options.get("tags")
+        retry, tags, build = options.get("retry"), options.get("tags"), options.get("build")
         changes = {
             "retry": None if retry is None else retry.policy(),
             "attempt_timeout_ms": optional_milliseconds(options.get("timeout")),
             "queue_timeout_ms": optional_milliseconds(options.get("queue_timeout")),
             "heartbeat_timeout_ms": optional_milliseconds(options.get("heartbeat_timeout")),
             "total_timeout_ms": optional_milliseconds(options.get("total_timeout")),
-            "tags": None if tags is None else list(tags),
-            "build": options.get("build"),
+            "tags": None if tags is None else checked_tags(tags),
+            "build": None if build is None else check_text(build, "build"),
         }
         changed = copy.copy(self)
         given = {key: value for key, value in changes.items() if value is not None}

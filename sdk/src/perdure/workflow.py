@@ -32,7 +32,7 @@ import msgspec
 
 from perdure import convert
 from perdure._duration import optional_milliseconds
-from perdure._names import check_workflow_id, is_name
+from perdure._names import check_text, check_workflow_id, checked_tags, is_name
 from perdure._options import Match, WorkflowChanged, WorkflowDeclared, check_options
 from perdure._workflow_code import Code
 from perdure.errors import DefinitionError, NotInWorkflow, UnknownName
@@ -140,6 +140,8 @@ class Workflow(Generic[P, R_co]):
         changed.run_options = _changed_run_options(self.run_options, options)
         if (id := options.get("id")) is not None:
             changed.id = check_workflow_id(id)
+        if (build := options.get("build")) is not None:
+            check_text(build, "build")
         given = {name: options.get(name) for name in ("conflict", "close_policy", "build_policy", "build", "match")}
         changed.__dict__.update({key: value for key, value in given.items() if value is not None})
         return changed
@@ -185,7 +187,7 @@ def _changed_run_options(kept: RunOptions, options: WorkflowChanged) -> RunOptio
     changes = {
         "run_timeout_ms": optional_milliseconds(options.get("timeout")),
         "retention_ms": optional_milliseconds(options.get("retention")),
-        "tags": None if tags is None else list(tags),
+        "tags": None if tags is None else checked_tags(tags),
         "attributes": None if attributes is None else convert.encode(dict(attributes), what="attributes"),
         "memo": None if memo is None else convert.encode(memo, what="memo"),
     }

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
+import msgspec
 import pytest
 
 import perdure
@@ -16,7 +19,9 @@ from perdure import (
     DefinitionError,
     NotInWorkflow,
     Registry,
+    RemoteError,
     Retry,
+    channel,
     method,
     query,
     service,
@@ -30,7 +35,7 @@ from perdure.failures import exception_from_failure, failure_from_exception
 from perdure.retry import NonRetryable, RetryLater
 from perdure_runtime.adapters.memory import memory_ports
 from perdure_runtime.clock import SystemClock
-from perdure_schemas.common import RetryPolicy, RunOptions, TaskOptions
+from perdure_schemas.common import Failure, RetryPolicy, RunOptions, TaskOptions
 
 
 @task
@@ -261,6 +266,40 @@ def test_failures_keep_name_message_stack_attributes_and_causes() -> None:
     assert str(back.__cause__) == "OSError: [Errno 5] disk"
     again = failure_from_exception(back)
     assert (again.name, again.message, again.details) == (failure.name, failure.message, failure.details)
+
+
+def test_a_failure_can_be_sent_whatever_half_characters_its_texts_have() -> None:
+    try:
+        raise ValueError("no such picture: " + os.fsdecode(b"\xff.jpg")) from RemoteError("\ud800", "\udfff")
+    except ValueError as error:
+        vars(error)["\udcff"] = 1
+        failure = failure_from_exception(error)
+    assert failure.message == "no such picture: \\udcff.jpg"
+    assert failure.cause is not None
+    assert (failure.cause.name, failure.cause.message) == ("\\ud800", "\\udfff")
+    assert msgspec.convert(msgspec.json.decode(msgspec.json.encode(failure)), Failure) == failure
+
+
+def call(change: Callable[..., object], *values: Any) -> object:
+    """As careless code calls it, which no checker has seen."""
+    return change(*values)
+
+
+@pytest.mark.parametrize(
+    ("careless", "problem"),
+    [
+        (lambda: call(channel, 7), "the name of a channel must be a str, not 7"),
+        (lambda: call(channel, "\udcff"), "the name of a channel must be text that has a UTF-8 form"),
+        (lambda: charge.options(tags=[5]), "a tag must be a str, not 5"),  # type: ignore[list-item]
+        (lambda: charge.options(tags="cpu"), r"a list of str, such as \['cpu'\]"),
+        (lambda: charge.options(build=7), "build must be a str"),  # type: ignore[arg-type]
+        (lambda: buy.options(tags=["\udcff"]), "a tag must be text that has a UTF-8 form"),
+        (lambda: buy.options(build=7), "build must be a str"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_no_message_can_hold_is_refused_where_it_is_given(careless: Callable[[], object], problem: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=problem):
+        careless()
 
 
 def test_tasks_decide_about_their_retries() -> None:

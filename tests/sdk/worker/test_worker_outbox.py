@@ -10,8 +10,9 @@ from typing import Any, cast
 import pytest
 
 from perdure._worker.outbox import Acks, Answer, Outbox
-from perdure_runtime.errors import MessageTooLarge, StorageUnavailable
+from perdure_runtime.errors import MessageTooLarge, StorageUnavailable, UnknownOutcome
 from perdure_runtime.ports import Consumer, Delivery, Publisher
+from perdure_schemas.codec import CodecError
 from perdure_schemas.messages import Message, WorkerHello
 
 pytestmark = pytest.mark.asyncio
@@ -25,7 +26,8 @@ def message(id: str) -> Message:
 class Broker:
     """A publisher and a consumer that keep a log, and do as `outcomes` says."""
 
-    def __init__(self, *outcomes: Exception) -> None:
+    def __init__(self, *outcomes: Exception, refused: Exception | None = None) -> None:
+        self.refused = refused
         self.log: list[str] = []
         self.outcomes = list(outcomes)
         self.gate = asyncio.Event()
@@ -36,6 +38,8 @@ class Broker:
         names = "+".join(message.id for _, message in batch)
         if any(message.id == "huge" for _, message in batch):
             raise MessageTooLarge("over 1 MB")
+        if self.refused is not None and any(message.id == "refused" for _, message in batch):
+            raise self.refused
         if self.outcomes:
             self.log.append(f"lost {names}")
             raise self.outcomes.pop()
@@ -94,8 +98,8 @@ async def test_a_lost_acknowledgement_is_repeated() -> None:
 async def test_one_message_too_large_is_answered_otherwise_and_others_are_not_held_up() -> None:
     broker = Broker()
 
-    def instead(problem: str) -> list[Any]:
-        return [("a", message("sorry"))] if "1 MB" in problem else []
+    def instead(error: Exception) -> list[Any]:
+        return [("a", message("sorry"))] if "1 MB" in str(error) else []
 
     async with running(broker) as (outbox, acks):
         outbox.add(Answer([("a", message("1a"))], [delivery("1")], acks))
@@ -103,6 +107,33 @@ async def test_one_message_too_large_is_answered_otherwise_and_others_are_not_he
     assert broker.log[0] == "1a"
     assert [entry for entry in broker.log if not entry.startswith("ack")] == ["1a", "sorry"]
     assert sorted("+".join(e[4:] for e in broker.log if e.startswith("ack")).split("+")) == ["1", "2"]
+
+
+@pytest.mark.parametrize("error", [CodecError("a lone surrogate"), UnicodeError("it"), TypeError("7 is no str")])
+async def test_one_that_cannot_be_encoded_is_answered_otherwise_and_others_are_not_held_up(error: Exception) -> None:
+    broker = Broker(refused=error)
+    told: list[Exception] = []
+
+    def instead(error: Exception) -> list[Any]:
+        told.append(error)
+        return [("a", message("sorry"))]
+
+    async with running(broker) as (outbox, acks):
+        outbox.add(Answer([("a", message("1a"))], [delivery("1")], acks))
+        outbox.add(Answer([("a", message("refused"))], [delivery("2")], acks, instead=instead))
+        outbox.add(Answer([("a", message("refused"))], [delivery("3")], acks))
+    assert told == [error]
+    assert [entry for entry in broker.log if not entry.startswith("ack")] == ["1a", "sorry"]
+    assert sorted("+".join(e[4:] for e in broker.log if e.startswith("ack")).split("+")) == ["1", "2", "3"]
+
+
+async def test_an_error_of_the_broker_itself_is_no_answers_fault_and_acknowledges_nothing() -> None:
+    broker = Broker(UnknownOutcome("not a word about any message"))
+    outbox, acks = Outbox(cast(Publisher, broker)), Acks(cast(Consumer, broker))
+    outbox.add(Answer([("a", message("1a"))], [delivery("1")], acks))
+    with pytest.raises(UnknownOutcome):
+        await outbox.run()
+    assert acks.idle
 
 
 async def test_an_answer_that_another_one_leads_to_is_sent() -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+from typing import cast
 
 import pytest
 
+from perdure.flow import channel, patched, signal
 from perdure.task import task
 from perdure.workflow import query, workflow
 from perdure_schemas import topics
@@ -196,6 +199,48 @@ async def test_a_bug_makes_the_turn_fail_with_its_traceback() -> None:
         assert failed.kind == "bug"
         assert failed.failure.name == "KeyError"
         assert "test_worker_turns.py" in failed.failure.stack
+
+
+@workflow
+async def careless(kind: str) -> None:
+    if kind == "patch":
+        patched(cast(str, 7))
+    if kind == "signal":
+        signal("w-2", cast(str, 7), 1)
+    if kind == "error":
+        raise ValueError(os.fsdecode(b"\xff.jpg"))
+    raise ValueError("not refused")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "text"),
+    [
+        ("patch", "TypeError", "the id of a patch must be a str, not 7"),
+        ("signal", "TypeError", "the name of a channel must be a str, not 7"),
+        ("error", "ValueError", "\\udcff.jpg"),
+    ],
+)
+async def test_what_no_message_can_hold_makes_its_run_stuck_and_no_other(kind: str, name: str, text: str) -> None:
+    async with working(careless, hello, greet) as (engine, _):
+        await Run(engine, "careless", kind).ask()
+        failed = await engine.next(WorkflowTaskFailed)
+        assert (failed.kind, failed.failure.name, failed.failure.message) == ("bug", name, text)
+        assert await Run(engine, "hello", "Ann").turn()
+
+
+async def test_an_answer_that_cannot_be_encoded_makes_its_run_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure.flow.check_text", lambda text, what: text)  # as if a check had been forgotten
+    async with working(careless_name, hello, greet) as (engine, _):
+        await Run(engine, "careless_name").ask()
+        failed = await engine.next(WorkflowTaskFailed)
+        assert failed.kind == "bug"
+        assert "cannot be sent" in failed.failure.message
+        assert await Run(engine, "hello", "Ann").turn()
+
+
+@workflow
+async def careless_name() -> None:
+    await channel("\udcff").receive()
 
 
 async def test_an_unknown_workflow_is_told_what_there_is() -> None:

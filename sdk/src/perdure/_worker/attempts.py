@@ -16,6 +16,7 @@ from perdure._worker.notices import tell_failed
 from perdure._worker.outbox import Answer, Outbox, Step
 from perdure._worker.ward import DEATHS_MAX
 from perdure.context import TaskContext
+from perdure.failures import readable
 from perdure.task import Mode, Task
 from perdure_runtime.ports import Delivery
 from perdure_schemas import topics
@@ -192,8 +193,8 @@ class Attempts:
                 steps,
                 attempt.deliveries,
                 self.inlet.acks,
-                instead=lambda problem: self._answers.outcome(
-                    delivery, run, "failed", failure=_too_large(problem), bare=len(run.args.data) > BARE_BYTES
+                instead=lambda error: self._answers.outcome(
+                    delivery, run, "failed", failure=_unsendable(error), bare=len(run.args.data) > BARE_BYTES
                 ),
             )
         )
@@ -247,5 +248,6 @@ def _timed_out(run: RunTask) -> Failure:
     return Failure(name="TimedOut", message=message)
 
 
-def _too_large(problem: str) -> Failure:
-    return Failure(name="MessageTooLarge", message=f"the result cannot be sent: {problem}", retryable=False)
+def _unsendable(error: Exception) -> Failure:
+    message = f"the result cannot be sent: {readable(error)}"
+    return Failure(name=type(error).__name__, message=message, retryable=False)

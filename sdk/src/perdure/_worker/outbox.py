@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from perdure_runtime.errors import MessageTooLarge, StorageUnavailable
 from perdure_runtime.ports import Consumer, Delivery, Publisher, Undeliverable
+from perdure_schemas.codec import CodecError
 from perdure_schemas.messages import Message
 
 log = logging.getLogger("perdure.worker")
@@ -15,6 +16,10 @@ log = logging.getLogger("perdure.worker")
 RETRY_SECONDS_FIRST = 0.05
 RETRY_SECONDS_MAX = 5.0
 """An outage may last; what waits is small, unacknowledged at the broker, and safe."""
+
+UNSENDABLE = (MessageTooLarge, CodecError, ValueError, TypeError, OverflowError, RecursionError)
+"""What a broker raises for a message that it will never take, because of a user's value in it: that is the fault of one
+run or attempt, and no other may suffer. Any other error is no message's fault, and ends the worker unacknowledged."""
 
 Step = tuple[str, Message]
 
@@ -73,9 +78,9 @@ class Answer:
         acks: Acks | None = None,
         *,
         then: Callable[[], None] | None = None,
-        instead: Callable[[str], Sequence[Step]] | None = None,
+        instead: Callable[[Exception], Sequence[Step]] | None = None,
     ) -> None:
-        """`then` is called when all is confirmed. `instead` makes the steps to take when one is too large."""
+        """`then` is called when all is confirmed. `instead` makes the steps to take when one cannot be sent."""
         self.steps = steps
         self.deliveries = deliveries
         self.acks = acks
@@ -109,7 +114,7 @@ class Outbox:
             steps = [answer.steps[answer.next] for answer in current if answer.next < len(answer.steps)]
             try:
                 await self._publish(steps)
-            except MessageTooLarge:
+            except UNSENDABLE:
                 await self._publish_singly(current)
             else:
                 for answer in current:
@@ -139,15 +144,15 @@ class Outbox:
                 pause = min(pause * 2, RETRY_SECONDS_MAX)
 
     async def _publish_singly(self, answers: Sequence[Answer]) -> None:
-        """One is too large, and nothing was published: find it, and send what is to be sent instead of it."""
+        """One cannot be sent, and nothing was published: find it, and send what is to be sent instead of it."""
         for answer in answers:
             if answer.next >= len(answer.steps):
                 continue
             try:
                 await self._publish([answer.steps[answer.next]])
-            except MessageTooLarge as error:
-                log.error("message_too_large", extra={"action": "message_too_large", "error": str(error)})
-                answer.steps = answer.instead(str(error)) if answer.instead is not None else ()
+            except UNSENDABLE as error:
+                log.error("message_unsendable", extra={"action": "message_unsendable", "error": str(error)})
+                answer.steps = answer.instead(error) if answer.instead is not None else ()
                 answer.instead = None
                 answer.next = 0
             else:

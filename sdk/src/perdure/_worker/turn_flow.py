@@ -12,6 +12,7 @@ from perdure._worker.outbox import Answer, Outbox, Step
 from perdure._worker.turn_thread import TurnRunner
 from perdure._worker.turns import NeedsHistory, TurnAnswer, TurnDesk, TurnJob, TurnResult
 from perdure._worker.ward import DEATHS_MAX
+from perdure.failures import readable
 from perdure_runtime.ports import Delivery
 from perdure_schemas.common import Failure
 from perdure_schemas.events import StuckKind
@@ -94,13 +95,12 @@ class TurnFlow:
         elif answer.failed is not None:
             self._stuck.tell(job.task, answer.failed)
 
-        def too_large(problem: str) -> Sequence[Step]:
-            return self._steps(
-                job, self._failed(job, "bug", "MessageTooLarge", f"the answer cannot be sent: {problem}")
-            )
+        def unsendable(error: Exception) -> Sequence[Step]:
+            message = f"the answer cannot be sent: {readable(error)}"
+            return self._steps(job, self._failed(job, "bug", type(error).__name__, message))
 
         deliveries = [job.delivery, *job.twins]
-        self._outbox.add(Answer(self._steps(job, answer), deliveries, self.inlet.acks, instead=too_large))
+        self._outbox.add(Answer(self._steps(job, answer), deliveries, self.inlet.acks, instead=unsendable))
 
     def _steps(self, job: TurnJob, answer: TurnAnswer) -> list[Step]:
         cause = job.delivery.message.id
