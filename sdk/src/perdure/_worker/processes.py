@@ -62,14 +62,16 @@ class ProcessTasks:
         self._report = report
         self._idle: list[Child] = []
         self._lock = threading.Lock()
+        """Held to change `_idle` and the handles of attempts: a process is some attempt's, or idle, or to be reaped."""
 
     def start(self, attempt: Attempt) -> None:
         self._threads.submit(lambda: self._report(attempt, self._run(attempt)))
 
     def cancel(self, attempt: Attempt) -> None:
-        child = attempt.handle
-        if child is not None:
-            child.kill()
+        with self._lock:  # or the process might meanwhile end this attempt and begin another
+            child, attempt.handle = attempt.handle, None
+            if child is not None:
+                child.kill()
 
     def stop(self) -> None:
         while self._idle:
@@ -77,11 +79,13 @@ class ProcessTasks:
 
     def _run(self, attempt: Attempt) -> Ended:
         try:
-            child = attempt.handle = self._take_idle() or Child()
+            child = self._take_idle() or Child()
         except OSError as error:  # no memory, no descriptors: another worker may have them
             return Ended(failure=Failure(name=type(error).__name__, message=f"no process could be started: {error}"))
+        with self._lock:
+            attempt.handle = child
         if attempt.context.canceled or attempt.ending is not None:
-            child.kill()
+            self.cancel(attempt)
         try:
             result = child.call(_call_of(attempt))
         except (EOFError, OSError):
@@ -90,9 +94,13 @@ class ProcessTasks:
             child.kill()
             child.reap()
             return Ended(failure=Failure(name="WorkerDied", message=f"its process answered nonsense: {error}"))
-        attempt.handle = None
         with self._lock:
-            self._idle.append(child)
+            killed = attempt.handle is None  # its result was first, and its end may take a moment
+            attempt.handle = None
+            if not killed:
+                self._idle.append(child)
+        if killed:
+            child.reap()
         return Ended(result.result, result.failure, canceled=attempt.context.canceled)
 
     def _take_idle(self) -> Child | None:
