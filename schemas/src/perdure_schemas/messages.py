@@ -363,7 +363,7 @@ class RunWorkflowTask(Struct, frozen=True, kw_only=True):
     events: list[Recorded] = []
     """Events no turn has been fed yet, in order, up to `base`."""
     adoptable: list[Command] = []
-    """After a rewind: commands of the dropped turns that the code may issue again."""
+    """After a rewind: commands of the dropped turns that the code may issue again; if they are large, without args."""
     history_length: int = 0
     build: str | None = None
     queries: list[Query] = []

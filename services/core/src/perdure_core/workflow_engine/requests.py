@@ -6,43 +6,37 @@ from collections.abc import Sequence
 
 from perdure_core.workflow_engine.decisions import Published
 from perdure_core.workflow_engine.outgoing import outgoing
+from perdure_core.workflow_engine.sizes import command_bytes, event_bytes
 from perdure_core.workflow_engine.state import RunState
 from perdure_schemas import ids, topics
-from perdure_schemas.common import Failure, MoveCheck, Payload, Query
-from perdure_schemas.events import CommandSettled, Event, Recorded, SignalReceived, Started, Stuck, UpdateReceived
+from perdure_schemas.common import Command, Failure, MoveCheck, Query
+from perdure_schemas.events import Recorded
 from perdure_schemas.messages import Message, RunChanged, RunWorkflowTask, WorkflowTaskFailed
 
 CARRIED_BYTES_MAX = 600_000
 """Of events in one message, which bears 1 MB: what is more is read from the committed history."""
-_EVENT_BYTES = 150
-"""An event without its data, its hash included."""
+ADOPTABLE_BYTES_MAX = 300_000
+"""Of commands of dropped turns, beside the events of one message."""
+_ADOPTABLE_BYTES = 250
+"""One of them without its data."""
 
 
 def carries(state: RunState) -> bool:
     """Whether one message can carry what no turn has been fed. If not, all of it must be committed first."""
-    return sum(_carried_bytes(recorded.event) for recorded in state.unfed) <= CARRIED_BYTES_MAX
+    adoptable = (len(state.orphans) + len(state.unsaid)) * _ADOPTABLE_BYTES
+    return adoptable + sum(event_bytes(recorded.event) for recorded in state.unfed) <= CARRIED_BYTES_MAX
 
 
-def _carried_bytes(event: Event) -> int:
-    match event:
-        case CommandSettled():
-            return _EVENT_BYTES + _bytes(event.result) + _said(event.failure)
-        case SignalReceived():
-            return _EVENT_BYTES + len(event.payload.data)
-        case UpdateReceived() | Started():
-            return _EVENT_BYTES + len(event.args.data)
-        case Stuck():
-            return _EVENT_BYTES + _said(event.failure)
-        case _:
-            return _EVENT_BYTES
-
-
-def _bytes(payload: Payload | None) -> int:
-    return 0 if payload is None else len(payload.data)
-
-
-def _said(failure: Failure | None) -> int:
-    return 0 if failure is None else len(failure.message) + len(failure.stack)
+def _adoptable(state: RunState) -> list[Command]:
+    """Commands of dropped turns. Where their data does not fit, all go without: a worker compares digests, and issues
+    a command that it adopts with the data it has itself."""
+    known = [*(orphan.command for orphan in state.orphans.values()), *state.unsaid.values()]
+    if sum(map(command_bytes, known)) <= ADOPTABLE_BYTES_MAX:
+        return known
+    return [
+        Command(id=old.id, position=old.position, kind=old.kind, name=old.name, digest=old.digest, due_at=old.due_at)
+        for old in known
+    ]
 
 
 def workflow_task(state: RunState, committed: int, *, attempt: int = 1, queries: Sequence[Query] = ()) -> Published:
@@ -71,7 +65,7 @@ def workflow_task(state: RunState, committed: int, *, attempt: int = 1, queries:
         previous_nonce="" if in_force is None else in_force.nonce,
         previous_base=0 if in_force is None else in_force.base,
         events=[] if queries or not carried else list(state.unfed),
-        adoptable=[*(orphan.command for orphan in state.orphans.values()), *state.unsaid.values()],
+        adoptable=_adoptable(state),
         history_length=state.seq,
         build=state.build,
         queries=list(queries),

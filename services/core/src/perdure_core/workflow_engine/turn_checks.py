@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from perdure_core.workflow_engine.sizes import SENT_BYTES_MAX, command_bytes, event_bytes, failure_bytes, payload_bytes
 from perdure_core.workflow_engine.state import RunState
-from perdure_schemas.common import Command
+from perdure_schemas.common import Command, Completion
 from perdure_schemas.messages import WorkflowTaskCompleted, WorkflowTaskFailed
 
 _NEED_ARGS = frozenset({"task", "child", "signal", "attributes"})
@@ -28,5 +29,28 @@ def problem_of(state: RunState, commands: list[Command]) -> str:
             return f"the timer at position {command.position} is never due"
         if command.id in known or command.id in state.commands:
             return f"the command at position {command.position} was issued before"
+        if command_bytes(command) > SENT_BYTES_MAX:
+            return f"the {command.kind} at position {command.position} {_over(command_bytes(command))}"
         known.add(command.id)
     return ""
+
+
+def problem_of_end(state: RunState, completion: Completion) -> str:
+    """Why the run cannot end so; empty: it can."""
+    size = payload_bytes(completion.result) + failure_bytes(completion.failure)
+    if size > SENT_BYTES_MAX:
+        return f"the run's outcome {_over(size)}"
+    following, started = completion.next_run, state.started
+    if following is None or started is None:
+        return ""
+    options = started.options
+    size = payload_bytes(following.args) + payload_bytes(options.attributes) + payload_bytes(options.memo)
+    signals = [state.signals[seq] for seq in following.unreceived if seq in state.signals]
+    size += sum(event_bytes(recorded.event) for recorded in signals)
+    if size <= SENT_BYTES_MAX:
+        return ""
+    return f"the start of the next run, with {len(signals)} signals that were not received, {_over(size)}"
+
+
+def _over(size: int) -> str:
+    return f"has {size:,} bytes of data, over the limit of {SENT_BYTES_MAX:,}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from perdure_core.workflow_engine.decisions import Ahead, Context, Decision, Discard, Record, Refuse, RunTurn, Serve
 from perdure_core.workflow_engine.effects import turn_retry_timer
 from perdure_core.workflow_engine.state import RunState
-from perdure_core.workflow_engine.turn_checks import is_misshapen, problem_of
+from perdure_core.workflow_engine.turn_checks import is_misshapen, problem_of, problem_of_end
 from perdure_schemas import ids
 from perdure_schemas.common import Command, Failure
 from perdure_schemas.events import (
@@ -29,6 +29,8 @@ def decide_completed(state: RunState, message: Message, body: WorkflowTaskComple
     if unfit is not None:
         return unfit
     problem = problem_of(state, body.commands)
+    if not problem and body.completion is not None:
+        problem = problem_of_end(state, body.completion)
     if problem:
         return _malformed(state, message, body, problem)
     unseen = any(
