@@ -123,6 +123,15 @@ class Ledger:
         if key in self.heads and self.heads[key].run_id == run_id:
             del self.heads[key]
 
+    def open_runs(self) -> list[str]:
+        """Workflow ids of runs that have started and have no end, nor a failure that waits for a rewind."""
+        open_ones = []
+        for run in self.runs.values():
+            last_rewind = max((r.seq for r in run.events if isinstance(r.event, Rewound)), default=0)
+            if run.run_id and not any(isinstance(r.event, RunEnded) and r.seq > last_rewind for r in run.events):
+                open_ones.append(run.workflow_id)
+        return open_ones
+
     def saw(self, process: str, id: str) -> None:
         """This process has a view of that workflow or task id as of now."""
         self.seen[process, id] = len(self.commits)

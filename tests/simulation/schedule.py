@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from perdure import Worker
 from perdure._worker.live import CACHE_BYTES
 from perdure_runtime.projector import Projector
+from perdure_runtime.sweep import Sweep
 from perdure_runtime.task_driver import TaskEngine
 from perdure_runtime.timer_driver import TimerService
 from perdure_runtime.workflow_driver import WorkflowEngine
@@ -27,6 +28,10 @@ from tests.simulation.world import Process, World
 
 FINISH_SECONDS_MAX = 900.0
 """Virtual. Everything that is retried has ended by then, also with doubled delays."""
+BACKSTOP = "backstop"
+"""Counts the schedules that would not have ended without the sweep."""
+BACKSTOP_SECONDS = 600.0
+"""Virtual. The sweep has looked at every overdue run by then, and what that brings on has ended."""
 LATE_TIMERS_SECONDS = 60.0
 """Timers of workflow code that nobody waits for any more fire by then."""
 TURN_AGE_SECONDS = 4_500.0
@@ -47,8 +52,11 @@ class Report:
     """Attempts delivered more than once: allowed where something died between publish and acknowledge."""
 
 
-def simulate(seed: int, faults: Faults | None = None, workload: str | None = None) -> Report:
-    """Run the schedule of a seed; faults and workload are drawn, too, unless given."""
+def simulate(seed: int, faults: Faults | None = None, workload: str | None = None, *, backstop: bool = True) -> Report:
+    """Run the schedule of a seed; faults and workload are drawn, too, unless given.
+
+    With a backstop the sweep gets its turn where runs are still open when all have ended that can end by themselves.
+    """
     name = workload if workload is not None else random.Random(f"workload {seed}").choice(sorted(WORKLOADS))
     loop = VirtualLoop()
     asyncio.set_event_loop(loop)
@@ -60,7 +68,7 @@ def simulate(seed: int, faults: Faults | None = None, workload: str | None = Non
         Stage.set(world.ledger, seed)
         report = Report(seed, name)
         try:
-            loop.run_until_complete(_Schedule(world, WORKLOADS[name]).run())
+            loop.run_until_complete(_Schedule(world, WORKLOADS[name], backstop=backstop).run())
         except Deadlock as error:
             world.ledger.violations.append(f"deadlock: {error}")
         report.violations = [*world.ledger.violations, *(found for check in CHECKERS for found in check(world))]
@@ -89,8 +97,9 @@ class _Errors(logging.Handler):
 
 
 class _Schedule:
-    def __init__(self, world: World, script: Script) -> None:
+    def __init__(self, world: World, script: Script, *, backstop: bool) -> None:
         self._world = world
+        self._backstop = backstop
         self._script = script
         self._cache_bytes = world.dice.rng.choice((CACHE_BYTES, 1))
         """Workers keep every live run, or forget all but one: then nearly every turn is a replay."""
@@ -110,6 +119,7 @@ class _Schedule:
             await self._settle("after the script")
             await asyncio.sleep(LATE_TIMERS_SECONDS)
             await self._settle("after late timers")
+            await self._look_after_open_runs()
             for name in ("worker-0", "worker-1"):  # not to have them announce themselves for an hour
                 world.end(world.processes[name])
             for process in world.processes.values():
@@ -128,13 +138,36 @@ class _Schedule:
         world = self._world
         playing = asyncio.ensure_future(self._script(client, world.dice.rng))
         try:
-            await asyncio.wait_for(playing, FINISH_SECONDS_MAX)
-        except TimeoutError:
-            world.ledger.violations.append(f"unfinished: {', '.join(waiting(world)) or 'nothing is on its way'}")
-            return False
+            return await self._ended(playing)
         except AssertionError as error:
             world.ledger.violations.append(f"wrong: {error}")
         return True
+
+    async def _ended(self, playing: asyncio.Task[None]) -> bool:
+        """Whether it ends, by itself or helped by the backstop."""
+        world = self._world
+        done, _ = await asyncio.wait({playing}, timeout=FINISH_SECONDS_MAX)
+        if not done and self._backstop:
+            self._start_backstop()
+            done, _ = await asyncio.wait({playing}, timeout=BACKSTOP_SECONDS)
+        if done:
+            await playing
+            return True
+        playing.cancel()
+        world.ledger.violations.append(f"unfinished: {', '.join(waiting(world)) or 'nothing is on its way'}")
+        return False
+
+    async def _look_after_open_runs(self) -> None:
+        """Of a run whose end nobody waits for the script does not tell that nobody works on it any more."""
+        if self._backstop and "sweep" not in self._world.processes and self._world.ledger.open_runs():
+            self._start_backstop()
+            await asyncio.sleep(BACKSTOP_SECONDS)
+
+    def _start_backstop(self) -> None:
+        """Only now: a sweep from the beginning on would heal, unseen, what has to end without it."""
+        world = self._world
+        world.ledger.fault(BACKSTOP, world.loop.time(), ", ".join(world.ledger.open_runs()))
+        world.start("sweep", self._sweep)
 
     async def _settle(self, when: str, seconds: float = FINISH_SECONDS_MAX) -> None:
         """Wait until no message is left, after the last fault."""
@@ -167,6 +200,9 @@ class _Schedule:
 
     async def _projector(self, process: Process) -> None:
         await Projector(ports_of(self._world, process), NAMESPACE).run()
+
+    async def _sweep(self, process: Process) -> None:
+        await Sweep(ports_of(self._world, process), NAMESPACE).run()
 
     async def _worker(self, process: Process) -> None:
         numbers = iter(range(1, 1_000_000))

@@ -1,4 +1,7 @@
-"""2,000 schedules in which everything goes wrong that may; `make simulate` runs more."""
+"""2,000 schedules in which everything goes wrong that may; `make simulate` runs more.
+
+None of them needs the backstop: it is for what chance brings once in 100,000 schedules.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ def quiet() -> Iterator[None]:
 def test_schedules_keep_every_promise(shard: int) -> None:
     broken = []
     for seed in range(shard, SEEDS, SHARDS):
-        report = simulate(seed)
+        report = simulate(seed, backstop=False)
         if report.violations:
             broken.append(f"seed {seed} {report.workload}: {'; '.join(report.violations)}")
     assert not broken, "\n".join(broken)
