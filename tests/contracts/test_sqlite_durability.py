@@ -17,7 +17,7 @@ import pytest
 
 from perdure_runtime.adapters.sqlite import SqlitePorts, open_sqlite
 from perdure_runtime.adapters.sqlite.migrations import NewerDatabase
-from perdure_runtime.errors import AlreadyInUse, StorageUnavailable
+from perdure_runtime.errors import AlreadyInUse, StorageContradiction, StorageUnavailable
 from perdure_runtime.ports import Delivery, RunKey, Undeliverable
 from tests.contracts.test_contract_store import KEY, commit, events
 from tests.contracts.worlds import SteppedClock, ids, message
@@ -105,6 +105,25 @@ def test_a_full_disk_rolls_back_and_hands_out_nothing(tmp_path: Path) -> None:
         assert await store.commit(commit(0, "r", 1, 1))
         await broker.publisher().publish([("t", message("after"))])
         assert ids(list(await consumer.receive())) == ["after"]
+        await opened.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_contradiction_is_no_outage_and_its_writer_s_alone(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        opened = await open_sqlite(tmp_path / "db.sqlite", SteppedClock())
+        broker, store = opened.ports.broker, opened.ports.store
+        await store.commit(commit(0, "r1", 1, 1, "a"))
+        await store.commit(commit(1, "r2", 1, 1, "b", after="r1"))
+        outcomes = await asyncio.gather(
+            broker.publisher().publish([("t", message("1"))]),
+            store.commit(commit(2, "r1", 1, 1, "c", after="r2")),
+            return_exceptions=True,
+        )
+        assert [type(outcome) for outcome in outcomes] == [StorageUnavailable, StorageContradiction]
+        assert (await store.load(KEY))[0].run_id == "r2"
+        await broker.publisher().publish([("t", message("1"))])
         await opened.close()
 
     asyncio.run(scenario())

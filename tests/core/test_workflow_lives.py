@@ -252,6 +252,32 @@ def test_a_child_that_runs_goes_on_when_asked_again() -> None:
     assert case.send(again(1)).recorded == []
 
 
+@pytest.mark.parametrize(
+    ("end", "outcome"), [("completed", "completed"), ("failed", "failed"), ("terminated", "canceled")]
+)
+@pytest.mark.parametrize("since", ["ended", "open"])
+def test_a_child_whose_id_has_had_another_run_since_tells_its_end_once_more(end: str, outcome: str, since: str) -> None:
+    case = child_that_ended(end)
+    case.start(run_id="by-hand")
+    if since == "ended":
+        case.turn(completion=COMPLETED)
+    reaction = case.send(again(1))
+    assert (reaction.decision, reaction.recorded) == (d.FindEnd("r1"), [])
+    assert [(told.outcome, told.generation) for told in reaction.sent(ChildOutcome)] == [(outcome, 1)]
+
+
+def test_a_start_of_an_earlier_run_that_comes_again_begins_nothing_after_the_last_one_was_purged() -> None:
+    case = Case()
+    begin = case.message(start(run_id="r1"))
+    case.deliver(begin)
+    case.turn(completion=COMPLETED)
+    case.start(run_id="r2")
+    case.turn(completion=COMPLETED)
+    case.send(timer_fired(case, "retention", due_at=RETENTION_OVER))
+    reaction = case.deliver(begin)
+    assert (reaction.decision, reaction.recorded) == (d.FindEnd("r1"), [])
+
+
 @pytest.mark.parametrize("why", ["open run", "purged"])
 def test_a_parent_hears_that_its_child_is_not_started(why: str) -> None:
     case = Case(purged=why == "purged")

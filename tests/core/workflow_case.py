@@ -114,7 +114,8 @@ class Replica:
         kinds = SendSignal | ControlRun | WorkflowTaskCompleted | WorkflowTaskFailed
         awaits = isinstance(body, kinds) and self.state.started is None
         purged = (awaits or isinstance(body, StartWorkflow)) and body.run_id in self.purged_runs
-        return d.Context(now=self.now, committed=self.committed, build=self.build, purged=purged)
+        earlier = isinstance(body, StartWorkflow) and self._earlier(body.run_id).started is not None
+        return d.Context(now=self.now, committed=self.committed, build=self.build, purged=purged, earlier=earlier)
 
     def decide(self, message: Message) -> d.Decision:
         body = message.body
@@ -155,7 +156,9 @@ class Replica:
                 reaction.published += self._reemitted(termination_cause(message))
                 self._purge(run_id)
             case d.FindEnd(run_id=run_id):
-                reaction.published += found_end(message, self._earlier(run_id))
+                recorded = any(message.id in causes for causes, _ in self.past)
+                again = self._reemitted(message.id) if recorded else found_end(message, self._earlier(run_id))
+                reaction.published += again
             case _:
                 pass
         return reaction

@@ -15,6 +15,10 @@ class StorageUnavailable(PerdureRuntimeError):
     """The store or broker cannot work now: unreachable, or its disk is full. Nothing was applied; try again later."""
 
 
+class StorageContradiction(PerdureRuntimeError):
+    """A write contradicts what is stored: a defect of its writer. Nothing was applied, and no later try will be."""
+
+
 class MessageTooLarge(PerdureRuntimeError):
     """A message is over the limit. Make the value smaller, or pass a reference to it instead."""
 

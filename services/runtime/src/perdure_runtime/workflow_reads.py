@@ -14,12 +14,12 @@ from perdure_core.workflow_engine.replies import found_end, reply
 from perdure_core.workflow_engine.requests import run_changed
 from perdure_core.workflow_engine.rewind import resume_parent
 from perdure_core.workflow_engine.start import termination_cause
-from perdure_core.workflow_engine.state import fold
+from perdure_core.workflow_engine.state import RunState, fold
 from perdure_runtime.actor import Actor
 from perdure_runtime.ports import Routing, RunKey, Store
 from perdure_schemas import ids, topics
 from perdure_schemas.events import Recorded, RunEnded
-from perdure_schemas.messages import GetHistory, HistoryPage, Message, ResumeRun, RunPurged
+from perdure_schemas.messages import GetHistory, HistoryPage, Message, ResumeRun, RunPurged, StartWorkflow
 
 HISTORY_PAGE_EVENTS = 1_000
 HISTORY_PAGE_BYTES = 600_000
@@ -87,9 +87,22 @@ async def reemit_resume(store: Store, actor: Actor, rewound_seq: int, message: M
 
 
 async def earlier_end(store: Store, actor: Actor, run_id: str, message: Message) -> list[Published]:
-    """How another run of the workflow id than the current one ended, for whoever waits for it."""
+    """How another run of the workflow id than the current one ended, for whoever waits for it.
+
+    A parent waits for the last of the runs that continued its child.
+    """
+    recorded_at = await store.find_cause(actor.key, message.id)
+    if recorded_at is not None:
+        return await reemit(store, actor, recorded_at, message)
+    run = await _earlier_run(store, actor, run_id)
+    while isinstance(message.body, StartWorkflow) and run.ended is not None and run.ended.next_run_id:
+        run = await _earlier_run(store, actor, run.ended.next_run_id)
+    return found_end(message, run)
+
+
+async def _earlier_run(store: Store, actor: Actor, run_id: str) -> RunState:
     history = await store.history(actor.key, run_id, 0, TO_THE_END, EVENTS_MAX)
-    return found_end(message, fold(actor.key.namespace, actor.key.workflow_id, 1, history))
+    return fold(actor.key.namespace, actor.key.workflow_id, 1, history)
 
 
 async def history_page(store: Store, actor: Actor, message: Message) -> Published:

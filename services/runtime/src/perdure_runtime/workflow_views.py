@@ -75,14 +75,16 @@ class Views:
     async def context(self, actor: Actor, body: WorkflowMessage) -> d.Context:
         """What a decision needs beside state and message."""
         state, ports = actor.state, self._ports
-        build, purged = None, False
+        build, purged, earlier = None, False, False
         if isinstance(body, StartWorkflow) and (state.started is None or state.ended is not None):
             build = route(await ports.routing.get(self._namespace, body.name), body.workflow_id)
             if body.run_id != state.run_id:
                 purged = await ports.store.tombstone(actor.key, body.run_id)
+                earlier = bool(await ports.store.history(actor.key, body.run_id, 0, 1, 1))
         elif isinstance(body, _FOR_A_RUN) and state.started is None and body.run_id:
             purged = await ports.store.tombstone(actor.key, body.run_id)
-        return d.Context(now=ports.clock.now(), committed=actor.committed, build=build, purged=purged)
+        now = ports.clock.now()
+        return d.Context(now=now, committed=actor.committed, build=build, purged=purged, earlier=earlier)
 
     # -- what is forgotten -------------------------------------------------------------------------
 

@@ -121,7 +121,10 @@ class AwaitEnd(Struct, frozen=True):
 
 
 class FindEnd(Struct, frozen=True):
-    """Asked for another run than the current one: answer from its history, `replies.found_end`; then acknowledge."""
+    """About another run than the current one: answer from its history, `replies.found_end`; then acknowledge.
+
+    If the message was recorded in any run, its effects are published again instead.
+    """
 
     run_id: str
 
@@ -169,3 +172,5 @@ class Context(Struct, frozen=True, kw_only=True):
     """The build that the routing record gives a new run of this workflow id."""
     purged: bool = False
     """A tombstone stands for the run that the message names, where that matters: to what would begin or await a run."""
+    earlier: bool = False
+    """The run that a start names, not the current one, has a history: it was begun before."""

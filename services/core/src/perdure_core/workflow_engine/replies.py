@@ -102,10 +102,20 @@ def child_refused(message: Message, parent: Parent, detail: str) -> Published:
 def found_end(message: Message, run: RunState) -> list[Published]:
     """The answer to `message` from an earlier run, folded from the history in store; it may be empty."""
     body = message.body
+    if isinstance(body, StartWorkflow):
+        return _found_start(message, body, run)
     assert isinstance(body, WaitForResult)
     if run.ended is None:
         return reply(run, message, "not-found")
     return [run_result(run, run.ended, body.reply_topic)]
+
+
+def _found_start(message: Message, body: StartWorkflow, run: RunState) -> list[Published]:
+    if body.parent is None:
+        return reply(run, message, "ok")
+    if run.ended is None:
+        return [child_refused(message, body.parent, "this run has ended and was purged")]
+    return [tell_parent(run, body.parent, run.ended)]
 
 
 def run_result(state: RunState, ended: RunEnded, reply_topic: str) -> Published:

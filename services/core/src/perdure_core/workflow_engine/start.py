@@ -2,6 +2,8 @@
 
 A parent that dispatches its child command again, after a rewind, sends the same start with a higher generation:
 then the child that failed is resumed, one that ended otherwise tells its end once more, one that runs goes on.
+A child whose workflow id has had another run since tells its end once more, however it ended: only the last run of an
+id can go on.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from perdure_core.workflow_engine.decisions import (
     Decision,
     Discard,
     DiscardReason,
+    FindEnd,
     Later,
     Record,
     Rewind,
@@ -35,12 +38,13 @@ def decide_start(state: RunState, message: Message, body: StartWorkflow, context
         return _refused(state, message, "closed", "this run has ended and was purged")
     if context.now - message.at > START_AGE_MAX_MS:
         return _refused(state, message, "too-old", "the start is older than 14 days", status="refused")
-    if state.started is None:
-        return _begin(state, body, context)
     if state.is_meant(body.run_id):
         return _known(state, message, body)
-    if state.ended is not None:
-        if state.ended.next_run_id not in ("", body.run_id):
+    if context.earlier:
+        return FindEnd(body.run_id)
+    if state.started is None or state.ended is not None:
+        awaited = "" if state.ended is None else state.ended.next_run_id
+        if awaited not in ("", body.run_id):
             return Later("the run continues as a new one, whose start is on its way")
         return closed_for_good(state, message) or _begin(state, body, context)
     match body.conflict_policy:

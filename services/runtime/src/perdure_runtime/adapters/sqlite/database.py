@@ -18,7 +18,7 @@ from typing import Any, Literal, NoReturn, Protocol
 
 from perdure_runtime.adapters.sqlite.checkpoints import Checkpoints
 from perdure_runtime.adapters.sqlite.migrations import migrate
-from perdure_runtime.errors import AlreadyInUse, StorageUnavailable
+from perdure_runtime.errors import AlreadyInUse, StorageContradiction, StorageUnavailable
 from perdure_runtime.ports import Clock
 
 log = logging.getLogger("perdure.sqlite")
@@ -162,7 +162,7 @@ class Database:
         except sqlite3.Error as error:
             self._roll_back(error)
             return
-        except StorageUnavailable:
+        except (StorageUnavailable, StorageContradiction):
             return  # rolled back by the statement that failed
         self._group = None
         for rider in self.riders:
@@ -176,7 +176,10 @@ class Database:
             pass  # all is committed; the log grows until a later try
 
     def _fail(self, error: sqlite3.Error) -> NoReturn:
+        """An outage is told to everybody in the group. A contradiction is its writer's alone: the others try again."""
         self._roll_back(error)
+        if isinstance(error, sqlite3.IntegrityError):
+            raise StorageContradiction(f"{self._path}: {error}") from error
         raise StorageUnavailable(self._reason(error)) from error
 
     def _roll_back(self, error: sqlite3.Error) -> None:
@@ -192,6 +195,8 @@ class Database:
                 waiter.set_exception(StorageUnavailable(self._reason(error)))
 
     def _tell(self, error: sqlite3.Error) -> None:
+        if isinstance(error, sqlite3.IntegrityError):
+            return  # the writer's defect, which the writer tells
         now = self.clock.now()
         if now - self._told_at >= _TELL_INTERVAL_MS:
             self._told_at = now
