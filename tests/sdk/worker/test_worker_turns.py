@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
+from perdure._replay import collector
+from perdure._worker.turn_thread import TurnThread
+from perdure._worker.turns import TurnAnswer, TurnDesk, TurnJob
+from perdure.errors import Blocked
 from perdure.flow import channel, patched, signal
 from perdure.task import task
 from perdure.workflow import query, workflow
+from perdure_runtime.ports import Delivery
 from perdure_schemas import topics
 from perdure_schemas.common import Address, Query
-from perdure_schemas.messages import GetHistory, HistoryPage, QueryResult, WorkflowTaskCompleted, WorkflowTaskFailed
+from perdure_schemas.messages import (
+    GetHistory,
+    HistoryPage,
+    QueryResult,
+    RunWorkflowTask,
+    WorkflowTaskCompleted,
+    WorkflowTaskFailed,
+)
 from tests.sdk.worker.engine import Run, json, value, working
 
 pytestmark = pytest.mark.asyncio
@@ -286,6 +300,43 @@ async def test_an_endless_turn_is_named_and_ended_and_others_go_on(caplog: pytes
     [record] = [r for r in caplog.records if getattr(r, "action", "") == "turn_blocks"]
     assert vars(record)["function"] == "endless"
     assert vars(record)["file"] == __file__
+
+
+@pytest.mark.usefixtures("_short_turns")
+@pytest.mark.parametrize("on", [True, False])
+async def test_garbage_is_collected_while_a_turn_is_left_behind_unless_the_app_wants_none(on: bool) -> None:
+    async with working(in_c, hello, greet) as (engine, _):
+        if not on:
+            gc.disable()
+        try:
+            await Run(engine, "in_c").ask()
+            assert await Run(engine, "hello", "Ann").turn()
+            assert gc.isenabled() is on
+        finally:
+            gc.enable()
+
+
+@pytest.mark.usefixtures("_short_turns")
+async def test_garbage_is_collected_after_an_interrupt_that_came_on_the_way_out_of_a_turn() -> None:
+    class Desk:
+        def run(self, _: TurnJob) -> TurnAnswer:
+            try:
+                collector.hold()
+                while True:
+                    pass
+            except Blocked:
+                return TurnAnswer()
+
+        def close(self) -> None:
+            """It has no runs."""
+
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    desk = cast(TurnDesk, Desk())
+    turns = TurnThread(lambda: desk, lambda _: done.set_result(None), asyncio.get_running_loop())
+    turns.submit([TurnJob(cast(RunWorkflowTask, SimpleNamespace(name="w", workflow_id="w-1")), cast(Delivery, None))])
+    await asyncio.wait_for(done, 5)
+    turns.stop()
+    assert gc.isenabled()
 
 
 @pytest.mark.usefixtures("_short_turns")

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import gc
 from collections.abc import Callable, Coroutine
 from hashlib import blake2b
 from typing import Any, Final, TypeVar
 
-from perdure._replay import compat
+from perdure._replay import collector, compat
 from perdure._replay.code import RunContext
 from perdure._replay.commands import Commands
 from perdure._replay.futures import FUTURES_MAX, SALT_BITS, Branch, Path, ReplayFuture
@@ -178,20 +177,18 @@ class ReplayLoop(Commands, Surface):
 class Entered:
     """While it lasts, a run's loop is the running one of this thread, and no finalizer runs amid its code."""
 
-    __slots__ = ("_collects", "_loop", "_outer")
+    __slots__ = ("_loop", "_outer")
 
     def __init__(self, loop: ReplayLoop) -> None:
         self._loop = loop
 
     def __enter__(self) -> None:
-        self._collects = gc.isenabled()
-        gc.disable()
+        collector.hold()
         self._outer = compat.enter(self._loop, self._loop.generators.keep, let_go)
 
     def __exit__(self, *_: object) -> None:
         compat.leave(self._outer)
-        if self._collects:
-            gc.enable()
+        collector.let_go()
 
 
 def running() -> ReplayLoop | None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from perdure._replay import collector
 from perdure._worker.blocking import blocking
 from perdure._worker.handover import Handover
 from perdure._worker.turns import TurnDesk, TurnJob, TurnResult
@@ -98,6 +99,7 @@ class Lane:
                 time.sleep(0.001)  # a pending interrupt is raised at the latest here
             except Blocked:
                 pass
+            collector.forget(threading.get_ident())
         return not self.abandoned
 
     def interrupt(self) -> None:
@@ -151,6 +153,7 @@ class TurnThread:
     def _replace(self, lane: Lane, job: TurnJob) -> None:
         """Its thread may never come back: the other runs go on in a new one, from their histories."""
         log.error("turn_abandoned", extra={"action": "turn_abandoned", "workflow_id": job.task.workflow_id})
+        collector.forget(lane.thread.ident)
         desk = self._make_desk()
         failed = desk.timed_out(job, time.monotonic() - lane.began)
         with self._replacing:
