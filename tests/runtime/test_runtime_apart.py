@@ -10,6 +10,7 @@ from perdure_runtime import poison
 from perdure_runtime.errors import MessageTooLarge
 from perdure_runtime.ports import Delivery
 from perdure_runtime.workflow_driver import WorkflowEngine
+from perdure_runtime.workflow_round import later_ms
 from perdure_schemas import topics
 from perdure_schemas.common import NULL
 from perdure_schemas.messages import Message, RunChanged, RunWorkflowTask, StartWorkflow
@@ -80,3 +81,7 @@ async def test_another_failure_buries_the_message_and_holds_up_no_other(port: st
         found = await buried.next()
     assert isinstance(found, Delivery)
     assert found.message.id == f"start-{GUILTY}"
+
+
+async def test_what_comes_too_early_looks_again_less_often_the_older_it_is() -> None:
+    assert [later_ms(age_ms) for age_ms in (-5_000, 0, 1_000, 4_000, 20_000, 10**9)] == [50, 50, 50, 200, 1_000, 1_000]

@@ -18,10 +18,10 @@ from perdure_runtime.workflow_reads import reemit, reemit_termination
 from perdure_runtime.workflow_round import (
     AHEAD_DELAY_MS,
     HOLD_MAX_MS,
-    LATER_DELAY_MS,
     LOST_DELAY_MS,
     START_HOLD_MAX_MS,
     Round,
+    later_ms,
 )
 from perdure_runtime.workflow_views import Views
 from perdure_schemas import topics
@@ -92,7 +92,8 @@ class Decider:
             case d.AlreadyRecorded(seq=seq) if seq > actor.loaded_seq:
                 this.answer(delivery, reply(actor.state, delivery.message, "ok"))
             case d.Later():
-                self._intake.hand_back([delivery], LATER_DELAY_MS)
+                age_ms = self._views.now() - delivery.message.at
+                self._intake.hand_back([delivery], later_ms(age_ms))
             case _ if not actor.fresh or actor.buffer:
                 actor.refresh_due = True
                 return "again"

@@ -17,10 +17,17 @@ LOST_DELAY_MS = 20
 """After a lost compare-and-set another replica is at work on the run: come back soon, at most 100 ms."""
 AHEAD_DELAY_MS = 300
 LATER_DELAY_MS = 50
+LATER_DELAY_MAX_MS = 1_000
+"""What has waited long for something on its way looks again less often: a twentieth of its age, up to this."""
 UNBORN_TTL_MS = 3_600_000
 """A signal or cancel that overtook its start waits for it so long."""
 TOMBSTONE_TTL_MS = 30 * 24 * 3_600_000
 """Longer than any start is accepted (14 days), so a purged run never starts twice."""
+
+
+def later_ms(age_ms: int) -> int:
+    """How long a message waits that is `age_ms` old and comes too early."""
+    return min(LATER_DELAY_MAX_MS, max(LATER_DELAY_MS, age_ms // 20))
 
 
 @dataclass(slots=True)

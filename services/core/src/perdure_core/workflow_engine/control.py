@@ -17,6 +17,7 @@ from perdure_core.workflow_engine.decisions import (
     Serve,
 )
 from perdure_core.workflow_engine.replies import reply, run_result
+from perdure_core.workflow_engine.start import awaits_next_run
 from perdure_core.workflow_engine.state import RunState
 from perdure_schemas.common import Failure
 from perdure_schemas.events import CancelRequested, Paused, RunEnded, Unpaused
@@ -43,7 +44,7 @@ def decide_control(state: RunState, message: Message, body: ControlRun, context:
         return _cancel(state, message, body, now=True)
     if absent is not None:
         return Discard(absent, reply(state, message, "not-found"))
-    if state.ended is not None and state.ended.status == "continued-as-new":
+    if awaits_next_run(state, context):
         return Later("the next run has not started yet")
     if state.ended is not None and not (state.resumable and body.action == "terminate"):
         return Discard("closed", reply(state, message, "refused", f"the run has ended: {state.status}"))
@@ -96,12 +97,13 @@ def decide_resume(state: RunState, message: Message, body: ResumeRun) -> Decisio
     return Rewind(body)
 
 
-def decide_wait(state: RunState, message: Message, body: WaitForResult) -> Decision:
+def decide_wait(state: RunState, message: Message, body: WaitForResult, context: Context) -> Decision:
     if state.started is None:
         return Discard("unknown-run", reply(state, message, "not-found"))
     if body.run_id not in ("", state.run_id):
-        following = state.ended is not None and state.ended.next_run_id == body.run_id
-        return Later("the next run has not started yet") if following else FindEnd(body.run_id)
+        following = state.ended if awaits_next_run(state, context) else None
+        next_is_meant = following is not None and following.next_run_id == body.run_id
+        return Later("the next run has not started yet") if next_is_meant else FindEnd(body.run_id)
     if state.ended is None:
         return AwaitEnd(body.reply_topic)
     return Serve([run_result(state, state.ended, body.reply_topic)])

@@ -69,7 +69,7 @@ def decide(  # noqa: C901, PLR0912 - one branch per member of a closed union
         case WorkflowTaskFailed():
             return decide_failed(state, message, body, context)
         case UpdateRun():
-            return decide_update(state, message, body)
+            return decide_update(state, message, body, context)
         case QueryRun():
             return decide_query(state, message, body)
         case ControlRun():
@@ -81,7 +81,7 @@ def decide(  # noqa: C901, PLR0912 - one branch per member of a closed union
         case MoveChecked():
             return decide_checked(state, message, body, context)
         case WaitForResult():
-            return decide_wait(state, message, body)
+            return decide_wait(state, message, body, context)
         case GetHistory():
             return SendHistory()
         case _:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from perdure_core.workflow_engine.decisions import AskWorker, Context, Decision, Discard, Later, Record
 from perdure_core.workflow_engine.replies import reply
+from perdure_core.workflow_engine.start import awaits_next_run
 from perdure_core.workflow_engine.state import RunState
 from perdure_schemas.events import SignalReceived, UpdateReceived
 from perdure_schemas.messages import Message, QueryRun, SendSignal, UpdateRun
@@ -14,7 +15,7 @@ GAP_MAX_MS = 60_000
 
 def decide_signal(state: RunState, message: Message, body: SendSignal, context: Context) -> Decision:
     """A sender's signals are recorded in its order; one that overtook its start waits in an unborn row."""
-    if state.ended is not None and state.ended.status == "continued-as-new":
+    if awaits_next_run(state, context):
         return Later("the next run has not started yet")
     if state.closed:
         return Discard("closed", reply(state, message, "not-found", f"the run has ended: {state.status}"))
@@ -29,10 +30,10 @@ def decide_signal(state: RunState, message: Message, body: SendSignal, context: 
     return Record(events=[event], now=state.started is None)
 
 
-def decide_update(state: RunState, message: Message, body: UpdateRun) -> Decision:
+def decide_update(state: RunState, message: Message, body: UpdateRun, context: Context) -> Decision:
     if state.started is None or not state.is_meant(body.run_id):
         return Discard("unknown-run", reply(state, message, "not-found"))
-    if state.ended is not None and state.ended.status == "continued-as-new":
+    if awaits_next_run(state, context):
         return Later("the next run has not started yet")
     if state.ended is not None:
         return Discard("closed", reply(state, message, "refused"))

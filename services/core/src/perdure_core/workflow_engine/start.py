@@ -43,8 +43,8 @@ def decide_start(state: RunState, message: Message, body: StartWorkflow, context
     if context.earlier:
         return FindEnd(body.run_id)
     if state.started is None or state.ended is not None:
-        awaited = "" if state.ended is None else state.ended.next_run_id
-        if awaited not in ("", body.run_id):
+        follows = state.ended is not None and state.ended.next_run_id == body.run_id
+        if awaits_next_run(state, context) and not follows:
             return Later("the run continues as a new one, whose start is on its way")
         return closed_for_good(state, message) or _begin(state, body, context)
     match body.conflict_policy:
@@ -65,6 +65,13 @@ def closed_for_good(state: RunState, message: Message) -> Record | None:
         return None
     closed = RunEnded(status=ended.status, failure=ended.failure, final=True)
     return Record(events=[closed], now=True, again=True, cause=termination_cause(message))
+
+
+def awaits_next_run(state: RunState, context: Context) -> bool:
+    """Whether the run continued as one whose start may still come. A start that got lost does not hold back for ever
+    what waits for it: when it would be refused for its age, the workflow id is free."""
+    continued = state.ended is not None and state.ended.status == "continued-as-new"
+    return continued and context.now - state.ended_at <= START_AGE_MAX_MS
 
 
 def termination_cause(message: Message) -> str:
