@@ -16,6 +16,7 @@ from perdure_schemas.messages import (
     ScheduleTimer,
     SendSignal,
     StartWorkflow,
+    TimerFired,
 )
 from tests.core.workflow_case import (
     COMPLETED,
@@ -206,8 +207,30 @@ def test_a_reset_of_an_ended_run_dispatches_again_what_its_end_canceled(how: str
     assert [task.task_id for task in reaction.sent(CancelTask)] == [b.id]
     reset = case.send(resume(position="c"))
     assert [(task.name, task.generation) for task in reset.sent(RunTask)] == [("b", 1)]
-    assert [schedule.timer_id for schedule in reset.sent(ScheduleTimer)] == [timer.id]
+    (armed,) = reset.sent(ScheduleTimer)
+    assert [fired.command_id for fired in [armed.fires] if isinstance(fired, TimerFired)] == [timer.id]
+    (canceled,) = reaction.sent(CancelTimer)
+    assert armed.timer_id != canceled.timer_id, "the cancel may come once more"
     assert case.state.status == "running"
+    end = case.send(control("terminate"))
+    assert [cancel.timer_id for cancel in end.sent(CancelTimer)] == [armed.timer_id]
+
+
+@pytest.mark.parametrize("how", ["workflow", "end", "reset"])
+def test_a_cancel_of_a_timer_names_the_one_that_was_armed(how: str) -> None:
+    case = Case()
+    case.start()
+    a = case.command("a")
+    case.turn(a)
+    case.send(task_outcome(case, a))
+    timer = case.command("t", "timer", due_at=case.now + HOUR)
+    (armed,) = case.turn(timer, case.command("b")).sent(ScheduleTimer)
+    if how == "workflow":
+        case.send(task_outcome(case, case.known("b")))
+        reaction = case.turn(case.command("x", "cancel", target=timer.id), case.command("c"))
+    else:
+        reaction = case.send(control("terminate") if how == "end" else resume(position="t"))
+    assert [cancel.timer_id for cancel in reaction.sent(CancelTimer) if cancel.timer_id == armed.timer_id]
 
 
 def test_a_reset_of_a_canceled_run_takes_back_the_cancel() -> None:

@@ -14,7 +14,7 @@ from typing import assert_never
 from perdure_core.workflow_engine.decisions import Published
 from perdure_core.workflow_engine.outgoing import outgoing
 from perdure_core.workflow_engine.replies import run_result, tell_parent
-from perdure_core.workflow_engine.state import CommandState, RunState
+from perdure_core.workflow_engine.state import CommandState, Dispatched, RunState
 from perdure_schemas import ids, topics
 from perdure_schemas.common import Address, Command, Parent, RunOptions, TaskOptions, WorkflowRef
 from perdure_schemas.events import Recorded, Rewound, RunEnded, Started, Stuck, TurnCommitted, Unpaused
@@ -81,8 +81,12 @@ def turn_retry_timer(state: RunState, at: int, attempt: int) -> Published:
     return _timer(state, "turn", at + delay, attempt=attempt + 1)
 
 
-def _timer(state: RunState, kind: TimerKind, due_at: int, *, command_id: str = "", attempt: int = 0) -> Published:
-    timer_id = command_id or _timer_id(state, kind, state.generation, attempt)
+def _timer(
+    state: RunState, kind: TimerKind, due_at: int, *, of: CommandState | None = None, attempt: int = 0
+) -> Published:
+    """`of`: the command of a workflow's own timer."""
+    timer_id = _timer_id(state, kind, state.generation, attempt) if of is None else _command_timer_id(of)
+    command_id = "" if of is None else of.command.id
     fired = TimerFired(
         workflow_id=state.workflow_id,
         run_id=state.run_id,
@@ -105,6 +109,11 @@ def _timer(state: RunState, kind: TimerKind, due_at: int, *, command_id: str = "
 def _timer_id(state: RunState, kind: TimerKind, generation: int, attempt: int = 0) -> str:
     """Of the engine's own timers of a run; those of stuck turns differ from one stuck turn to the next."""
     return ids.derive_id(state.run_id, kind, generation, attempt, state.stuck_seq if kind == "turn" else 0)
+
+
+def _command_timer_id(known: Dispatched) -> str:
+    """Another one each time it is armed: a cancel from before a rewind may come once more, and is not for this one."""
+    return ids.derive_id(known.command.id, "timer", known.generation)
 
 
 def _run_timeout(state: RunState, started: Started, at: int) -> list[Published]:
@@ -138,7 +147,7 @@ def _command(state: RunState, command: Command, recorded: Recorded) -> list[Publ
             return _issue(state, command, recorded)
         case "cancel":
             target = state.commands.get(command.target)  # not settled: a rewind dropped the turn that canceled it
-            return [] if target is None or target.settled is None else [_cancel(state, target.command, recorded.at)]
+            return [] if target is None or target.settled is None else [_cancel(state, target, recorded.at)]
         case "update-result":
             return _update_result(state, command, recorded.at)
         case "inline" | "attributes" | "signal":
@@ -166,7 +175,7 @@ def _start(state: RunState, open_command: CommandState, at: int) -> list[Publish
     command = open_command.command
     if command.kind == "timer":
         assert command.due_at is not None
-        return [_timer(state, "command", command.due_at, command_id=command.id)]
+        return [_timer(state, "command", command.due_at, of=open_command)]
     if command.kind == "child":
         return [_start_child(state, command, open_command.generation, at)]
     return dispatch_task(state, open_command, at)
@@ -245,10 +254,12 @@ def child_workflow_id(command: Command) -> str:
     return command.child_id or f"child-{command.id}"
 
 
-def _cancel(state: RunState, command: Command, at: int) -> Published:
+def _cancel(state: RunState, known: Dispatched, at: int) -> Published:
+    command = known.command
     if command.kind == "timer":
-        body: Body = CancelTimer(timer_id=command.id)
-        return topics.TIMERS, outgoing(state.namespace, command.id, at, body, command.id, "cancel", state.generation)
+        timer_id = _command_timer_id(known)
+        body: Body = CancelTimer(timer_id=timer_id)
+        return topics.TIMERS, outgoing(state.namespace, timer_id, at, body, timer_id, "cancel", state.generation)
     if command.kind == "child":
         child_id = child_workflow_id(command)
         body = ControlRun(
@@ -311,8 +322,8 @@ def _rewound(state: RunState, event: Rewound, recorded: Recorded) -> list[Publis
         return []
     published = _run_timeout(state, state.started, recorded.at)
     published.append(_retention_off(state, recorded))
-    for command in state.abandoned:
-        published += _close(state, command, recorded.at)
+    for known in state.abandoned:
+        published += _close(state, known, recorded.at)
     for command_id in sorted(state.undone):
         open_command = state.open_command(command_id)
         if open_command is not None and open_command.generation == event.generation:
@@ -381,9 +392,9 @@ def _close_commands(state: RunState) -> list[Published]:
     at_once = _of_last_turn(state)
     return [
         published
-        for command in state.still_open
-        if command.id not in at_once
-        for published in _close(state, command, state.ended_at)
+        for known in state.still_open
+        if known.command.id not in at_once
+        for published in _close(state, known, state.ended_at)
     ]
 
 
@@ -396,9 +407,10 @@ def _of_last_turn(state: RunState) -> set[str]:
     return {known.command.id for known in issued if known.generation == turn.generation}
 
 
-def _close(state: RunState, command: Command, at: int) -> list[Published]:
+def _close(state: RunState, known: Dispatched, at: int) -> list[Published]:
+    command = known.command
     if command.kind != "child":
-        return [_cancel(state, command, at)]
+        return [_cancel(state, known, at)]
     if command.close_policy == "abandon":
         return []
     child_id = child_workflow_id(command)

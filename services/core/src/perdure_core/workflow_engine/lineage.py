@@ -42,6 +42,9 @@ class _Trace:
     success: CommandSettled | None = None
     failed_seq: int = 0
 
+    def orphan(self) -> Orphan:
+        return Orphan(self.command, self.success, self.generation, self.failed_seq > 0)
+
 
 @dataclass(slots=True)
 class Lineage:
@@ -54,7 +57,7 @@ class Lineage:
     """Commands that a reset asked to do anew: never adopted."""
     closed_seq: int = 0
     """Of the end that closed the run, until a rewind undoes it; 0: none did."""
-    abandoned: list[Command] = field(default_factory=list)
+    abandoned: list[Orphan] = field(default_factory=list)
     """Those of them, by the last rewind, that were open."""
 
     def generation(self, command_id: str) -> int:
@@ -62,7 +65,7 @@ class Lineage:
 
     def orphans(self, in_force: set[str]) -> dict[str, Orphan]:
         return {
-            command_id: Orphan(trace.command, trace.success, trace.generation, trace.failed_seq > 0)
+            command_id: trace.orphan()
             for command_id, trace in self.traces.items()
             if command_id not in in_force and command_id not in self.reset
         }
@@ -140,7 +143,9 @@ def _rewound(lineage: Lineage, history: Sequence[Recorded], event: Rewound, seq:
         targets = _from_position(history[event.to_seq : seq - 1], event.position) - lineage.reset
         lineage.reset |= targets
         known_targets = [lineage.traces[id] for id in sorted(targets) if id in lineage.traces]
-        lineage.abandoned = [known.command for known in known_targets if known.success is None and not known.failed_seq]
+        lineage.abandoned = [
+            known.orphan() for known in known_targets if known.success is None and not known.failed_seq
+        ]
 
 
 def _from_position(dropped: Sequence[Recorded], position: str) -> set[str]:

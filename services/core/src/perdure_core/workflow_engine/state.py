@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
 import msgspec
 
@@ -55,6 +55,9 @@ class CommandState:
     settled: Outcome | None = None
 
 
+Dispatched: TypeAlias = CommandState | Orphan
+
+
 @dataclass(slots=True)
 class RunState:
     """Everything the engine knows of a workflow id's current run. Changed by `evolve` alone."""
@@ -86,7 +89,7 @@ class RunState:
     """Signals that dropped turns sent: issued again, they are not sent again."""
     undone: set[str] = field(default_factory=set)
     """Commands in force whose failure the last rewind dropped: they are dispatched again."""
-    abandoned: list[Command] = field(default_factory=list)
+    abandoned: list[Orphan] = field(default_factory=list)
     """Open commands that the last rewind asked to be done anew: the old ones are canceled."""
     ended: RunEnded | None = None
     ended_at: int = 0
@@ -140,11 +143,11 @@ class RunState:
         return self.wake or self.waits.satisfied or self.turn is None
 
     @property
-    def still_open(self) -> list[Command]:
+    def still_open(self) -> list[Dispatched]:
         """What goes on somewhere for this run, for dropped turns too."""
-        issued = [known.command for known in self.commands.values() if known.settled is None]
-        dropped = [orphan.command for orphan in self.orphans.values() if orphan.settled is None and not orphan.failed]
-        return issued + dropped
+        issued = [known for known in self.commands.values() if known.settled is None]
+        dropped = [orphan for orphan in self.orphans.values() if orphan.settled is None and not orphan.failed]
+        return [*issued, *dropped]
 
     def open_command(self, command_id: str) -> CommandState | None:
         state = self.commands.get(command_id)
