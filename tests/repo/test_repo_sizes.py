@@ -7,9 +7,6 @@ import pytest
 from tests.repo import sizes, tree
 
 
-@pytest.mark.xfail(
-    reason="known red, listed in CHANGELOG under Known gaps; strict: turns the run red again once it is mended"
-)
 def test_everything_is_within_the_limits() -> None:
     found = [
         violation

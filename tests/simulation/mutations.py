@@ -14,18 +14,13 @@ from unittest.mock import patch
 import msgspec
 
 from perdure._replay.positions import Positions
-from perdure._worker.answers import Answers
 from perdure._worker.turns import TurnDesk
-from perdure_core.task_engine import decide as task_decide
-from perdure_core.task_engine import state as records
-from perdure_core.task_engine.authority import Authority
-from perdure_core.task_engine.decisions import Discard as TaskDiscard
 from perdure_core.workflow_engine import decide, outcomes, signals, state, turns
 from perdure_core.workflow_engine import decisions as d
 from perdure_core.workflow_engine import effects as effects_module
 from perdure_core.workflow_engine.effects import effects
 from perdure_core.workflow_engine.replies import reply
-from perdure_runtime import task_driver, workflow_commits, workflow_decider, workflow_slow
+from perdure_runtime import workflow_commits, workflow_decider, workflow_slow
 from perdure_runtime.adapters.memory.store import MemoryStore
 from perdure_runtime.errors import UnknownOutcome
 from perdure_runtime.workflow_commits import Commits
@@ -34,7 +29,7 @@ from perdure_runtime.workflow_driver import Rounds
 from perdure_runtime.workflow_views import Views
 from perdure_schemas import ids
 from perdure_schemas.events import TurnCommitted
-from perdure_schemas.messages import GetHistory, QueryRun, RunTask, StartWorkflow, TaskOutcome, WaitForResult
+from perdure_schemas.messages import GetHistory, QueryRun, RunTask, StartWorkflow, WaitForResult
 
 Mutation = Callable[[ExitStack], None]
 """Applies its patches to a stack."""
@@ -55,7 +50,7 @@ def applied(name: str) -> Iterator[None]:
         yield
 
 
-def _patch(stack: ExitStack, target: Any, name: str, replacement: Any) -> None:
+def patched_in(stack: ExitStack, target: Any, name: str, replacement: Any) -> None:
     stack.enter_context(patch.object(target, name, replacement))
 
 
@@ -79,8 +74,8 @@ def publish_before_commit(stack: ExitStack) -> None:
             await self.publisher.publish(effects(actor.state, actor.buffer))
         return await one(self, actor, this)
 
-    _patch(stack, Rounds, "__init__", init)
-    _patch(stack, Commits, "one", early)
+    patched_in(stack, Rounds, "__init__", init)
+    patched_in(stack, Commits, "one", early)
 
 
 @mutation
@@ -89,7 +84,7 @@ def attempts_are_published_twice(stack: ExitStack) -> None:
         found = [*effects(*args)]
         return [*found, *(each for each in found if isinstance(each[1].body, RunTask))]
 
-    _patch(stack, workflow_commits, "effects", twice)
+    patched_in(stack, workflow_commits, "effects", twice)
 
 
 @mutation
@@ -102,13 +97,13 @@ def signals_are_told_and_dropped(stack: ExitStack) -> None:
             return d.Discard("not-applicable", reply(run, message, "ok"))
         return decision
 
-    _patch(stack, decide, "decide_signal", lossy)
+    patched_in(stack, decide, "decide_signal", lossy)
 
 
 @mutation
 def no_reemission(stack: ExitStack) -> None:
-    _patch(stack, workflow_slow, "reemit", _nothing)
-    _patch(stack, workflow_decider, "reemit", _nothing)
+    patched_in(stack, workflow_slow, "reemit", _nothing)
+    patched_in(stack, workflow_decider, "reemit", _nothing)
 
 
 @mutation
@@ -120,7 +115,7 @@ def no_compare_and_set(stack: ExitStack) -> None:
         found = {"expected_version": head.version, "expected_run": head.run_id}
         return await commit(self, msgspec.structs.replace(wanted, **found))
 
-    _patch(stack, MemoryStore, "commit", anyway)
+    patched_in(stack, MemoryStore, "commit", anyway)
 
 
 @mutation
@@ -133,7 +128,7 @@ def acknowledge_before_effects(stack: ExitStack) -> None:
         await self._views._intake.ack(acks)
         return recorded
 
-    _patch(stack, Commits, "one", hasty)
+    patched_in(stack, Commits, "one", hasty)
 
 
 @mutation
@@ -146,7 +141,7 @@ def tombstone_before_recorded(stack: ExitStack) -> None:
             return d.Discard("not-applicable")
         return decided(run, message, body, context)
 
-    _patch(stack, workflow_decider, "decide", hasty)
+    patched_in(stack, workflow_decider, "decide", hasty)
 
 
 @mutation
@@ -167,7 +162,7 @@ def unknown_taken_as_applied(stack: ExitStack) -> None:
     def init(self: Any, store: Any, *rest: Any) -> None:
         make(self, Trusting(store), *rest)  # type: ignore[arg-type]
 
-    _patch(stack, Commits, "__init__", init)
+    patched_in(stack, Commits, "__init__", init)
 
 
 @mutation
@@ -180,7 +175,7 @@ def stale_view_is_fresh(stack: ExitStack) -> None:
                 await self._freshen(actor)
             actor.fresh, actor.refresh_due = True, actor.refresh_due and bool(actor.buffer)
 
-    _patch(stack, Views, "freshen", trusting)
+    patched_in(stack, Views, "freshen", trusting)
 
 
 @mutation
@@ -190,7 +185,7 @@ def settled_commands_are_published_again(stack: ExitStack) -> None:
     def any_command(self: Any, command_id: str) -> Any:
         return self.commands.get(command_id)
 
-    _patch(stack, state.RunState, "open_command", any_command)
+    patched_in(stack, state.RunState, "open_command", any_command)
 
 
 @mutation
@@ -203,7 +198,7 @@ def recorded_is_forgotten_soon(stack: ExitStack) -> None:
         while len(run.causes) > 3:
             run.causes.pop(next(iter(run.causes)))
 
-    _patch(stack, state, "_chain", forgetful)
+    patched_in(stack, state, "_chain", forgetful)
 
 
 @mutation
@@ -218,13 +213,13 @@ def attached_is_acknowledged(stack: ExitStack) -> None:
             return "go on"
         return await sort(self, *args)
 
-    _patch(stack, Decider, "_sort", hasty)
+    patched_in(stack, Decider, "_sort", hasty)
 
 
 @mutation
 def held_for_ever(stack: ExitStack) -> None:
     """Rule 9: no commit but a turn's."""
-    _patch(stack, Decider, "_arm_flush", lambda self, actor, after_ms: None)
+    patched_in(stack, Decider, "_arm_flush", lambda self, actor, after_ms: None)
 
 
 # --- turns (rules 10 to 17) -------------------------------------------------------------------------
@@ -233,13 +228,13 @@ def held_for_ever(stack: ExitStack) -> None:
 @mutation
 def plain_sequence_numbers(stack: ExitStack) -> None:
     """Rules 10, 12 and 17: a turn rests on a number, not on a hash and a nonce."""
-    _patch(stack, ids, "chain_start", lambda run_id: "0")
-    _patch(stack, ids, "chain_next", lambda previous, *identity: str(int(previous) + 1))
+    patched_in(stack, ids, "chain_start", lambda run_id: "0")
+    patched_in(stack, ids, "chain_next", lambda previous, *identity: str(int(previous) + 1))
 
     def holds(self: Any, instance: Any, task: Any) -> bool:
         return bool(instance.context.generation == task.generation and instance.base_hash == task.previous_hash)
 
-    _patch(stack, TurnDesk, "_holds", holds)
+    patched_in(stack, TurnDesk, "_holds", holds)
 
 
 @mutation
@@ -252,7 +247,7 @@ def stale_turn_accepted(stack: ExitStack) -> None:
         stale = isinstance(why, d.Discard) and why.reason in ("decided", "rewound", "diverged")
         return None if stale and run.ended is None and body.base <= run.seq else why
 
-    _patch(stack, turns, "_unfit", lenient)
+    patched_in(stack, turns, "_unfit", lenient)
 
 
 @mutation
@@ -265,7 +260,7 @@ def later_base_suffices(stack: ExitStack) -> None:
         decided = isinstance(why, d.Discard) and why.reason == "decided"
         return None if decided and run.ended is None and run.turn is not None and body.base > run.turn.base else why
 
-    _patch(stack, turns, "_unfit", lenient)
+    patched_in(stack, turns, "_unfit", lenient)
 
 
 @mutation
@@ -278,7 +273,7 @@ def rewind_is_no_barrier(stack: ExitStack) -> None:
         rewound = isinstance(why, d.Discard) and why.reason == "rewound"
         return None if rewound and run.ended is None else why
 
-    _patch(stack, turns, "_unfit", lenient)
+    patched_in(stack, turns, "_unfit", lenient)
 
 
 @mutation
@@ -297,8 +292,8 @@ def ahead_is_discarded_and_turns_are_asked_once(stack: ExitStack) -> None:
         publish(self, actor, events, this)
         actor.turn_hash = asked
 
-    _patch(stack, turns, "_unfit", strict)
-    _patch(stack, Commits, "_publish", once)
+    patched_in(stack, turns, "_unfit", strict)
+    patched_in(stack, Commits, "_publish", once)
 
 
 @mutation
@@ -314,7 +309,7 @@ def base_is_the_end(stack: ExitStack) -> None:
             return msgspec.structs.replace(decision, events=events)
         return decision
 
-    _patch(stack, decide, "decide_completed", shifted)
+    patched_in(stack, decide, "decide_completed", shifted)
 
 
 @mutation
@@ -331,8 +326,8 @@ def nonce_ignored(stack: ExitStack) -> None:
             recorded = msgspec.structs.replace(recorded, cause="turn")
         chain(run, recorded)
 
-    _patch(stack, state, "_chain", without_nonce)
-    _patch(stack, TurnDesk, "_holds", holds)
+    patched_in(stack, state, "_chain", without_nonce)
+    patched_in(stack, TurnDesk, "_holds", holds)
 
 
 # --- starts and signals (rules 18 to 20) ------------------------------------------------------------
@@ -351,7 +346,7 @@ def start_acknowledged_at_once(stack: ExitStack) -> None:
             this.acks.append(delivery)
         return then
 
-    _patch(stack, Decider, "_record", hasty)
+    patched_in(stack, Decider, "_record", hasty)
 
 
 @mutation
@@ -364,91 +359,7 @@ def unborn_discarded(stack: ExitStack) -> None:
             return d.Discard("unknown-run")
         return signal(run, message, body, context)
 
-    _patch(stack, decide, "decide_signal", strict)
-
-
-# --- tasks (rules 21 to 28) -------------------------------------------------------------------------
-
-
-@mutation
-def task_engine_told_first(stack: ExitStack) -> None:
-    """Rule 21."""
-    outcome = Answers.outcome
-
-    def reversed_order(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return outcome(self, *args, **kwargs)[::-1]
-
-    _patch(stack, Answers, "outcome", reversed_order)
-
-
-@mutation
-def history_is_not_asked(stack: ExitStack) -> None:
-    """Rule 22: whatever became of the command, its task goes on."""
-
-    async def open_for_ever(*args: Any) -> Authority:
-        return Authority(state="open")
-
-    _patch(stack, task_driver, "read_authority", open_for_ever)
-
-
-@mutation
-def timer_after_record(stack: ExitStack) -> None:
-    """Rule 24: the watch timer is published when the record is saved already."""
-    engine = task_driver.TaskEngine
-
-    async def save(self: Any, key: str, version: int, decision: Any) -> bool:
-        data = records.encode(decision.record)
-        if not await self._ports.tasks.save(self._namespace, key, version, data, decision.ttl_ms):
-            return False
-        await self._publish([*decision.before, *decision.effects])
-        return True
-
-    _patch(stack, engine, "_save", save)
-    _patch(stack, task_decide, "_repeated", lambda record, header, authority: TaskDiscard("duplicate"))
-
-
-@mutation
-def timer_without_record_is_ignored(stack: ExitStack) -> None:
-    """Rule 25."""
-    fired = task_decide._fired
-
-    def strict(record: Any, message: Any, header: Any, authority: Any) -> Any:
-        return TaskDiscard("unknown-task") if record is None else fired(record, message, header, authority)
-
-    _patch(stack, task_decide, "_fired", strict)
-
-
-@mutation
-def repeated_transition_is_stale(stack: ExitStack) -> None:
-    """Rule 26."""
-    _patch(stack, task_decide, "_repeated", lambda record, header, authority: TaskDiscard("stale-attempt"))
-
-
-@mutation
-def failure_needs_a_record(stack: ExitStack) -> None:
-    """Rule 27."""
-    outcome = task_decide._outcome
-
-    def strict(record: Any, message: Any, header: Any, authority: Any) -> Any:
-        if record is None and message.outcome != "completed":
-            return TaskDiscard("unknown-task")
-        return outcome(record, message, header, authority)
-
-    _patch(stack, task_decide, "_outcome", strict)
-
-
-@mutation
-def last_outcome_counts(stack: ExitStack) -> None:
-    """Rule 28: an outcome is recorded though the command has one."""
-    first = outcomes.decide_outcome
-
-    def every(run: Any, body: Any, context: Any) -> Any:
-        command = run.commands.get(body.command_id)
-        if command is not None and command.settled is not None and isinstance(body, TaskOutcome):
-            command.settled = None
-        return first(run, body, context)
-
-    _patch(stack, decide, "decide_outcome", every)
+    patched_in(stack, decide, "decide_signal", strict)
 
 
 # --- rewinds and ids (rules 29 to 31) ---------------------------------------------------------------
@@ -468,8 +379,8 @@ def rewind_without_generation(stack: ExitStack) -> None:
         make(self, context)
         self._ids = "\x1f".join([context.namespace, context.workflow_id, context.run_id, "0", ""])
 
-    _patch(stack, ids, "command_id", same)
-    _patch(stack, Positions, "__init__", init)
+    patched_in(stack, ids, "command_id", same)
+    patched_in(stack, Positions, "__init__", init)
 
 
 @mutation
@@ -480,7 +391,7 @@ def old_failures_count(stack: ExitStack) -> None:
     def late(run: Any, body: Any, context: Any) -> Any:
         return first(run, msgspec.structs.replace(body, generation=run.generation), context)
 
-    _patch(stack, decide, "decide_outcome", late)
+    patched_in(stack, decide, "decide_outcome", late)
 
 
 @mutation
@@ -497,13 +408,13 @@ def random_ids(stack: ExitStack) -> None:
 
         attempt_id = derive_id
 
-    _patch(stack, effects_module, "ids", Random)
+    patched_in(stack, effects_module, "ids", Random)
 
 
 @mutation
 def last_turn_need_not_have_seen_all(stack: ExitStack) -> None:
     """Doubt 3: a run ends though a signal came that its last turn had not seen."""
-    _patch(stack, turns, "Refuse", None)
+    patched_in(stack, turns, "Refuse", None)
     completed = turns.decide_completed
 
     def blind(run: Any, message: Any, body: Any, context: Any) -> Any:
@@ -513,4 +424,4 @@ def last_turn_need_not_have_seen_all(stack: ExitStack) -> None:
         finally:
             run.unfed = unfed
 
-    _patch(stack, decide, "decide_completed", blind)
+    patched_in(stack, decide, "decide_completed", blind)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
+import tests.simulation.task_mutations  # noqa: F401 - adds its own
 from tests.simulation.faults import EVERYTHING, NO_FAULTS, Faults
 from tests.simulation.mutations import MUTATIONS, applied
 from tests.simulation.schedule import Report, simulate
