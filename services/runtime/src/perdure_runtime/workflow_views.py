@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from perdure_core.workflow_engine import decisions as d
 from perdure_runtime.actor import UNLOADED, Actor, new_actor
@@ -21,6 +23,8 @@ from perdure_schemas.messages import (
 
 ACTORS_MAX = 20_000
 """Idle runs kept in memory, about 10 kB each."""
+EVICTED_MAX = 10
+"""At a time: several for each that comes, so that a crowd of busy ones is made up for."""
 
 _FOR_A_RUN = (SendSignal, ControlRun, WorkflowTaskCompleted, WorkflowTaskFailed)
 """What waits for the run it names, unless that is purged."""
@@ -33,7 +37,8 @@ class Views:
         self._ports = ports
         self._namespace = namespace
         self._intake = intake
-        self._actors: dict[str, Actor] = {}
+        self._actors: OrderedDict[str, Actor] = OrderedDict()
+        """Who was used longest ago stands first. No plain dict: to find its first, that passes all the removed."""
 
     def __len__(self) -> int:
         return len(self._actors)
@@ -102,14 +107,17 @@ class Views:
         actor.busy = False
         if not actor.loaded or (actor.state.ended is not None and not actor.held):
             self.forget(actor)
-        elif len(self._actors) > ACTORS_MAX:
+            return
+        self._actors.move_to_end(actor.key.workflow_id)
+        if len(self._actors) > ACTORS_MAX:
             self._evict()
 
     def _evict(self) -> None:
-        """Forget the idle actors that were touched longest ago."""
-        for key in list(self._actors)[: ACTORS_MAX // 10]:
-            actor = self._actors[key]
-            if not actor.busy and not actor.held and not actor.waiters:
+        """Forget some of the idle actors that were used longest ago. Clients that await the end of a run ask again."""
+        for actor in list(islice(self._actors.values(), EVICTED_MAX)):
+            if actor.busy or actor.held:
+                self._actors.move_to_end(actor.key.workflow_id)  # in use: its turn comes again, behind the others
+            else:
                 self.forget(actor)
 
     def forget(self, actor: Actor) -> None:
