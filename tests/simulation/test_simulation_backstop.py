@@ -44,10 +44,10 @@ def test_a_sweep_that_looks_at_nothing_heals_nothing() -> None:
 
 def test_what_a_zombie_records_of_a_refused_start_is_published_though_the_broker_falters() -> None:
     """The start was acknowledged by the replica that refused it: the zombie alone knows what there is to publish."""
-    report = simulate(131_496, EVERYTHING, "rivals")
-    assert report.stats["zombie"] > 0
-    assert report.stats["publish_error"] > 0
-    assert not report.violations, report.violations
+    reports = [simulate(seed, EVERYTHING, "rivals") for seed in range(131_490, 131_520)]
+    assert sum(report.stats["zombie"] for report in reports) > 0
+    assert sum(report.stats["publish_error"] for report in reports) > 0
+    assert not [violation for report in reports for violation in report.violations]
 
 
 def _turns_lost() -> Any:
