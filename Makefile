@@ -8,7 +8,10 @@ SHELL := /bin/sh
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
-PACKAGES := schemas services/core services/runtime sdk
+# What `import perdure` needs, lowest first; and the services of a cluster, which need servers.
+SDK := schemas services/core services/runtime sdk
+SERVICES := services/api services/projector services/task-engine services/timer services/workflow-engine
+PACKAGES := $(SDK) $(SERVICES)
 # Downloaded wheels are kept between checkouts, so that a second set-up needs no network.
 WHEELS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/perdure/wheels
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -34,11 +37,19 @@ endef
 help:  ## Print this list
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+		/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: .venv/run.stamp  ## Crop images in a workflow whose worker is killed half-way, and see it complete
 	@PYTHONHASHSEED=0 $(BIN)/python examples/image_crop/demo.py
+
+.PHONY: up
+up: setup  ## Start every service as a local process on a real Pulsar and a real Cassandra (needs a JDK 17 and Maven)
+	@PYTHONHASHSEED=0 $(BIN)/python -m tests.servers.local up
+
+.PHONY: down
+down: setup  ## End what `make up` started; data and logs stay
+	@$(BIN)/python -m tests.servers.local down
 
 ##@ Develop
 
@@ -47,7 +58,7 @@ setup: .venv/dev.stamp  ## Install the packages (editable) and every tool into .
 
 .PHONY: test
 test: setup  ## Run lint, type checks and all tests: what .ci/run runs
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: lint
 lint: setup  ## Check style, layers and the rules of the repository
@@ -72,21 +83,45 @@ FIRST ?= 0
 simulate: setup  ## Simulate SEEDS=2000 schedules from seed FIRST=0 on: crashes, duplicates, zombies, unknown outcomes
 	@PYTHONHASHSEED=0 $(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST)
 
+SECONDS ?= 60
+SEED ?= 1
+
+.PHONY: chaos
+chaos: setup  ## Break a cluster on real servers for SECONDS=60 by faults of SEED=1, and audit what it promised
+	@$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED)
+
 .PHONY: bench
 bench: setup  ## Measure the embedded engine; writes build/bench/embedded.json
 	@PYTHONHASHSEED=0 $(BIN)/python bench/embedded.py
+
+.PHONY: bench-services
+bench-services: setup  ## Measure separate services on a real Pulsar and Cassandra; writes build/bench/services.json
+	@PYTHONPATH=. PYTHONHASHSEED=0 $(BIN)/python bench/services.py
 
 .PHONY: scale
 scale: setup  ## Check what must not grow: long loops, long histories, wide fan-outs, signals, sleepers
 	@PYTHONHASHSEED=0 $(BIN)/python bench/scale.py
 
+.PHONY: figures
+figures: setup  ## Long forms of the tests of figures on real servers: minutes, and a quiet machine
+	@PERDURE_TEST_LONG=1 $(BIN)/python -m pytest -q tests/servers/test_figures_*.py tests/servers/test_sdk_on_servers.py
+
+.PHONY: codec
+codec: setup  ## Measure the codec against others; writes build/bench/codec.json
+	@PYTHONHASHSEED=0 $(BIN)/python bench/codec.py
+
+.PHONY: replay
+replay: setup  ## Measure the replay loop alone; writes build/bench/replay.json
+	@PYTHONHASHSEED=0 $(BIN)/python bench/replay.py
+
 ##@ Release
 
 .PHONY: dist
-dist: .venv/run.stamp  ## Build wheels and source archives of the four packages into dist/
+dist: .venv/run.stamp  ## Build wheels and source archives: of the SDK into dist/, of the services into dist/services/
 	@rm -rf dist
-	@for package in $(PACKAGES); do \
-		(cd $$package && $(CURDIR)/$(BIN)/python -m hatchling build -d $(CURDIR)/dist); \
+	@for package in $(SDK); do (cd $$package && $(CURDIR)/$(BIN)/python -m hatchling build -d $(CURDIR)/dist); done
+	@for package in $(SERVICES); do \
+		(cd $$package && $(CURDIR)/$(BIN)/python -m hatchling build -d $(CURDIR)/dist/services); \
 	done
 
 .PHONY: lock

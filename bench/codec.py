@@ -1,4 +1,4 @@
-"""Measures the codec against the Avro library and MessagePack; writes build/bench/codec.json: `python bench/codec.py`.
+"""Measures the codec against the Avro library and MessagePack; writes build/bench/codec.json: `make codec`.
 
 All are timed in turns within one run, so that the ratios hold on a busy machine too. A time is processor time, the
 best of several rounds: what else ran can only add to it. As under load, all times in a message are one millisecond.

@@ -6,9 +6,9 @@ import asyncio
 import json
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from perdure import Client
@@ -20,21 +20,42 @@ WORKLOADS = Path(__file__).with_name("workloads.py")
 NAMESPACE = "default"
 
 
-@dataclass
-class Bench:
-    """A running engine, a client in its process, and the process ids of its workers."""
+class Site(ABC):
+    """Where workers can be added and killed: a client, and the process ids of workers of ours."""
 
-    client: Client
-    database: Path
-    workers: list[int] = field(default_factory=list)
-    _children: list[asyncio.subprocess.Process] = field(default_factory=list)
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.workers: list[int] = []
+        self._children: list[asyncio.subprocess.Process] = []
+
+    @abstractmethod
+    async def start_worker(self) -> None:
+        """Returns when it takes tasks."""
+
+    def add(self, child: asyncio.subprocess.Process) -> None:
+        self.workers.append(child.pid)
+        self._children.append(child)
+
+    async def stop_workers(self) -> None:
+        for child in self._children:
+            if child.returncode is None:
+                child.terminate()
+            await child.wait()
+
+
+class Bench(Site):
+    """A running engine, with a client in its process."""
+
+    def __init__(self, client: Client, database: Path) -> None:
+        super().__init__(client)
+        self.database = database
 
     async def start_worker(self) -> None:
         """Returns when it takes tasks."""
         ready_read, ready_write = os.pipe()
         child = await asyncio.create_subprocess_exec(
             sys.executable,
-            *worker_command(str(WORKLOADS), self.database, NAMESPACE),
+            *worker_command(str(WORKLOADS), self.database, NAMESPACE, json_logs=False),
             "--ready-fd",
             str(ready_write),
             stdin=asyncio.subprocess.PIPE,
@@ -44,14 +65,7 @@ class Bench:
         os.close(ready_write)
         await asyncio.to_thread(os.read, ready_read, 1)
         os.close(ready_read)
-        self.workers.append(child.pid)
-        self._children.append(child)
-
-    async def stop_workers(self) -> None:
-        for child in self._children:
-            if child.returncode is None:
-                child.terminate()
-            await child.wait()
+        self.add(child)
 
 
 def _client(ports: Ports) -> Client:

@@ -21,7 +21,7 @@ from typing import Any
 
 import machine
 import workloads
-from composition import Bench, ready_dev, running
+from composition import Bench, Site, ready_dev, running
 from rich.console import Console
 from rich.table import Table
 
@@ -103,13 +103,13 @@ async def measure_shapes(client: Client) -> dict[str, float]:
     }
 
 
-async def measure_recovery(bench: Bench, folder: Path) -> float:
+async def measure_recovery(site: Site, folder: Path) -> float:
     """From the death of the worker that runs a task until the run's result, the task being done by another."""
     rounds = []
     for number in range(3):
-        await bench.start_worker()
+        await site.start_worker()
         marker = folder / f"interrupted-{number}"
-        run = await bench.client.start(workloads.recovery, str(marker))
+        run = await site.client.start(workloads.recovery, str(marker))
         await asyncio.to_thread(wait_for_file, marker)
         victim = int(marker.read_text())
         killed = time.perf_counter()
@@ -117,7 +117,7 @@ async def measure_recovery(bench: Bench, folder: Path) -> float:
         answered_by = await run.result(timeout=60)
         rounds.append(time.perf_counter() - killed)
         assert answered_by != victim
-        bench.workers.remove(victim)
+        site.workers.remove(victim)
     return statistics.median(rounds)
 
 
@@ -150,21 +150,21 @@ async def measure(folder: Path) -> dict[str, Any]:
     return figures
 
 
-def met(key: str, value: float) -> bool | None:
-    if key not in TARGETS:
+def met(key: str, value: float, targets: dict[str, tuple[str, float]]) -> bool | None:
+    if key not in targets:
         return None
-    relation, limit = TARGETS[key]
+    relation, limit = targets[key]
     return value <= limit if relation == "<=" else value >= limit
 
 
-def show(figures: dict[str, Any]) -> None:
-    table = Table("measure", "value", "target", title="embedded engine", title_justify="left")
+def show(figures: dict[str, Any], title: str, targets: dict[str, tuple[str, float]]) -> None:
+    table = Table("measure", "value", "target", title=title, title_justify="left")
     for key, value in figures.items():
         if not isinstance(value, float):
             continue
-        verdict = met(key, value)
+        verdict = met(key, value, targets)
         colour = {None: "", True: "[green]", False: "[red]"}[verdict]
-        table.add_row(key, f"{colour}{value:.4g}", "{} {:g}".format(*TARGETS[key]) if key in TARGETS else "")
+        table.add_row(key, f"{colour}{value:.4g}", "{} {:g}".format(*targets[key]) if key in targets else "")
     console = Console()
     console.print(table)
     console.print(f"{figures['machine']}; load {figures['load']} before, {figures['load_after']} after")
@@ -180,7 +180,7 @@ def main() -> int:
     figures |= {"machine": machine.description(), "load": load, "load_after": machine.load()}
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps(figures, indent=2) + "\n")
-    show(figures)
+    show(figures, "embedded engine", TARGETS)
     return 0
 
 

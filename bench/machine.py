@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sqlite3
 import time
 from collections.abc import Iterable
@@ -32,6 +33,16 @@ def load() -> list[float]:
 def cpu_seconds(pids: Iterable[int]) -> float:
     """User and system time of these processes, all threads, so far."""
     return sum(sum(map(int, _after_name(pid)[11:13])) for pid in pids) / TICKS_PER_SECOND
+
+
+def compiler_seconds(pid: int) -> float:
+    """Processor time of a JVM's compiler threads."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        name, _, rest = (task / "stat").read_text().rpartition(")")
+        if re.search(r"C[12] Compiler", name):
+            total += sum(map(int, rest.split()[11:13]))
+    return total / TICKS_PER_SECOND
 
 
 def rss_mb(pids: Iterable[int]) -> float:

@@ -1,4 +1,4 @@
-"""Measures the replay loop alone, no engine, broker or store: `python bench/replay.py`. Writes build/bench/replay.json.
+"""Measures the replay loop alone, no engine, broker or store: `make replay`. Writes build/bench/replay.json.
 
 All times are processor time of this process, the least of several rounds: other processes disturb them little.
 """

@@ -1,7 +1,7 @@
 """Publish a photograph in many sizes.
 
 Five tasks do the work; one workflow says in which order. Whatever is killed meanwhile, the workflow
-goes on where it was: a task that has an outcome is never run again.
+goes on where it was: a task that has an outcome is not dispatched again.
 """
 
 from __future__ import annotations

@@ -86,7 +86,8 @@ def problems(albums: list[Album]) -> list[str]:
 def summary(albums: list[Album], engine: Engine, sheet: Path, seconds: float) -> str:
     return f"""
 [bold green]Nothing lost, nothing doubled:[/] {PICTURES} pictures published, {len(ledger())} saves by \
-{len({task for task, _ in ledger()})} tasks, in {seconds:.1f} s.
+{len({task for task, _ in ledger()})} tasks, in {seconds:.1f} s
+from the start of the engine to the contact sheet; what make installed before is not counted.
 
   contact sheet   {sheet}
   pictures        {FOLDER / "uploaded"}/   {", ".join(Path(url).name for url in albums[0].large)}, …

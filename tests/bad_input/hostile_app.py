@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from perdure import TaskFailed, TaskTimedOut, task, workflow
+from perdure import Channel, TaskFailed, TaskTimedOut, channel, task, workflow
 
 
 @task
@@ -51,6 +51,22 @@ async def take_anything(value: Any) -> None:
 @task
 async def give_megabytes(megabytes: int) -> str:
     return "x" * (megabytes * 1024 * 1024)
+
+
+@task
+async def give_back(value: str) -> str:
+    return value
+
+
+@workflow
+async def passes_on(value: str) -> str:
+    return await give_back.options(timeout=60)(value)
+
+
+@workflow
+async def receives() -> int:
+    values: Channel[str] = channel("values", str)
+    return len(await values.receive())
 
 
 @workflow

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from perdure import Client
+from perdure import Client, convert
 from perdure.errors import PayloadTooLarge, RunFailed, SerializationError, TaskFailed, UnknownName
 from tests.bad_input import hostile_app as app
 
@@ -73,6 +74,54 @@ def test_fifty_megabytes_as_a_result_fail_the_task() -> None:
             await client.execute(app.huge_result, 50)
 
     with_neighbour(work)
+
+
+AS_JSON = len('[""]')
+ROOM = convert.PAYLOAD_BYTES_MAX - AS_JSON
+
+
+def on_a_file(folder: Path, work: Callable[[Client], Awaitable[None]]) -> None:
+    """There messages have the size that they have on the wire."""
+
+    async def main() -> None:
+        async with asyncio.timeout(60), Client.embedded(app, db=folder / "big.sqlite") as client:
+            await work(client)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("size", [1_000_100, 1_048_000, 1_048_200])
+def test_what_the_engine_could_take_but_not_pass_on_is_refused_at_the_call(size: int, tmp_path: Path) -> None:
+    """A message bears 1,048,576 bytes."""
+    big = "x" * size
+
+    async def work(client: Client) -> None:
+        with pytest.raises(PayloadTooLarge, match="the arguments of passes_on: "):
+            await client.start(app.passes_on, big)
+        with pytest.raises(PayloadTooLarge, match="the arguments of passes_on: "):
+            await client.start("passes_on", big)
+        with pytest.raises(PayloadTooLarge, match="what passes_on is started with, attributes and memo included: "):
+            await client.start(app.passes_on, big[100_000:], memo="x" * 100_000)
+        with pytest.raises(PayloadTooLarge, match="the arguments of take_anything: "):
+            await client.run(app.take_anything, big)
+        run = await client.start(app.receives)
+        with pytest.raises(PayloadTooLarge, match="signal to values: "):
+            await run.signal("values", big + "xx")
+        assert [each.name for each in (await client.list()).runs] == ["receives"]
+
+    on_a_file(tmp_path, work)
+
+
+def test_the_largest_that_are_taken_travel_all_the_way(tmp_path: Path) -> None:
+    big = "x" * ROOM
+
+    async def work(client: Client) -> None:
+        assert await client.execute(app.passes_on, big) == big
+        run = await client.start(app.receives)
+        await run.signal("values", big)
+        assert await run.result() == len(big)
+
+    on_a_file(tmp_path, work)
 
 
 WRONG = ["three", None, [1], {"number": 1}, 1.5]

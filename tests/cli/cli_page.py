@@ -26,6 +26,10 @@ Arguments and values are JSON: a text is `'"ada"'`.
 Options of nearly every command: `--db FILE` (or `PERDURE_DB`) and `--namespace`, `-n` (or `PERDURE_NAMESPACE`) say
 which engine and what in it; `--output`, `-o` the format; `--run` an earlier run of the workflow id.
 `--help` tells them all.
+
+With `PERDURE_URL` set, commands ask the API there instead of a `perdure dev`, and show it `PERDURE_TOKEN`.
+`perdure admin` prepares the servers of a cluster; it and `perdure worker` read the [settings](settings.md) of services.
+The first needs the extra `api`, the others `cluster`: see [begin](../howto/begin.md).
 """
 
 
@@ -41,7 +45,7 @@ def _exit_codes() -> Iterator[str]:
 
 def _commands() -> Iterator[str]:
     group: Any = typer.main.get_command(application)
-    for name, command in group.commands.items():
+    for name, command in _flat(group, ""):
         arguments = [each for each in command.params if each.param_type_name == "argument"]
         usage = " ".join(_usage(each) for each in arguments)
         yield f"## perdure {name}\n\n`{f'perdure {name} {usage}'.strip()}`\n\n{command.help.splitlines()[0]}\n"
@@ -50,6 +54,14 @@ def _commands() -> Iterator[str]:
             yield "| Option | Meaning |\n| --- | --- |"
             yield from (f"| {_names(each)} | {each.help or ''} |" for each in own)
             yield ""
+
+
+def _flat(group: Any, before: str) -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _flat(command, f"{before}{name} ")
+        else:
+            yield before + name, command
 
 
 def _usage(argument: Any) -> str:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 
 ENVIRONMENT = {**os.environ, "PYTHONHASHSEED": "0", "NO_COLOR": "1"}
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 90.0
+"""For what never comes: processes that take half a second to start take many where everybody works."""
 
 
 class Dev:
@@ -91,18 +92,28 @@ def running_dev(app: Path, database: Path) -> Iterator[Dev]:
 
 def perdure(*arguments: str, code: int = 0) -> Any:
     """As `Dev.perdure`, against nothing in particular."""
+    done = _ended(*arguments, code=code)
+    if code:
+        return done.stderr
+    return json.loads(done.stdout) if done.stdout.strip() else None
+
+
+def warned(*arguments: str) -> str:
+    """What a command that succeeds prints to stderr."""
+    return _ended(*arguments, code=0).stderr
+
+
+def _ended(*arguments: str, code: int) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [sys.executable, "-m", "perdure.cli", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=2 * WAIT_SECONDS,
         check=False,
         env=ENVIRONMENT,
     )
     assert done.returncode == code, f"exit code {done.returncode}: {done.stdout}{done.stderr}"
-    if code:
-        return done.stderr
-    return json.loads(done.stdout) if done.stdout.strip() else None
+    return done
 
 
 def until(condition: Callable[[], object]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from perdure import Channel, TaskFailed, query, task, update, workflow
+from perdure import Channel, TaskFailed, WorkflowError, query, task, timer, update, workflow
 
 
 @task
@@ -57,6 +57,19 @@ async def made_up_for(text: str) -> int:
 @workflow
 async def mistaken(n: int) -> int:
     raise ValueError(f"{n} is wrong")
+
+
+@workflow
+async def tidies(then: str) -> str:
+    try:
+        await timer(3600)
+    except asyncio.CancelledError:
+        await (timer(3600) if then == "linger" else add(1))
+        if then == "fail":
+            raise WorkflowError("it cannot be undone") from None
+        if then == "end":
+            raise
+    return then
 
 
 @workflow

@@ -40,6 +40,33 @@ def test_an_id_in_use_is_a_conflict(dev: Dev) -> None:
     assert again["id"] == "votes-conflict"
 
 
+def test_an_id_whose_run_has_ended_is_a_conflict_if_it_is_not_to_be_used_again(dev: Dev) -> None:
+    first = dev.perdure("start", "plus", "1", "2", "--id", "once")
+    assert dev.perdure("result", "once", "--wait") == 3
+    never = ("start", "plus", "5", "5", "--id", "once", "--reuse", "never")
+    told = dev.perdure(*never, code=4)
+    assert 'has ended: completed, and reuse "never" lets no other begin' in " ".join(told.split())
+    assert "--conflict use-existing" in told
+    assert first["started"]
+    there = dev.perdure(*never, "--conflict", "use-existing")
+    assert (there["run_id"], there["started"]) == (first["run_id"], False)
+    assert dev.perdure(*never, "--conflict", "use-existing", "--wait") == 3
+    assert "always, after-failure or never" in dev.perdure("start", "plus", "1", "1", "--reuse", "once", code=2)
+
+
+def test_an_id_that_is_none_is_refused_before_anything_is_sent(dev: Dev) -> None:
+    told = dev.perdure("start", "plus", "1", "2", "--id", "", code=2)
+    assert "a workflow id is 1 to 400 printable characters" in told
+    assert "Traceback" not in told
+
+
+def test_who_waits_too_short_is_told_what_waits_longer(dev: Dev) -> None:
+    dev.perdure("start", "Votes", "1", "--id", "votes-open")
+    told = dev.perdure("result", "votes-open", "--wait", "--timeout", "0.1", code=1)
+    assert "still open" in told
+    assert "perdure result votes-open --wait   has no time limit" in told
+
+
 def test_list_and_show(dev: Dev) -> None:
     dev.perdure("start", "plus", "1", "1", "--id", "listed", "--tag", "blue", "--wait")
     (run,) = dev.perdure("list", "--tag", "blue")
@@ -72,8 +99,11 @@ def test_a_signal_of_another_type_is_refused_before_it_is_sent(dev: Dev) -> None
     dev.perdure("start", "Votes", "1", "--id", "votes-typed")
     told = dev.perdure("signal", "votes-typed", "names", "5", code=2)
     assert "a signal of names cannot be read as str" in told
+    assert "(Votes has channel names (str))" in told
     assert "a signal of names needs a value" in dev.perdure("signal", "votes-typed", "names", code=2)
-    assert "Votes declares no channel 'nmes'; it has names" in dev.perdure("signal", "votes-typed", "nmes", "1", code=3)
+    assert "Votes declares no channel 'nmes'; it has names (str)" in dev.perdure(
+        "signal", "votes-typed", "nmes", "1", code=3
+    )
     dev.perdure("signal", "votes-typed", "nmes", "1", "--unchecked")
     dev.perdure("signal", "votes-typed", "names", '"Ada"')
     assert dev.perdure("result", "votes-typed", "--wait") == ["Ada"]
@@ -129,6 +159,27 @@ def test_cancel_and_terminate(dev: Dev) -> None:
         assert dev.perdure("show", f"to-{verb}")["status"] == status
 
 
+@pytest.mark.parametrize(("then", "ended"), [("end", "canceled"), ("complete", "completed")])
+def test_a_cancel_can_be_waited_for(then: str, ended: str, dev: Dev) -> None:
+    dev.perdure("start", "tidies", f'"{then}"', "--id", f"tidies-{then}")
+    told = dev.perdure("cancel", f"tidies-{then}", "--wait")
+    assert told == {"id": f"tidies-{then}", "done": ended}
+    assert dev.perdure("show", f"tidies-{then}")["status"] == ended
+
+
+def test_a_cancel_that_ends_in_a_failure_tells_it(dev: Dev) -> None:
+    dev.perdure("start", "tidies", '"fail"', "--id", "tidies-fail")
+    assert "it cannot be undone" in dev.perdure("cancel", "tidies-fail", "--wait", code=1)
+
+
+def test_a_cancel_is_waited_for_no_longer_than_was_said_and_what_ends_it_at_once_is_told(dev: Dev) -> None:
+    dev.perdure("start", "tidies", '"linger"', "--id", "lingers")
+    told = " ".join(dev.perdure("cancel", "lingers", "--timeout", "0.2", code=1).split())
+    assert "'lingers' is still open" in told
+    assert "try: perdure terminate lingers" in told
+    dev.perdure("terminate", "lingers")
+
+
 def test_a_paused_run_goes_on_when_unpaused(dev: Dev) -> None:
     dev.perdure("start", "Votes", "1", "--id", "paused")
     dev.perdure("pause", "paused")
@@ -146,8 +197,11 @@ def test_an_update_prints_its_answer(dev: Dev) -> None:
 
 def test_start_wait_tells_the_id_on_stderr(dev: Dev) -> None:
     command = [sys.executable, "-m", "perdure.cli", "start", "plus", "1", "1", "--id", "told", "--wait"]
-    done = subprocess.run([*command, "--db", str(dev.database)], capture_output=True, text=True, check=True, timeout=60)
-    assert (done.stdout, done.stderr) == ("2\n", "started told\n")
+    command += ["--db", str(dev.database)]
+    never = ["--reuse", "never", "--conflict", "use-existing"]
+    for told, more in (("started told", []), ("told is there already: completed", never)):
+        done = subprocess.run([*command, *more], capture_output=True, text=True, check=True, timeout=60)
+        assert (done.stdout, done.stderr) == ("2\n", f"{told}\n")
 
 
 def test_hints_name_what_works(dev: Dev) -> None:
@@ -233,3 +287,12 @@ def test_help_is_fast() -> None:
     loaded = "import perdure.cli.application, sys; print([name for name in sys.modules if name.startswith('fastavro')])"
     told = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True, text=True, timeout=60).stdout
     assert told == "[]\n", "neither engine nor client are loaded to show help"
+
+
+def test_a_worker_of_a_cluster_runs_under_the_hash_seed_of_all_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = tmp_path / "telling_app.py"
+    app.write_text("import sys\nsys.exit(40 + sys.flags.hash_randomization)\n")
+    monkeypatch.setitem(ENVIRONMENT, "PYTHONHASHSEED", "random")
+    perdure("worker", str(app), code=40)

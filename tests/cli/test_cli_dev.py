@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
 
-from tests.cli.dev_process import Dev, perdure, running_dev, until
+from tests.cli.dev_process import ENVIRONMENT, Dev, perdure, running_dev, until, warned
 
 APP = Path(__file__).with_name("sample_app.py")
 
@@ -141,3 +143,49 @@ def _runs(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_a_start_that_waits_for_a_worker_says_so(tmp_path: Path) -> None:
+    """Here of an app that cannot be loaded."""
+    app = tmp_path / "broken.py"
+    app.write_text("import nosuch\n")
+    dev = Dev(app, tmp_path / "dev.sqlite")
+    try:
+        dev.wait_for("api")
+        told = warned("start", "plus", "1", "1", "--db", str(dev.database))
+        assert told == "no worker has announced a workflow 'plus' yet; known: none; the run waits until one does\n"
+    finally:
+        dev.stop()
+
+
+def test_commands_ask_the_api_at_perdure_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dev = Dev(APP, tmp_path / "dev.sqlite")
+    try:
+        url = dev.wait_for("api")["url"]
+        monkeypatch.setitem(ENVIRONMENT, "PERDURE_URL", url)
+        assert perdure("start", "plus", "1", "1", "--wait", "--id", "sum") == 2
+        assert perdure("result", "sum") == 2
+        assert [run["id"] for run in perdure("list")] == ["sum"]
+        assert perdure("show", "sum")["status"] == "completed"
+        assert "no run" in perdure("show", "other", code=3)
+        assert "no worker has announced a workflow 'pluss' yet; known: plus, " in warned("start", "pluss", "1", "1")
+        assert warned("start", "plus", "1", "1") == ""
+        monkeypatch.setitem(ENVIRONMENT, "PERDURE_URL", "http://127.0.0.1:9")
+        assert "PERDURE_URL=http://127.0.0.1:9" in perdure("list", code=5)
+    finally:
+        dev.stop()
+
+
+def test_no_web_page_may_ask_the_api(tmp_path: Path) -> None:
+    dev = Dev(APP, tmp_path / "dev.sqlite")
+    try:
+        runs = f"{dev.wait_for('api')['url']}/api/v1/namespaces/default/runs"
+        with urllib.request.urlopen(runs) as answer:
+            assert answer.status == 200
+        for header in ({"Origin": "https://example.org"}, {"Host": "example.org"}):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(urllib.request.Request(runs, headers=header))
+            assert refused.value.code == 403
+            refused.value.close()
+    finally:
+        dev.stop()

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from perdure.cli import timeline
 from perdure.cli.listings import Row, listing
+from perdure.cli.rows import rows as history_rows
 from perdure_schemas.common import Command, Payload, WaitsFor
 from perdure_schemas.events import Recorded, SignalReceived, TurnCommitted
 
@@ -76,24 +77,24 @@ def _command(kind: str, position: str = "0", **facts: object) -> Command:
 def test_a_child_has_its_id_whoever_gave_it() -> None:
     made_up = _command("child", name="welcome", args=_json('["x"]'))
     given = _command("child", "1", name="welcome", args=_json('["x"]'), child_id="mine")
-    details = [row["detail"] for row in timeline.rows([_turn(made_up, given)])]
+    details = [row["detail"] for row in history_rows([_turn(made_up, given)])]
     assert details == ['welcome("x") as child-id-0', 'welcome("x") as mine']
 
 
 def test_a_cancel_names_what_it_cancels() -> None:
     task = _command("task", name="export", args=_json("[]"))
-    rows = timeline.rows([_turn(task, _command("cancel", "0!", target=task.id))])
+    rows = history_rows([_turn(task, _command("cancel", "0!", target=task.id))])
     assert [row["detail"] for row in rows] == ["export()", "export at 0"]
     assert [row["id"] for row in rows] == ["id-0", "id-0!"]
 
 
 def test_a_long_value_is_cut_visibly() -> None:
-    (row,) = timeline.rows([_turn(_command("task", name="ship", args=_json(f'["{"x" * 100}"]')))])
+    (row,) = history_rows([_turn(_command("task", name="ship", args=_json(f'["{"x" * 100}"]')))])
     assert row["detail"].endswith("x…)")
     assert len(row["detail"]) == len("ship()") + timeline.VALUE_CHARS_MAX
 
 
 def test_a_signal_of_null_says_so() -> None:
     signal = SignalReceived(channel="votes", payload=_json("null"), sender="", number=0)
-    (row,) = timeline.rows([Recorded(seq=1, at=0, event=signal, cause="")])
+    (row,) = history_rows([Recorded(seq=1, at=0, event=signal, cause="")])
     assert row["detail"] == "votes: null"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,7 +13,7 @@ from perdure_runtime.errors import AlreadyInUse, MessageTooLarge
 from perdure_runtime.ports import Broker, Consumer, Delivery, SubscriptionType, Undeliverable
 from perdure_schemas.common import Payload
 from perdure_schemas.messages import SendSignal
-from tests.contracts.worlds import BROKERS, ids, message, open_broker
+from tests.contracts.worlds import BROKERS, LOCAL_BROKERS, ids, message, open_broker
 
 TOPIC = "workflow-engine"
 Scenario = Callable[[Broker], Awaitable[None]]
@@ -132,7 +132,23 @@ def test_closing_hands_back_at_once(run: Callable[[Scenario], None]) -> None:
         await one.close()
         again = await receive(other, 2)
         assert ids(again) == ["1", "2"]
-        assert [delivery.redeliveries for delivery in again] == [1, 1]
+        assert {delivery.redeliveries for delivery in again} <= {0, 1}
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("run", LOCAL_BROKERS, indirect=True)  # the port lets a broker forget; Pulsar does
+def test_our_own_queues_count_every_redelivery(run: Callable[[Scenario], None]) -> None:
+    async def scenario(broker: Broker) -> None:
+        await publish(broker, "1")
+        for redeliveries in range(0, 8, 2):  # once handed back by name, once by closing
+            consumer = await join(broker, "shared")
+            for more in range(2):
+                (delivery,) = await receive(consumer, 1)
+                assert delivery.redeliveries == redeliveries + more
+                if not more:
+                    await consumer.nack([delivery], 0)
+            await consumer.close()
 
     run(scenario)
 
@@ -140,10 +156,11 @@ def test_closing_hands_back_at_once(run: Callable[[Scenario], None]) -> None:
 def test_who_hands_back_has_not_died(run: Callable[[Scenario], None]) -> None:
     async def scenario(broker: Broker) -> None:
         await publish(broker, "1")
-        for redeliveries in range(4):
+        for handed_back in range(0, 8, 2):  # once by name, once by closing
             consumer = await join(broker, "shared")
             (delivery,) = await receive(consumer, 1)
-            assert (delivery.redeliveries, _deaths(delivery)) == (2 * redeliveries, 0)
+            assert _deaths(delivery) == 0
+            assert delivery.redeliveries <= handed_back
             await consumer.nack([delivery], 0)
             await receive(consumer, 1)
             await consumer.close()
@@ -151,7 +168,11 @@ def test_who_hands_back_has_not_died(run: Callable[[Scenario], None]) -> None:
     run(scenario)
 
 
-def test_a_key_stays_where_it_is_held(run: Callable[[Scenario], None]) -> None:
+def test_keys_are_shared_also_with_whoever_comes_while_another_holds_messages(
+    run: Callable[[Scenario], None],
+) -> None:
+    """Who gets the second message of a key while the first is held is the broker's: no handler needs the order."""
+
     async def scenario(broker: Broker) -> None:
         one = await join(broker)
         keys = [f"key-{number}" for number in range(40)]
@@ -161,24 +182,67 @@ def test_a_key_stays_where_it_is_held(run: Callable[[Scenario], None]) -> None:
         other = await join(broker)
         for key in keys:
             await publish(broker, f"{key}.2", key=key)
-        assert await nothing(other)
-        held += await receive(one, 40)
         await one.ack(held)
-        for key in keys:
-            await publish(broker, f"{key}.3", key=key)
-        mine, theirs = list(await one.receive()), list(await other.receive())
-        assert sorted(ids(mine + theirs)) == sorted(f"{key}.3" for key in keys)
-        assert min(len(mine), len(theirs)) >= 8, "both get a share of the keys"
+        found = await _by_consumer([one, other], 40)
+        assert sorted(found[0] + found[1]) == sorted(f"{key}.2" for key in keys)
+        await broker.publisher().publish([(TOPIC, message(f"{key}.3", key)) for key in keys])
+        found = await _by_consumer([one, other], 40)
+        assert sorted(found[0] + found[1]) == sorted(f"{key}.3" for key in keys)
+        assert min(len(names) for names in found) >= 8, "both get a share of the keys, though they came in one batch"
 
     run(scenario)
 
 
-def test_shared_spreads_over_those_who_wait(run: Callable[[Scenario], None]) -> None:
+@pytest.mark.parametrize("kind", LOCAL_BROKERS)
+def test_a_key_stays_with_whoever_holds_messages_of_it(kind: str, tmp_path: Path) -> None:
+    """Locality, not correctness: beside a held message, its consumer has the run in its memory."""
+
     async def scenario(broker: Broker) -> None:
-        consumers = [await join(broker, "shared") for _ in range(2)]
+        one = await join(broker)
+        keys = [f"key-{number}" for number in range(40)]
+        for key in keys:
+            await publish(broker, f"{key}.1", key=key)
+        await receive(one, 40)
+        other = await join(broker)
+        for key in keys:
+            await publish(broker, f"{key}.2", key=key)
+        assert await nothing(other)
+
+    async def world() -> None:
+        async with open_broker(kind, tmp_path) as broker:
+            await asyncio.wait_for(scenario(broker), 10)
+
+    asyncio.run(world())
+
+
+async def _by_consumer(consumers: Sequence[Consumer], count: int) -> list[list[str]]:
+    """What each receives, acknowledged, until all of them have so many."""
+    found: list[list[str]] = [[] for _ in consumers]
+    enough = asyncio.Event()
+
+    async def take(consumer: Consumer, names: list[str]) -> None:
+        while True:
+            deliveries = list(await consumer.receive())
+            names += ids(deliveries)
+            await consumer.ack(deliveries)
+            if sum(len(each) for each in found) >= count:
+                enough.set()
+
+    takers = [asyncio.ensure_future(take(*each)) for each in zip(consumers, found, strict=True)]
+    await enough.wait()
+    for taker in takers:
+        taker.cancel()
+    await asyncio.wait(takers)
+    return found
+
+
+def test_work_spreads_over_those_who_wait(run: Callable[[Scenario], None]) -> None:
+    async def scenario(broker: Broker) -> None:
+        topic = "task-run.charge"
+        consumers = [await join(broker, "shared", topic) for _ in range(2)]
         waiting = [asyncio.ensure_future(consumer.receive(5)) for consumer in consumers]
         await asyncio.sleep(0.01)
-        await publish(broker, *"123456")
+        await publish(broker, *"123456", topic=topic)
         first, second = await asyncio.gather(*waiting)
         assert first
         assert second
@@ -201,12 +265,16 @@ def test_a_canceled_receive_loses_nothing(run: Callable[[Scenario], None]) -> No
 
 def test_failover_has_one_active_consumer(run: Callable[[Scenario], None]) -> None:
     async def scenario(broker: Broker) -> None:
-        active, standby = await join(broker, "failover"), await join(broker, "failover")
+        consumers = [await join(broker, "failover"), await join(broker, "failover")]
         await publish(broker, "1", "2", key="a")
         await publish(broker, "3", key="b")
-        assert ids(await receive(active, 1)) == ["1"]
+        waiting = [asyncio.ensure_future(receive(consumer, 3)) for consumer in consumers]
+        done, (other,) = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        assert ids(done.pop().result()) == ["1", "2", "3"]
+        other.cancel()
+        standby = consumers.pop(waiting.index(other))
         assert await nothing(standby)
-        await active.close()
+        await consumers[0].close()
         assert ids(await receive(standby, 3)) == ["1", "2", "3"]
 
     run(scenario)

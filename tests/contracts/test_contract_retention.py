@@ -14,7 +14,7 @@ from perdure_runtime.adapters.queues import QueueBroker
 from perdure_runtime.adapters.socket import connect, serve
 from perdure_runtime.ports import DeadLetters, Delivery, Ports, Undeliverable
 from perdure_schemas import topics
-from tests.contracts.worlds import STORES, SteppedClock, ids, message, open_ports
+from tests.contracts.worlds import LOCAL_STORES, SteppedClock, ids, message, open_ports
 
 Scenario = Callable[[Ports, DeadLetters], Awaitable[None]]
 LETTERS = topics.dead_letters("timers")
@@ -26,7 +26,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "EVENTS_KEPT", 3)
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=LOCAL_STORES)
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Scenario], None]:
     async def world(scenario: Scenario) -> None:
         async with open_ports(request.param, tmp_path, SteppedClock()) as ports:

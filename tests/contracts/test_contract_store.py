@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from perdure_core.task_engine.authority import Mark
-from perdure_runtime.ports import NO_HEAD, Commit, Head, Ports, RunKey
+from perdure_runtime.adapters.memory.store import MemoryStore
+from perdure_runtime.ports import NO_HEAD, Commit, Head, Ports, RunKey, vacant_head
 from perdure_schemas.common import Command, WaitsFor
 from perdure_schemas.events import CancelRequested, CommandSettled, Event, Recorded, Rewound, RunEnded, TurnCommitted
 from tests.contracts.worlds import STORES, SteppedClock, open_ports
@@ -44,9 +46,10 @@ def commit(  # noqa: PLR0917 a table of values
     ttl: int | None = None,
     *,
     after: str | None = None,
+    runs: int = 1,
 ) -> Commit:
     """`after`: the run before, where it is another."""
-    head = Head(version=expected + 1, run_id=run_id, seq=last, runs=1)
+    head = Head(version=expected + 1, run_id=run_id, seq=last, runs=runs)
     if after is None:
         after = run_id if expected else ""
     return Commit(
@@ -55,19 +58,19 @@ def commit(  # noqa: PLR0917 a table of values
     )  # fmt: skip
 
 
-def test_the_first_of_two_wins(run: Callable[[Scenario], None]) -> None:
+def test_one_of_two_wins(run: Callable[[Scenario], None]) -> None:
     async def scenario(ports: Ports, clock: SteppedClock) -> None:
         store = ports.store
         assert (await store.load(KEY))[0] == NO_HEAD
-        results = await asyncio.gather(store.commit(commit(0, "r", 1, 2, "a")), store.commit(commit(0, "r", 1, 3, "b")))
-        assert list(results) == [True, False]
+        results = await asyncio.gather(store.commit(commit(0, "r", 1, 2, "a")), store.commit(commit(0, "r", 1, 2, "b")))
+        assert sorted(results) == [False, True]
         assert await store.commit(commit(1, "r", 3, 3)) is True
         assert await store.commit(commit(1, "r", 3, 3)) is False
         head, history = await store.load(KEY)
         assert head == Head(version=2, run_id="r", seq=3, runs=1)
-        assert [*history] == [*events(1, 2, "a"), *events(3, 3)]
-        assert await store.version(KEY) == 2
-        assert await store.version(RunKey("other", "w")) == 0
+        assert [*history] == [*events(1, 2, "a" if results[0] else "b"), *events(3, 3)]
+        assert (await store.head(KEY)).version == 2
+        assert (await store.head(RunKey("other", "w"))).version == 0
 
     run(scenario)
 
@@ -82,6 +85,28 @@ def test_history_in_pages(run: Callable[[Scenario], None]) -> None:
         assert list(await store.history(KEY, "r", 3, 9, 2)) == events(4, 5)
         assert list(await store.history(KEY, "r", 9, 9, 2)) == []
         assert list(await store.history(KEY, "none", 0, 9, 2)) == []
+
+    run(scenario)
+
+
+def test_a_page_of_a_history_is_bounded_by_its_bytes_but_never_empty(run: Callable[[Scenario], None]) -> None:
+    """Pages of which each begins where the one before ended are the whole history."""
+
+    async def scenario(ports: Ports, clock: SteppedClock) -> None:
+        large = [
+            msgspec.structs.replace(event, event=CancelRequested(reason="x" * 10_000, actor=""))
+            for event in events(1, 40)
+        ]
+        for index, event in enumerate(large):
+            await ports.store.commit(msgspec.structs.replace(commit(index, "r", index + 1, index + 1), events=[event]))
+        pages, seen = [], 0
+        while page := await ports.store.history(KEY, "r", seen, 40, 100, bytes_max=25_000):
+            pages.append(list(page))
+            seen = page[-1].seq
+        assert [event for page in pages for event in page] == large
+        assert list(await ports.store.history(KEY, "r", 3, 40, 100, bytes_max=1))[:1] == large[3:4]
+        if not isinstance(ports.store, MemoryStore):  # which has nothing to read
+            assert max(map(len, pages)) < 40
 
     run(scenario)
 
@@ -112,12 +137,53 @@ def test_purging_the_current_run_forgets_the_head(run: Callable[[Scenario], None
     async def scenario(ports: Ports, clock: SteppedClock) -> None:
         store = ports.store
         await store.commit(commit(0, "r1", 1, 1, "a"))
-        await store.commit(commit(1, "r2", 1, 1, "b", after="r1"))
+        await store.commit(commit(1, "r2", 1, 1, "b", after="r1", runs=2))
         assert await store.purge(KEY, "r2", 2, 1000)
-        assert (await store.load(KEY))[0] == NO_HEAD
+        head, history = await store.load(KEY)
+        assert (head, [*history]) == (vacant_head(2), [])
+        assert (await store.head(KEY)).version == 0
         assert await store.find_cause(KEY, "a1") == ("r1", 1)
+        assert await store.find_cause(KEY, "b1") is None
+        assert await store.commit(commit(0, "r3", 1, 1, "c", runs=3))
+        head, history = await store.load(KEY)
+        assert (head.runs, *history) == (3, *events(1, 1, "c"))
+        assert await store.find_cause(KEY, "a1") == ("r1", 1)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("order", [("r1", "r2"), ("r2", "r1")])
+def test_the_head_goes_with_the_last_of_the_runs(run: Callable[[Scenario], None], order: tuple[str, str]) -> None:
+    async def scenario(ports: Ports, clock: SteppedClock) -> None:
+        store = ports.store
+        await store.commit(commit(0, "r1", 1, 1, "a"))
+        await store.commit(commit(1, "r2", 1, 1, "b", after="r1", runs=2))
+        for run_id in order:
+            assert await store.purge(KEY, run_id, (await store.head(KEY)).version, 1000)
+        head, history = await store.load(KEY)
+        assert (head, [*history]) == (NO_HEAD, [])
         assert await store.commit(commit(0, "r3", 1, 1, "c"))
-        assert [*(await store.load(KEY))[1]] == events(1, 1, "c")
+
+    run(scenario)
+
+
+def test_an_unborn_row_after_a_purge_takes_none_of_the_earlier_runs_along(run: Callable[[Scenario], None]) -> None:
+    async def scenario(ports: Ports, clock: SteppedClock) -> None:
+        store = ports.store
+        await store.commit(commit(0, "r1", 1, 1, "a"))
+        await store.commit(commit(1, "r2", 1, 1, "b", after="r1", runs=2))
+        assert await store.purge(KEY, "r2", 2, 1_000_000)
+        assert await store.commit(commit(0, "", 1, 1, "signal", ttl=1000, runs=2))
+        clock.time += 1001
+        head, history = await store.load(KEY)
+        assert (head, [*history]) == (vacant_head(2), [])
+        assert await store.find_cause(KEY, "a1") == ("r1", 1)
+        assert await store.find_cause(KEY, "signal1") is None
+        assert [*await store.history(KEY, "r1", 0, 9, 9)] == events(1, 1, "a")
+        assert await store.commit(commit(0, "r3", 1, 1, "c", runs=3))
+        assert (await store.load(KEY))[0].run_id == "r3"
+        assert await store.purge(KEY, "r1", 1, 1000)
+        assert (await store.load(KEY))[0].run_id == "r3"
 
     run(scenario)
 
@@ -141,9 +207,9 @@ def test_an_unborn_row_vanishes_or_is_born(run: Callable[[Scenario], None]) -> N
     async def scenario(ports: Ports, clock: SteppedClock) -> None:
         store = ports.store
         await store.commit(commit(0, "", 1, 2, "signal", ttl=1000))
-        assert await store.version(KEY) == 1
+        assert (await store.head(KEY)).version == 1
         clock.time += 1001
-        assert await store.version(KEY) == 0
+        assert (await store.head(KEY)).version == 0
         assert await store.find_cause(KEY, "signal1") is None
         await store.commit(commit(0, "", 1, 2, "signal", ttl=1000))
         await store.commit(commit(1, "r", 1, 3, "start", after=""))

@@ -14,8 +14,8 @@ import pytest
 
 from perdure_runtime.adapters.memory import memory_ports
 from perdure_runtime.adapters.socket import SocketClient, SocketServer, connect, frames, serve
-from perdure_runtime.errors import StorageUnavailable
-from perdure_runtime.ports import Delivery, Ports, Routing, RunFilter, Undeliverable
+from perdure_runtime.errors import MessageTooLarge, StorageUnavailable
+from perdure_runtime.ports import UNBOUNDED, Delivery, Ports, Routing, RunFilter, Undeliverable
 from tests.contracts.test_contract_records import changed
 from tests.contracts.test_contract_store import KEY, commit, events
 from tests.contracts.worlds import SteppedClock, ids, message
@@ -97,6 +97,40 @@ def test_a_slow_worker_holds_no_more_than_it_asked_for(tmp_path: Path) -> None:
     asyncio.run(asyncio.wait_for(scenario(), 10))
 
 
+@pytest.fixture
+def small_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "FRAME_MAX_BYTES", 2000)
+    monkeypatch.setattr(frames, "PORTION_MAX_BYTES", 1000)
+
+
+@pytest.mark.usefixtures("small_frames")
+def test_a_batch_over_a_frame_is_sent_in_portions_in_order(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path) as (ports, _, client):
+            sent = [str(number).zfill(300) for number in range(20)]
+            here = await ports.broker.subscribe("ns", ["t"], "here", "shared")
+            there = await client.broker.subscribe("ns", ["t"], "there", "shared")
+            await client.broker.publisher().publish([("t", message(id)) for id in sent])
+            for consumer in (here, there):
+                found: list[Delivery | Undeliverable] = []
+                while len(found) < len(sent):
+                    found += await consumer.receive()
+                assert ids(found) == sent
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+@pytest.mark.usefixtures("small_frames")
+def test_an_answer_over_a_frame_is_refused_not_lost(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path) as (ports, _, client):
+            await ports.store.commit(commit(0, "r", 1, 100))
+            with pytest.raises(MessageTooLarge, match="the limit is 2000"):
+                await client.reads.history(KEY, "r", 0, 100, 100, bytes_max=UNBOUNDED)
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -139,7 +173,7 @@ def test_reads(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with connected(tmp_path) as (ports, _, client):
             await ports.store.commit(commit(0, "r", 1, 5))
-            assert list(await client.reads.history(KEY, "r", 1, 4, 9)) == events(2, 4)
+            assert list(await client.reads.history(KEY, "r", 1, 4, 9, bytes_max=UNBOUNDED)) == events(2, 4)
             await ports.read_model.apply([("ns", changed("a", 1)), ("ns", changed("b", 1))])
             page = await client.reads.list_runs("ns", RunFilter(tag="vip"), 5, None)
             assert [run.workflow_id for run in page.runs] == ["a"]

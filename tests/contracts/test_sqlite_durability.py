@@ -11,13 +11,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import pytest
 
+from perdure import Client
 from perdure_runtime.adapters.sqlite import SqlitePorts, open_sqlite
 from perdure_runtime.adapters.sqlite.migrations import NewerDatabase
-from perdure_runtime.errors import AlreadyInUse, StorageContradiction, StorageUnavailable
+from perdure_runtime.errors import AlreadyInUse, PerdureError, StorageContradiction, StorageUnavailable
 from perdure_runtime.ports import Delivery, RunKey, Undeliverable
 from tests.contracts.test_contract_store import KEY, commit, events
 from tests.contracts.worlds import SteppedClock, ids, message
@@ -51,6 +53,18 @@ def test_what_was_confirmed_survives_kill_nine(tmp_path: Path, confirmations: in
     asyncio.run(reopened())
 
 
+@pytest.mark.parametrize(("asked", "level"), [(False, 1), (True, 2)])
+def test_the_disk_is_waited_for_if_that_is_asked_for(asked: bool, level: int, tmp_path: Path) -> None:
+    """NORMAL is 1, FULL is 2; asked as a program does, down to SQLite."""
+
+    async def scenario() -> list[tuple[object, ...]]:
+        async with Client.embedded(db=tmp_path / "db.sqlite", survive_power_loss=asked) as client:
+            database = cast("Any", client)._backend._store._database
+            return list(database.read("PRAGMA synchronous"))
+
+    assert asyncio.run(scenario()) == [(level,)]
+
+
 def test_the_files_are_their_owners_alone(tmp_path: Path) -> None:
     async def scenario() -> set[int]:
         before = os.umask(0o022)
@@ -69,6 +83,7 @@ def test_a_second_owner_is_told_at_once(tmp_path: Path) -> None:
     async def scenario() -> None:
         path = tmp_path / "db.sqlite"
         first = await open_sqlite(path, SteppedClock())
+        assert issubclass(AlreadyInUse, PerdureError), "what users catch"
         with pytest.raises(AlreadyInUse, match=r"db\.sqlite is in use .* --db"):
             await open_sqlite(path, SteppedClock())
         await first.close()
@@ -101,7 +116,7 @@ def test_a_full_disk_rolls_back_and_hands_out_nothing(tmp_path: Path) -> None:
             assert "db.sqlite could not be written, nothing was changed: database or disk is full" in str(outcomes[0])
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(consumer.receive(), 0.05)
-            assert await store.version(KEY) == 0
+            assert (await store.head(KEY)).version == 0
         assert await store.commit(commit(0, "r", 1, 1))
         await broker.publisher().publish([("t", message("after"))])
         assert ids(list(await consumer.receive())) == ["after"]
@@ -176,7 +191,7 @@ def test_a_commit_that_cannot_be_written_leaves_no_part_of_itself(tmp_path: Path
         )
         assert isinstance(results[0], UnicodeEncodeError)
         assert results[1] is None
-        assert await store.version(KEY) == 0
+        assert (await store.head(KEY)).version == 0
         assert await store.commit(wrong)
         await opened.close()
 

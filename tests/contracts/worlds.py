@@ -6,14 +6,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from perdure_runtime.adapters.memory import memory_ports
 from perdure_runtime.adapters.socket import connect, serve
 from perdure_runtime.adapters.sqlite import open_sqlite
 from perdure_runtime.ports import Broker, Delivery, Ports, Undeliverable
 from perdure_schemas.messages import CancelTimer, Message
+from tests.servers import clean
 
-STORES = ["memory", "sqlite"]
-BROKERS = ["memory", "sqlite", "socket"]
+_STARTS = pytest.mark.timeout(600)
+"""The first test on real servers may have to fetch and start them."""
+LOCAL_STORES = ["memory", "sqlite"]
+STORES = [*LOCAL_STORES, pytest.param("cassandra", marks=_STARTS)]
+LOCAL_BROKERS = ["memory", "sqlite", "socket"]
+BROKERS = [*LOCAL_BROKERS, pytest.param("pulsar", marks=_STARTS)]
 
 
 class SteppedClock:
@@ -31,6 +38,10 @@ async def open_ports(kind: str, path: Path, clock: SteppedClock) -> AsyncIterato
     if kind == "memory":
         yield memory_ports(clock)
         return
+    if kind == "cassandra":
+        async with clean.cassandra_ports(clock) as ports:
+            yield ports
+        return
     opened = await open_sqlite(path / "db.sqlite", clock)
     try:
         yield opened.ports
@@ -40,6 +51,10 @@ async def open_ports(kind: str, path: Path, clock: SteppedClock) -> AsyncIterato
 
 @asynccontextmanager
 async def open_broker(kind: str, path: Path) -> AsyncIterator[Broker]:
+    if kind == "pulsar":
+        async with clean.pulsar_broker(["ns", "ns2"]) as broker:
+            yield broker
+        return
     if kind != "socket":
         async with open_ports(kind, path, SteppedClock()) as ports:
             yield ports.broker

@@ -135,7 +135,7 @@ def test_tasks_of_a_closed_run_are_tried_no_more() -> None:
 
     def state() -> str:
         found = [mark for recorded in case.history for of, mark in marks(recorded) if of in (task, EVERY_COMMAND)]
-        return judge(found, 0).state
+        return judge(task, found, 0).state
 
     assert state() == "open"
     half_purged(case)

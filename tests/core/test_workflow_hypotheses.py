@@ -229,13 +229,13 @@ def test_what_has_its_outcome_is_never_dispatched(made: list[Step], repeated: li
 
 
 def dispatched(case: Case, reaction: Reaction) -> list[str]:
-    """Tasks of the current run that were dispatched although they have an outcome."""
+    """Tasks of the current run that were dispatched although they have an outcome, or were to be done anew."""
     return [
         run.task_id
         for run in reaction.sent(RunTask)
         if run.workflow is not None
         and run.workflow.run_id == case.state.run_id
-        and case.state.open_command(run.task_id) is None
+        and case.state.under_way(run.task_id) is None
     ]
 
 

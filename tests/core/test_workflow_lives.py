@@ -284,7 +284,9 @@ def test_a_parent_hears_that_its_child_is_not_started(why: str) -> None:
     if why == "open run":
         case.start(run_id="r0")
     reaction = case.send(start(run_id="r1", parent=PARENT, conflict_policy="use-existing"))
-    assert [outcome.outcome for outcome in reaction.sent(ChildOutcome)] == ["failed"]
+    (outcome,) = reaction.sent(ChildOutcome)
+    assert outcome.outcome == "failed"
+    assert "use-existing" not in str(outcome), "a child is never an open run of somebody else's"
 
 
 def test_a_parent_that_starts_a_refused_child_again_is_answered_again() -> None:
@@ -361,10 +363,23 @@ def test_a_query_rests_on_the_last_turn_in_force() -> None:
     case = Case()
     case.start()
     case.turn(case.command("a"))
+    asked_at = case.now
     case.send(task_outcome(case, case.known("a")))
-    (asked,) = case.send(query()).sent(RunWorkflowTask)
-    assert asked.base == 1
+    (asked,) = case.send(query(), at=asked_at).sent(RunWorkflowTask)
+    assert asked.base == 1, "what came after the question is not waited for"
     assert asked.events == []
+
+
+def test_a_query_sees_what_was_recorded_before_it_was_asked() -> None:
+    case = Case()
+    case.start()
+    case.turn(case.command("a"))
+    case.send(task_outcome(case, case.known("a")))
+    recorded = case.state.seq
+    assert isinstance(case.send(query()).decision, d.Later)
+    case.turn()
+    (asked,) = case.send(query()).sent(RunWorkflowTask)
+    assert asked.base == recorded
 
 
 @pytest.mark.parametrize("state", ["stuck", "terminated", "paused"])

@@ -4,42 +4,27 @@ from __future__ import annotations
 
 import pytest
 
+from perdure_core.history import effective
 from perdure_core.workflow_engine import decisions as d
-from perdure_schemas.common import NULL, Command, Completion, Payload, RunOptions
-from perdure_schemas.events import CommandSettled, Edit, Rewound, RunEnded
+from perdure_core.workflow_engine.effects import effects
+from perdure_schemas.common import NULL, Command, Payload
+from perdure_schemas.events import CommandSettled, Edit, Event, Rewound, RunEnded, TurnCommitted
 from perdure_schemas.messages import (
     CancelTask,
-    CancelTimer,
     CommandReply,
     RunTask,
     RunWorkflowTask,
-    ScheduleTimer,
     SendSignal,
     StartWorkflow,
-    TimerFired,
 )
 from tests.core.workflow_case import (
     COMPLETED,
     Case,
-    control,
+    failed_after,
     failing,
     resume,
     task_outcome,
-    timer_fired,
 )
-
-HOUR = 3_600_000
-
-
-def failed_after(*dropped: Command, options: RunOptions | None = None) -> Case:
-    """Task `a` failed; the turn that saw it issued `dropped` and ended the run."""
-    case = Case()
-    case.start(options=options)
-    a = case.command("a")
-    case.turn(a)
-    case.send(task_outcome(case, a, "failed"))
-    case.turn(*dropped, completion=failing(a))
-    return case
 
 
 def running_when_dropped() -> tuple[Case, Command]:
@@ -75,6 +60,23 @@ def test_a_command_that_runs_while_it_is_adopted_is_not_dispatched_again() -> No
     assert b in case.asked().adoptable
     assert case.turn(b).sent(RunTask) == []
     assert isinstance(case.send(task_outcome(case, b, generation=0)).decision, d.Record)
+
+
+def test_a_turn_dropped_before_it_was_published_publishes_still_what_may_be_adopted() -> None:
+    """A resume overtook the publishing of the turn that issued `b`: whoever adopts it takes it to be under way."""
+    case, b = running_when_dropped()
+
+    def attempts() -> list[str]:
+        published = effects(case.state, [recorded for recorded in case.history if b in _issued(recorded.event)])
+        return [message.body.task_id for _, message in published if isinstance(message.body, RunTask)]
+
+    assert attempts() == [b.id]
+    case.send(task_outcome(case, b, generation=0))
+    assert attempts() == []
+
+
+def _issued(event: Event) -> list[Command]:
+    return event.commands if isinstance(event, TurnCommitted) else []
 
 
 def test_a_command_nobody_issued_again_is_canceled_at_the_end() -> None:
@@ -123,6 +125,12 @@ def test_an_edit_at_a_position_that_never_was_is_refused() -> None:
     assert "'aa'" in reply.detail
 
 
+def test_two_edits_of_one_position_are_refused() -> None:
+    edits = [Edit(position="a", args=NULL), Edit(position="a", result=NULL)]
+    (reply,) = failed_after().send(resume(edits=edits)).sent(CommandReply)
+    assert "a position is given twice" in reply.detail
+
+
 def test_an_edit_of_what_has_its_result_is_refused() -> None:
     case = Case()
     case.start()
@@ -138,6 +146,212 @@ def test_an_edit_of_what_has_its_result_is_refused() -> None:
         assert reply.status == "refused"
         assert "at position 'b' has its result, which stays" in reply.detail
     assert len(case.send(resume(edits=[Edit(position="a", args=NULL)])).recorded) == 1
+
+
+def stuck_by_a_skip() -> Case:
+    """Task `a` failed, a person gave it a result by skip, and the code cannot read it."""
+    case = failed_after()
+    case.send(resume(edits=[Edit(position="a", result=Payload("json", b'"abc"'))]))
+    case.fail_turn()
+    assert case.state.status == "stuck"
+    return case
+
+
+def test_a_skip_that_does_not_fit_is_healed_by_another_one() -> None:
+    case = stuck_by_a_skip()
+    right = Payload("json", b"7")
+    reaction = case.send(resume(edits=[Edit(position="a", result=right)]))
+    assert [type(event).__name__ for event in reaction.events] == ["Rewound", "CommandSettled"]
+    given = [event.result for event in _in_force(case) if isinstance(event, CommandSettled)]
+    assert given == [right]
+    assert reaction.sent(RunTask) == []
+    assert len(reaction.sent(RunWorkflowTask)) == 1
+    assert case.turn(completion=COMPLETED).events[-1] == RunEnded(status="completed", result=NULL, completion=COMPLETED)
+
+
+def test_a_skip_is_taken_back_by_an_edit_and_the_task_runs() -> None:
+    case = stuck_by_a_skip()
+    edited = Payload("json", b"[2]")
+    (run,) = case.send(resume(edits=[Edit(position="a", args=edited)])).sent(RunTask)
+    assert (run.args, run.generation) == (edited, 2)
+    assert [event for event in _in_force(case) if isinstance(event, CommandSettled)] == []
+    case.send(task_outcome(case, case.known("a")))
+    assert [event.outcome for event in _in_force(case) if isinstance(event, CommandSettled)] == ["completed"]
+
+
+def test_a_plain_resume_keeps_what_was_given_by_skip() -> None:
+    case = stuck_by_a_skip()
+    assert case.send(resume()).sent(RunTask) == []
+    assert [event.outcome for event in _in_force(case) if isinstance(event, CommandSettled)] == ["skipped"]
+
+
+def test_a_skip_taken_back_leaves_the_other_one_as_it_is() -> None:
+    case = Case()
+    case.start()
+    a, b = case.command("a"), case.command("b")
+    case.turn(a, b)
+    case.send(task_outcome(case, a, "failed"))
+    case.turn(completion=failing(a))
+    case.send(resume(edits=[Edit(position="a", result=NULL), Edit(position="b", result=NULL)]))
+    case.fail_turn()
+    other = Payload("json", b"7")
+    case.send(resume(edits=[Edit(position="a", result=other)]))
+    settled = [event for event in _in_force(case) if isinstance(event, CommandSettled)]
+    assert [(event.command_id, event.result) for event in settled] == [(b.id, NULL), (a.id, other)]
+
+
+def test_a_skip_in_a_turn_that_is_dropped_is_taken_back_too() -> None:
+    """Its command is no more in force; issued again, it is dispatched with the new arguments."""
+    case = failed_after()
+    case.send(resume(edits=[Edit(position="a", result=NULL)]))
+    b = case.command("b")
+    case.turn(b)
+    case.send(task_outcome(case, b, "failed"))
+    case.turn(completion=failing(b))
+    case.send(resume(edits=[Edit(position="b", result=NULL)]))
+    case.fail_turn()
+    edited = Payload("json", b"[2]")
+    edits = [Edit(position="a", args=edited), Edit(position="b", args=edited)]
+    assert [run.name for run in case.send(resume(edits=edits, anyway=True)).sent(RunTask)] == ["a"]
+    case.send(task_outcome(case, case.known("a")))
+    reaction = case.turn(b)
+    assert [(run.name, run.args) for run in reaction.sent(RunTask)] == [("b", edited)]
+    assert [event for event in reaction.events if isinstance(event, CommandSettled)] == []
+
+
+def stuck_with_a_failure_the_code_took(*then: Command) -> Case:
+    """Task `a` failed, the code caught that, and a bug showed in what it did then."""
+    case = Case()
+    case.start()
+    a = case.command("a")
+    case.turn(a)
+    case.send(task_outcome(case, a, "failed"))
+    for command in then:
+        case.turn(command)
+        case.send(task_outcome(case, command))
+    case.fail_turn()
+    assert case.state.status == "stuck"
+    return case
+
+
+def test_an_edit_takes_back_a_failure_that_the_code_took_and_the_task_runs() -> None:
+    case = stuck_with_a_failure_the_code_took()
+    edited = Payload("json", b"[2]")
+    (run,) = case.send(resume(edits=[Edit(position="a", args=edited)])).sent(RunTask)
+    assert (run.args, run.generation) == (edited, 1)
+    assert isinstance(case.send(task_outcome(case, case.known("a"), "failed", generation=0)).decision, d.Discard)
+    case.send(task_outcome(case, case.known("a"), generation=1))
+    assert [event.outcome for event in _in_force(case) if isinstance(event, CommandSettled)] == ["completed"]
+    assert case.turn(completion=COMPLETED).events[-1] == RunEnded(status="completed", result=NULL, completion=COMPLETED)
+
+
+def test_a_skip_takes_back_a_failure_that_the_code_took() -> None:
+    case = stuck_with_a_failure_the_code_took()
+    result = Payload("json", b"9")
+    reaction = case.send(resume(edits=[Edit(position="a", result=result)]))
+    assert reaction.sent(RunTask) == []
+    assert len(reaction.sent(RunWorkflowTask)) == 1
+    given = [(event.outcome, event.result) for event in _in_force(case) if isinstance(event, CommandSettled)]
+    assert given == [("skipped", result)]
+
+
+def test_a_plain_resume_of_a_stuck_run_keeps_the_failure_that_the_code_took() -> None:
+    case = stuck_with_a_failure_the_code_took()
+    assert case.send(resume()).sent(RunTask) == []
+    assert [event.outcome for event in _in_force(case) if isinstance(event, CommandSettled)] == ["failed"]
+
+
+def test_a_failure_is_not_taken_back_before_work_that_was_done_since_unless_asked_for_anyway() -> None:
+    case = stuck_with_a_failure_the_code_took(Case().command("refund"))
+    edits = [Edit(position="a", result=NULL)]
+    (reply,) = case.send(resume(edits=edits)).sent(CommandReply)
+    assert "completed refund (position refund)" in reply.detail
+    assert case.send(resume(edits=edits, anyway=True)).events
+
+
+def test_an_edit_of_an_earlier_failure_than_the_one_that_ended_the_run_goes_back_to_that() -> None:
+    case = Case()
+    case.start()
+    a, b = case.command("a"), case.command("b")
+    case.turn(a, b)
+    case.send(task_outcome(case, a, "failed"))
+    case.send(task_outcome(case, b, "failed"))
+    case.turn(completion=failing(b))
+    runs = case.send(resume(edits=[Edit(position="a", args=Payload("json", b"[2]"))])).sent(RunTask)
+    assert {run.name for run in runs} == {"a", "b"}
+
+
+@pytest.mark.parametrize("edit", [Edit(position="a", args=NULL), Edit(position="a", result=NULL)])
+def test_an_edit_of_what_the_workflow_canceled_itself_is_refused(edit: Edit) -> None:
+    case = Case()
+    case.start()
+    a = case.command("a")
+    case.turn(a)
+    case.turn(case.command("x", "cancel", target=a.id))
+    case.fail_turn()
+    (reply,) = case.send(resume(edits=[edit])).sent(CommandReply)
+    assert (reply.status, "was canceled by the workflow itself" in reply.detail) == ("refused", True)
+
+
+def _in_force(case: Case) -> list[Event]:
+    return [recorded.event for recorded in effective(case.history)]
+
+
+def test_a_resume_takes_back_no_skip_before_work_that_was_done_since() -> None:
+    case = failed_after()
+    case.send(resume(edits=[Edit(position="a", result=NULL)]))
+    refund = case.command("refund")
+    case.turn(refund)
+    case.send(task_outcome(case, refund))
+    case.fail_turn()
+    (reply,) = case.send(resume(edits=[Edit(position="a", result=NULL)])).sent(CommandReply)
+    assert "completed refund (position refund)" in reply.detail
+    assert case.send(resume(edits=[Edit(position="a", result=NULL)], anyway=True)).events
+
+
+def test_a_child_keeps_its_arguments_at_a_resume_and_has_others_after_a_reset() -> None:
+    case = Case()
+    case.start()
+    child = case.command("k", "child")
+    case.turn(child)
+    case.send(task_outcome(case, child, "failed"))
+    case.turn(completion=failing(child))
+    edited = Payload("json", b"[2]")
+    (reply,) = case.send(resume(edits=[Edit(position="k", args=edited)])).sent(CommandReply)
+    assert (reply.status, "which keeps the arguments" in reply.detail) == ("refused", True)
+    case.send(resume(position="k", edits=[Edit(position="k", args=edited)]))
+    (start,) = case.turn(case.command("k", "child")).sent(StartWorkflow)
+    assert start.args == edited
+
+
+def test_a_reset_with_edits_gives_what_it_does_anew_other_arguments_or_a_result() -> None:
+    case = Case()
+    case.start()
+    a, b = case.command("a"), case.command("b")
+    case.turn(a, b)
+    case.send(task_outcome(case, a))
+    case.send(task_outcome(case, b))
+    case.turn(completion=COMPLETED)
+    edited = Payload("json", b"[2]")
+    case.send(resume(position="a", edits=[Edit(position="a", args=edited), Edit(position="b", result=NULL)]))
+    reaction = case.turn(case.command("a"), case.command("b"))
+    assert [(run.name, run.args) for run in reaction.sent(RunTask)] == [("a", edited)]
+    settled = [event for event in reaction.events if isinstance(event, CommandSettled)]
+    assert [(event.command_id, event.outcome) for event in settled] == [(case.command("b").id, "skipped")]
+
+
+def test_a_reset_refuses_an_edit_of_what_it_does_not_do_anew() -> None:
+    case = Case()
+    case.start()
+    a, b = case.command("a"), case.command("b")
+    case.turn(a)
+    case.send(task_outcome(case, a))
+    case.turn(b)
+    for edit in (Edit(position="a", args=NULL), Edit(position="a", result=NULL)):
+        reaction = case.send(resume(position="b", edits=[edit]))
+        assert reaction.recorded == []
+        (reply,) = reaction.sent(CommandReply)
+        assert "at position 'a' has its result, which stays" in reply.detail
 
 
 def made_up_for() -> Case:
@@ -178,119 +392,3 @@ def test_what_an_outcome_after_the_failure_tells_of_a_task_issued_before_it_hind
     case.send(task_outcome(case, b))
     case.turn(completion=failing(a))
     assert len(case.send(resume()).recorded) == 1
-
-
-def test_a_reset_does_everything_from_the_position_on_anew_and_cancels_what_is_open() -> None:
-    case = Case()
-    case.start()
-    a, b = case.command("a"), case.command("b")
-    case.turn(a, b)
-    case.send(task_outcome(case, a))
-    reaction = case.send(resume(position="a"))
-    assert [task.task_id for task in reaction.sent(CancelTask)] == [b.id]
-    assert case.asked().adoptable == []
-    again = case.command("a")
-    assert again.id != a.id
-    assert [task.task_id for task in case.turn(again).sent(RunTask)] == [again.id]
-
-
-@pytest.mark.parametrize("how", ["terminate", "complete"])
-def test_a_reset_of_an_ended_run_dispatches_again_what_its_end_canceled(how: str) -> None:
-    case = Case()
-    case.start()
-    a, b, timer = case.command("a"), case.command("b"), case.command("t", "timer", due_at=case.now + HOUR)
-    case.turn(a, b, timer)
-    case.send(task_outcome(case, a))
-    case.turn(case.command("c"), waits=None)
-    case.send(task_outcome(case, case.known("c")))
-    reaction = case.turn(completion=COMPLETED) if how == "complete" else case.send(control("terminate"))
-    assert [task.task_id for task in reaction.sent(CancelTask)] == [b.id]
-    reset = case.send(resume(position="c"))
-    assert [(task.name, task.generation) for task in reset.sent(RunTask)] == [("b", 1)]
-    (armed,) = reset.sent(ScheduleTimer)
-    assert [fired.command_id for fired in [armed.fires] if isinstance(fired, TimerFired)] == [timer.id]
-    (canceled,) = reaction.sent(CancelTimer)
-    assert armed.timer_id != canceled.timer_id, "the cancel may come once more"
-    assert case.state.status == "running"
-    end = case.send(control("terminate"))
-    assert [cancel.timer_id for cancel in end.sent(CancelTimer)] == [armed.timer_id]
-
-
-@pytest.mark.parametrize("how", ["workflow", "end", "reset"])
-def test_a_cancel_of_a_timer_names_the_one_that_was_armed(how: str) -> None:
-    case = Case()
-    case.start()
-    a = case.command("a")
-    case.turn(a)
-    case.send(task_outcome(case, a))
-    timer = case.command("t", "timer", due_at=case.now + HOUR)
-    (armed,) = case.turn(timer, case.command("b")).sent(ScheduleTimer)
-    if how == "workflow":
-        case.send(task_outcome(case, case.known("b")))
-        reaction = case.turn(case.command("x", "cancel", target=timer.id), case.command("c"))
-    else:
-        reaction = case.send(control("terminate") if how == "end" else resume(position="t"))
-    assert [cancel.timer_id for cancel in reaction.sent(CancelTimer) if cancel.timer_id == armed.timer_id]
-
-
-def test_a_reset_of_a_canceled_run_takes_back_the_cancel() -> None:
-    case = Case()
-    case.start()
-    case.turn(case.command("a"))
-    case.send(control("cancel"))
-    case.turn(completion=Completion(status="canceled"))
-    assert case.state.ended is not None
-    case.send(resume(position="a"))
-    assert case.state.canceled is None
-    assert case.state.ended is None
-    assert isinstance(case.send(control("cancel")).decision, d.Record)
-
-
-def test_a_resumed_run_has_its_time_out_anew_and_is_not_purged() -> None:
-    case = failed_after(options=RunOptions(run_timeout_ms=HOUR))
-    old_timeout, old_retention = timer_fired(case, "run-timeout"), timer_fired(case, "retention", due_at=10**15)
-    reaction = case.send(resume())
-    (schedule,) = reaction.sent(ScheduleTimer)
-    assert schedule.due_at == case.now + HOUR
-    assert len(reaction.sent(CancelTimer)) == 1
-    assert isinstance(case.send(old_timeout).decision, d.Discard)
-    assert isinstance(case.send(old_retention).decision, d.Discard)
-    assert isinstance(case.send(timer_fired(case, "run-timeout")).events[0], RunEnded)
-
-
-def test_what_a_dropped_turn_canceled_runs_again_and_a_repetition_of_that_turn_spares_it() -> None:
-    case = Case()
-    case.start()
-    a, b = case.command("a"), case.command("b")
-    case.turn(a, b)
-    case.send(task_outcome(case, b, "failed"))
-    turn = case.turn(case.command("x", "cancel", target=a.id), completion=failing(b))
-    assert len(turn.sent(CancelTask)) == 1
-    nonce = case.history[-1].cause
-    assert {task.name for task in case.send(resume()).sent(RunTask)} == {"a", "b"}
-    again = case.send(task_outcome(case, a), id=nonce)  # the turn's message comes once more
-    assert isinstance(again.decision, d.AlreadyRecorded)
-    assert again.sent(CancelTask) == []
-
-
-def test_resume_twice_counts_generations() -> None:
-    case = failed_after()
-    case.send(resume())
-    case.send(task_outcome(case, case.known("a"), "failed", generation=1))
-    case.turn(completion=failing(case.known("a")))
-    reaction = case.send(resume())
-    assert isinstance(reaction.events[0], Rewound)
-    assert reaction.events[0].generation == 2
-    assert [task.generation for task in reaction.sent(RunTask)] == [2]
-
-
-def test_a_child_started_again_by_its_parent_is_asked_with_its_generation() -> None:
-    case = Case()
-    case.start()
-    child = case.command("k", "child", child_id="kid")
-    case.turn(child)
-    case.send(task_outcome(case, child, "failed"))
-    case.turn(completion=failing(child))
-    (start,) = case.send(resume()).sent(StartWorkflow)
-    assert start.parent is not None
-    assert start.parent.generation == 1

@@ -416,3 +416,14 @@ def failing(command: Command | None = None) -> Completion:
 def continuing(*unreceived: int) -> Completion:
     following = ContinueAsNew(name="order", args=NULL, unreceived=list(unreceived))
     return Completion(status="continued-as-new", next_run=following)
+
+
+def failed_after(*dropped: Command, options: RunOptions | None = None) -> Case:
+    """Task `a` failed; the turn that saw it issued `dropped` and ended the run."""
+    case = Case()
+    case.start(options=options)
+    a = case.command("a")
+    case.turn(a)
+    case.send(task_outcome(case, a, "failed"))
+    case.turn(*dropped, completion=failing(a))
+    return case

@@ -27,6 +27,7 @@ from perdure_schemas.common import (
     Outcome,
     Payload,
     Query,
+    ReusePolicy,
     WaitGroup,
     WaitsFor,
 )
@@ -102,7 +103,8 @@ class Play:
 def start_some(play: Play, draws: Draws) -> WorkflowMessage:
     play.starts += 1
     policy = ("fail", "use-existing", "terminate-existing")[draws[0] % 3]
-    return start(run_id=f"r{play.starts - draws[1] % 2}", conflict_policy=policy)
+    reuse: ReusePolicy = ("always", "always", "after-failure", "never")[draws[2] % 4]
+    return start(run_id=f"r{play.starts - draws[1] % 2}", conflict_policy=policy, reuse_policy=reuse)
 
 
 def signal(play: Play, draws: Draws) -> WorkflowMessage:
@@ -135,17 +137,22 @@ def control(play: Play, draws: Draws) -> WorkflowMessage:
     return ControlRun(workflow_id=WORKFLOW_ID, action=action, reply_topic=INBOX)
 
 
-def resume(play: Play, draws: Draws) -> WorkflowMessage:
+def _edits(play: Play, draws: Draws) -> list[Edit]:
     edits: list[Edit] = []
     if draws[1] % 3 and play.case.state.commands:
         edits.append(Edit(position=_command(play, draws[2]).position, args=NULL))
     if draws[1] % 3 == 2:
         edits = [replace(edit, args=None, result=NULL) for edit in edits]
-    return ResumeRun(workflow_id=WORKFLOW_ID, edits=edits, reply_topic=INBOX)
+    return edits
+
+
+def resume(play: Play, draws: Draws) -> WorkflowMessage:
+    return ResumeRun(workflow_id=WORKFLOW_ID, edits=_edits(play, draws), anyway=draws[0] % 2 == 1, reply_topic=INBOX)
 
 
 def reset(play: Play, draws: Draws) -> WorkflowMessage:
-    return ResumeRun(workflow_id=WORKFLOW_ID, position=f"{draws[0] % 3}.{draws[1] % 2}", reply_topic=INBOX)
+    position = f"{draws[0] % 3}.{draws[1] % 2}"
+    return ResumeRun(workflow_id=WORKFLOW_ID, position=position, edits=_edits(play, draws), reply_topic=INBOX)
 
 
 def move(play: Play, draws: Draws) -> WorkflowMessage:

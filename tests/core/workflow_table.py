@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -244,16 +245,16 @@ def _asked(case: Case, *, base: int | None = None, hash: str = "") -> RunWorkflo
     )
 
 
+def _another(how: str, **policy: Any) -> tuple[str, Callable[[Case], WorkflowMessage]]:
+    return f"`StartWorkflow`: another run, {how}.", lambda _: start(run_id="r9", **policy)
+
+
 MESSAGES: dict[str, tuple[str, Callable[[Case], WorkflowMessage]]] = {
-    "start": ("`StartWorkflow`: another run, conflict policy `fail`.", lambda case: start(run_id="r9")),
-    "start, use existing": (
-        "`StartWorkflow`: another run, conflict policy `use-existing`.",
-        lambda case: start(run_id="r9", conflict_policy="use-existing"),
-    ),
-    "start, terminate existing": (
-        "`StartWorkflow`: another run, conflict policy `terminate-existing`.",
-        lambda case: start(run_id="r9", conflict_policy="terminate-existing"),
-    ),
+    "start": _another("conflict policy `fail`"),
+    "start, use existing": _another("conflict policy `use-existing`", conflict_policy="use-existing"),
+    "start, terminate existing": _another("conflict policy `terminate-existing`", conflict_policy="terminate-existing"),
+    "start, reuse after failure": _another("reuse policy `after-failure`", reuse_policy="after-failure"),
+    "start, reuse never": _another("reuse policy `never`", reuse_policy="never"),
     "start, same run": (
         "`StartWorkflow` of the very run that is known, in another message: a client's repetition.",
         lambda case: start(run_id="r1"),

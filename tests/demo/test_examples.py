@@ -33,9 +33,14 @@ def test_example(name: str) -> None:
         [sys.executable, EXAMPLES / name], capture_output=True, text=True, timeout=60, check=False, cwd=EXAMPLES
     )
     assert done.returncode == 0, done.stderr
+    check(name, done.stdout)
+
+
+def check(name: str, printed: str) -> None:
+    """That an example said what it should."""
     expected = EXPECTED[name].splitlines()
-    told = done.stdout.splitlines()
-    assert len(told) == len(expected), done.stdout
+    told = printed.splitlines()
+    assert len(told) == len(expected), printed
     for line, pattern in zip(told, expected, strict=True):
         start, star, rest = pattern.partition("*")
         assert line == pattern if not star else line.startswith(start) and rest.strip("*") in line, line

@@ -16,7 +16,6 @@ PLACEHOLDERS = [
     "services/projector/README.md",
     "services/task-engine/README.md",
     "services/timer/README.md",
-    "services/worker/README.md",
     "services/workflow-engine/README.md",
     "skaffold.yaml",
 ]

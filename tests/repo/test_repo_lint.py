@@ -55,7 +55,7 @@ def test_layers_hold() -> None:
 @pytest.mark.parametrize(
     ("module", "source", "contract"),
     [
-        ("perdure_core/wrong.py", "import perdure_runtime\n", "sdk over runtime over core over schemas"),
+        ("perdure_core/wrong.py", "import perdure_runtime\n", "services over sdk over runtime over core over schemas"),
         ("perdure_core/wrong.py", "import logging\n", "The core has no input"),
         (
             "perdure_runtime/adapters/memory/wrong.py",
@@ -69,7 +69,7 @@ def test_import_linter_catches(module: str, source: str, contract: str, tmp_path
     for package in tree.PACKAGES:
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").touch()
-    for adapter in ["", "memory", "socket", "sqlite"]:
+    for adapter in ["", "cassandra", "memory", "pulsar", "socket", "sqlite"]:
         folder = tmp_path / "perdure_runtime/adapters" / adapter
         folder.mkdir()
         (folder / "__init__.py").touch()

@@ -12,8 +12,15 @@ PACKAGES = {
     "perdure_core": ROOT / "services/core",
     "perdure_runtime": ROOT / "services/runtime",
     "perdure": ROOT / "sdk",
+    "perdure_api": ROOT / "services/api",
+    "perdure_projector": ROOT / "services/projector",
+    "perdure_task_engine": ROOT / "services/task-engine",
+    "perdure_timer": ROOT / "services/timer",
+    "perdure_workflow_engine": ROOT / "services/workflow-engine",
 }
 """Where each package's project lies, in the order of the layers, lowest first."""
+SDK = ("perdure_schemas", "perdure_core", "perdure_runtime", "perdure")
+"""What `import perdure` needs; the others are services."""
 _NOT_OURS = {".git", ".venv", "build", "dist", "__pycache__"}
 
 

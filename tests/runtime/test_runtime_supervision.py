@@ -108,6 +108,47 @@ def test_the_read_model_s_error_on_one_event_leaves_the_others() -> None:
     asyncio.run(scenario())
 
 
+def test_what_comes_while_the_projector_pauses_is_applied_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure_runtime.projector.MUCH_FROM", 1)
+
+    async def scenario() -> None:
+        world, batches = World(), list[list[str]]()
+        first, rest = asyncio.Event(), asyncio.Event()
+
+        async def before(name: str, args: tuple[Any, ...]) -> None:
+            if name == "apply":
+                batches.append([change.workflow_id for _, change in args[0]])
+                (rest if first.is_set() else first).set()
+
+        projector = Projector(hooked(world.ports, "read_model", before), NAMESPACE, pause_seconds=0.3)
+        async with world.running(projector.run()):
+            await world.send(topics.WORKFLOW_EVENTS, "a", run_changed("a"))
+            await first.wait()
+            for id in ("b", "c", "d"):
+                await world.send(topics.WORKFLOW_EVENTS, id, run_changed(id))
+            await rest.wait()
+        assert batches == [["a"], ["b", "c", "d"]]
+
+    asyncio.run(scenario())
+
+
+def test_while_little_changes_the_projector_does_not_pause() -> None:
+    async def scenario() -> None:
+        world, seen = World(), asyncio.Queue[str]()
+
+        async def before(name: str, args: tuple[Any, ...]) -> None:
+            if name == "apply":
+                seen.put_nowait(args[0][0][1].workflow_id)
+
+        projector = Projector(hooked(world.ports, "read_model", before), NAMESPACE, pause_seconds=60)
+        async with asyncio.timeout(10), world.running(projector.run()):
+            for id in "abc":
+                await world.send(topics.WORKFLOW_EVENTS, id, run_changed(id))
+                assert await seen.get() == id
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("error", [StorageUnavailable("down"), RuntimeError("unforeseen")])
 def test_timers_fire_after_an_error(error: Exception) -> None:
     async def scenario() -> None:

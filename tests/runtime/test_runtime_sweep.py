@@ -37,6 +37,7 @@ def run(
     age_ms: int = 0,
     waits_for: str = "",
     build: str | None = None,
+    last_error: str = "",
 ) -> RunChanged:
     changed_at = World().ports.clock.now() - age_ms
     return RunChanged(
@@ -50,6 +51,7 @@ def run(
         changed_at=changed_at,
         waits_for=waits_for,
         build=build,
+        last_error=last_error,
     )
 
 
@@ -143,6 +145,15 @@ async def test_stuck_runs_are_tried_when_a_worker_comes() -> None:
     runs = [run("a", "stuck"), run("b", "running"), run("c", "completed"), run("d", "stuck", build="b7")]
     found = await looked_at(World(), runs, hello("w1"), hello("w1"), hello("w2", "b7"))
     assert sorted(found) == ["a", "a", "d"]  # w1 once, w2 once; d can run on the build of w2 alone
+
+
+async def test_what_kills_workers_is_not_tried_because_a_worker_came() -> None:
+    """It would kill that one, too, and the next."""
+    runs = [
+        run("deadly", "stuck", last_error="WorkerDied: 3 workers died"),
+        run("b", "stuck", last_error="KeyError: 1"),
+    ]
+    assert await looked_at(World(), runs, hello("w1"), hello("w2")) == ["b", "b"]
 
 
 async def test_overdue_turns_are_asked_for_again() -> None:

@@ -28,6 +28,7 @@ READ_AS_ANOTHER = {
     "RunResult.status": "failed",
     "StartReply.status": "refused",
     "StartWorkflow.conflict_policy": "fail",
+    "StartWorkflow.reuse_policy": "always",
     "Stuck.kind": "bug",
     "TaskResult.outcome": "failed",
     "UpdateResult.status": "refused",

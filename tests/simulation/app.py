@@ -361,6 +361,15 @@ async def changing(service: str) -> str:
 
 
 @kept
+async def forsaking_parent(service: str) -> int:
+    """It fails, and leaves two children and a timer open."""
+    patient_child.options(close_policy="cancel")()
+    patient_child.options(close_policy="terminate")()
+    timer(2.0 * RETENTION_SECONDS)
+    return await gated(service, 0)
+
+
+@kept
 async def signaled_after(service: str) -> list[str]:
     """A signal comes after the point to which it goes back."""
     first = await add_one(0)
@@ -385,6 +394,6 @@ def registry() -> Registry:
                 fickleness,
                 delegation,
             ),
-            *(repairable, repairable_branches, repairable_child, changing, signaled_after),
+            *(repairable, repairable_branches, repairable_child, changing, forsaking_parent, signaled_after),
         ]
     )

@@ -25,7 +25,7 @@ from perdure_schemas.events import (
 from perdure_schemas.messages import SendSignal, StartWorkflow
 from tests.simulation.app import registry
 from tests.simulation.client import NAMESPACE
-from tests.simulation.ledger import Run
+from tests.simulation.ledger import Attempted, Run
 from tests.simulation.world import World
 
 DISTURBED_SECONDS = 5.0
@@ -42,28 +42,35 @@ def _runs(world: World) -> list[Run]:
 
 
 def one_terminal_state(world: World) -> Iterator[str]:
-    """Every run ends once per generation, and ends in the last."""
+    """Every run ends once per generation, and ends in the last. One that failed may be closed for good after that."""
     for run in _runs(world):
-        ends = 0
+        ended: RunEnded | None = None
         for recorded in run.events:
-            if isinstance(recorded.event, RunEnded):
-                ends += 1
-                if ends > 1:
+            event = recorded.event
+            if isinstance(event, RunEnded):
+                if event.final if ended is None else not _closes(event, ended):
                     yield f"terminal: run {run.workflow_id} ended twice, at {recorded.seq} again"
-            elif isinstance(recorded.event, Rewound):
-                ends = 0
-        if ends == 0:
+                ended = event
+            elif isinstance(event, Rewound):
+                ended = None
+        if ended is None:
             yield f"terminal: run {run.workflow_id} never ended"
+
+
+def _closes(event: RunEnded, ended: RunEnded) -> bool:
+    """Whether nobody can resume any more what had failed: it is purged, another run follows, or a person ended it."""
+    return ended.resumable and (event.final or event.status == "terminated")
 
 
 def one_chain(world: World) -> Iterator[str]:
     """Commits follow each other without a gap, and so do the events of each run, in time too."""
-    versions: dict[str, int] = {}
     for commit in world.ledger.commits:
-        expected = versions.get(commit.key.workflow_id, 0) + 1
-        if commit.head.version not in (expected, 1):  # it begins anew when the last run was purged
-            yield f"chain: version {commit.head.version} of {commit.key.workflow_id}, expected {expected}"
-        versions[commit.key.workflow_id] = commit.head.version
+        head, before = commit.head, commit.before
+        if head.version != before.version + 1:
+            yield f"chain: version {head.version} of {commit.key.workflow_id}, expected {before.version + 1}"
+        begun = head.run_id not in (before.run_id, "")
+        if head.runs != before.runs + begun:
+            yield f"chain: {head.runs} runs of {commit.key.workflow_id}, expected {before.runs + begun}"
     for run in _runs(world):
         if [recorded.seq for recorded in run.events] != list(range(1, len(run.events) + 1)):
             yield f"chain: the events of run {run.workflow_id} are not numbered in order"
@@ -124,8 +131,8 @@ def once_each(world: World) -> Iterator[str]:
 
 
 def _outcomes_twice(run: Run) -> Iterator[str]:
-    """What a rewind undid may end again, and be recorded again for the turn that adopts it."""
-    turns = {recorded.seq for recorded in effective(run.events) if isinstance(recorded.event, TurnCommitted)}
+    """What a rewind undid may end again, and be recorded again for the turn that adopts it, also if a later rewind
+    undoes that one: every turn was in force when it was committed."""
     settled: set[str] = set()
     for recorded in run.events:
         event = recorded.event
@@ -133,7 +140,7 @@ def _outcomes_twice(run: Run) -> Iterator[str]:
             if event.command_id in settled:
                 yield f"twice: outcome of command {event.command_id[:8]} in run {run.workflow_id}"
             settled.add(event.command_id)
-        elif isinstance(event, TurnCommitted) and recorded.seq in turns:
+        elif isinstance(event, TurnCommitted):
             settled -= {command.id for command in event.commands}
         elif isinstance(event, Rewound):
             settled.clear()
@@ -191,22 +198,28 @@ def in_force(run: Run) -> set[str]:
 
 def double_deliveries_are_excused(world: World) -> Iterator[str]:
     """An attempt is delivered again only if the broker lost a consumer or an acknowledgement, or stored it twice,
-    or an engine published it again: after something had gone wrong, or where messages of one key go to any replica, so
-    that two of them handle the same one."""
-    anywhere = world.any_engine or world.any_worker
+    or an engine published it again: after something had gone wrong, or since messages of its run or task had come to
+    another replica meanwhile, which cannot know that what it finds recorded was published."""
     for attempt_id, attempt in world.ledger.attempts.items():
         unexcused = attempt.delivered - attempt.redelivered - attempt.duplicated - attempt.published
         if unexcused > 0:
             yield f"double: attempt {attempt_id[:8]} was delivered {unexcused} times too often"
-        if attempt.published > 1 and not anywhere and not _disturbed(world, *attempt.published_at):
+        if attempt.published > 1 and not _excused(world, attempt):
             yield f"double: attempt {attempt_id[:8]} was published {attempt.published} times though nothing had failed"
         if attempt.executed > attempt.delivered:
             yield f"double: attempt {attempt_id[:8]} ran more often than it was delivered"
 
 
-def _disturbed(world: World, first: float, last: float) -> bool:
-    """Whether something went wrong between two publishes, or shortly before the first."""
-    return any(first - DISTURBED_SECONDS <= at <= last for at in world.ledger.disturbed)
+def _excused(world: World, attempt: Attempted) -> bool:
+    """Whether something went wrong between two publishes, or shortly before the first, or two fired one timer then;
+    or a key moved between them, which where keys stick to no replica may be shortly before the first, too."""
+    first, last = attempt.published_at
+    ledger, before = world.ledger, first - DISTURBED_SECONDS
+    fired_again = (at for key in attempt.keys for at in ledger.fired_again.get(key, ()))
+    if any(before <= at <= last for at in (*ledger.disturbed, *fired_again)):
+        return True
+    since = before if world.any_engine else first
+    return any(since <= at <= last for key in attempt.keys for at in ledger.moved.get(key, ()))
 
 
 CHECKERS: tuple[Checker, ...] = (

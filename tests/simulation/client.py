@@ -219,6 +219,13 @@ class Client(Correspondent):
         return answer
 
     async def query(self, run: Run, name: str) -> QueryResult:
+        """Asked again, as people do, if so many workers died of other causes while they had it that it was refused."""
+        while True:
+            answer = await self._query(run, name)
+            if answer.failure is None or answer.failure.name != "WorkerDied":
+                return answer
+
+    async def _query(self, run: Run, name: str) -> QueryResult:
         query_id = ids.derive_id(self.name, "query", next(self._numbers))
         query = Query(query_id=query_id, name=name, args=convert.encode([]), reply_to=Address(self._topic, ""))
         body = QueryRun(workflow_id=run.workflow_id, query=query, run_id=run.run_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from perdure_runtime.adapters.queues import QueueConsumer
 from perdure_runtime.errors import StorageUnavailable
@@ -97,7 +97,6 @@ class FaultyConsumer:
             raise StorageUnavailable("this consumer is closed")
         if self._inner is None:
             self._inner = at_once(self._world.broker.subscribe(*self._subscription))
-            self._world.ledger.arrived(self._world.loop.time())
         return self._inner
 
     async def receive(self, limit: int = 256) -> Sequence[Received]:
@@ -112,12 +111,18 @@ class FaultyConsumer:
                     raise
                 continue  # the session was lost: the client connects again by itself
             self._held.update(dict.fromkeys(batch))
-            if process.service.startswith("worker"):
-                for delivery in batch:
-                    if isinstance(delivery, Delivery):
-                        world.ledger.delivered(delivery.message, delivery.redeliveries)
+            for delivery in batch:
+                if isinstance(delivery, Delivery):
+                    self._note(delivery)
             await world.step(process, "after receive")
             return batch
+
+    def _note(self, delivery: Delivery) -> None:
+        world, process, message = self._world, self._process, delivery.message
+        if process.service.startswith("worker"):
+            world.ledger.delivered(message, delivery.redeliveries)
+        elif process.service.startswith(("workflow-engine", "task-engine")):
+            world.ledger.taken(process.name, self._subscription[2], message.key, world.loop.time())
 
     async def ack(self, deliveries: Sequence[Received]) -> None:
         world = self._world
@@ -138,6 +143,17 @@ class FaultyConsumer:
         mine = [delivery for delivery in deliveries if self._held.pop(delivery, True) is None]
         if mine and self._inner is not None:
             await self._inner.nack(mine, delay_ms)
+
+    def begin(self, deliveries: Sequence[Delivery]) -> Awaitable[None] | None:
+        return None if self._inner is None else self._inner.begin(self._still_held(deliveries))
+
+    def spare(self, deliveries: Sequence[Delivery]) -> None:
+        if self._inner is not None:
+            self._inner.spare(self._still_held(deliveries))
+
+    def _still_held(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Of a session that is lost the broker knows nothing."""
+        return [delivery for delivery in deliveries if delivery in self._held]
 
     def lose_session(self, redelivery_ms: int) -> None:
         """The broker gives what this consumer holds, and its keys, to others."""

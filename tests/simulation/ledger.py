@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from perdure_core.history import effective
-from perdure_runtime.ports import Commit, Head, RunKey
+from perdure_runtime.ports import NO_HEAD, Commit, Head, RunKey, vacant_head
 from perdure_schemas.common import Command, WorkflowRef
-from perdure_schemas.events import CommandSettled, Recorded, Rewound, RunEnded, TurnCommitted
+from perdure_schemas.events import CommandSettled, Recorded, Rewound, RunEnded, Started, TurnCommitted
 from perdure_schemas.messages import (
     CommandReply,
     Message,
@@ -17,11 +17,10 @@ from perdure_schemas.messages import (
     ScheduleTimer,
     StartWorkflow,
     TaskOutcome,
+    TaskTimerFired,
     TimerFired,
 )
 
-SET_UP_SECONDS = 0.5
-"""By then every process of the world has joined."""
 HARMLESS = frozenset({"delay", "clock_jump"})
 """Faults after which no engine has a reason to publish an attempt again."""
 
@@ -35,6 +34,8 @@ class Committed:
     key: RunKey
     head: Head
     events: Sequence[Recorded]
+    before: Head
+    """The one it took the place of."""
 
 
 @dataclass(slots=True)
@@ -46,9 +47,19 @@ class Run:
     events: list[Recorded] = field(default_factory=list)
     commands: dict[str, Command] = field(default_factory=dict)
     settled: dict[str, int] = field(default_factory=dict)
-    """Command in force -> number of the commit that holds its outcome."""
+    """Command in force -> number of the commit that holds its outcome, or the workflow's own cancel of it."""
     closed: int | None = None
     """Number of the commit that ended it, unless it failed and may be resumed."""
+
+    @property
+    def end(self) -> RunEnded | None:
+        """Its last one, unless a rewind has undone it."""
+        for recorded in reversed(self.events):
+            if isinstance(recorded.event, Rewound):
+                return None
+            if isinstance(recorded.event, RunEnded):
+                return recorded.event
+        return None
 
 
 @dataclass(slots=True)
@@ -59,6 +70,8 @@ class Attempted:
     """By engines."""
     published_at: tuple[float, float] = (0.0, 0.0)
     """The first and the last time."""
+    keys: frozenset[str] = frozenset()
+    """Under which engines hear of it: its task's id, and the id of the run's workflow."""
     delivered: int = 0
     redelivered: int = 0
     """By the broker, since a consumer died or lost its session or acknowledgement."""
@@ -67,10 +80,34 @@ class Attempted:
     executed: int = 0
 
 
+def _ends_of(recorded: Recorded) -> list[str]:
+    """Commands that the event settles: by their outcome, or since the workflow itself canceled them."""
+    match recorded.event:
+        case CommandSettled(command_id=command_id):
+            return [command_id]
+        case TurnCommitted(commands=commands):
+            return [command.target for command in commands if command.kind == "cancel"]
+        case _:
+            return []
+
+
+def _parent_may_resume(run: Run, runs: Mapping[tuple[str, str], Run]) -> bool:
+    """Whether its parent has failed, and a rewind could still continue it."""
+    started = run.events[0].event
+    if not isinstance(started, Started) or started.parent is None:
+        return False
+    parent = runs[started.parent.workflow_id, started.parent.run_id]
+    return parent.end is not None and parent.end.resumable
+
+
 class Ledger:
     def __init__(self) -> None:
         self.commits: list[Committed] = []
+        self.ends = 0
+        """Of runs, recorded so far."""
         self.heads: dict[RunKey, Head] = {}
+        self._expiry: dict[RunKey, int] = {}
+        """When heads of runs that are not born vanish."""
         self.runs: dict[tuple[str, str], Run] = {}
         self.gone: set[tuple[str, str]] = set()
         """Runs that were purged."""
@@ -88,14 +125,27 @@ class Ledger:
         self.told: set[str] = set()
         """Ids of client messages that an engine has answered with "ok"."""
         self.disturbed: list[float] = []
-        """When anything went wrong, and when a consumer came, which moves keys to it."""
+        """When anything went wrong."""
+        self.handlers: dict[tuple[str, str], str] = {}
+        """(subscription, key) -> the process that got the last message of the key."""
+        self.fired: dict[str, str] = {}
+        """Message id of a timer's firing -> the process that published it last."""
+        self.moved: dict[str, list[float]] = {}
+        """Key -> when an engine got a message of it, and another had got the one before."""
+        self.fired_again: dict[str, list[float]] = {}
+        """Key -> when a second owner of the timers fired one of it: a zombie never learns here that it has an heir."""
 
     # --- the store ----------------------------------------------------------------------------------
 
-    def committed(self, process: str, commit: Commit) -> None:
+    def committed(self, process: str, commit: Commit, now_ms: int) -> None:
         number = len(self.commits) + 1
-        self.commits.append(Committed(number, process, commit.key, commit.head, commit.events))
+        if self._expiry.pop(commit.key, now_ms + 1) <= now_ms:
+            _vacate(self, commit.key)
+        before = self.heads.get(commit.key, NO_HEAD)
+        self.commits.append(Committed(number, process, commit.key, commit.head, commit.events, before))
         self.heads[commit.key] = commit.head
+        if commit.unborn_ttl_ms is not None:
+            self._expiry[commit.key] = now_ms + commit.unborn_ttl_ms
         self.saw(process, commit.key.workflow_id)
         run_id, workflow_id = commit.head.run_id, commit.key.workflow_id
         run = self.runs.setdefault((workflow_id, run_id), Run(workflow_id, run_id))
@@ -106,13 +156,18 @@ class Ledger:
     def _note(self, run: Run, recorded: Recorded, number: int) -> None:
         match recorded.event:
             case TurnCommitted(commands=commands):
-                run.commands.update({command.id: command for command in commands})
+                for command in commands:
+                    run.commands[command.id] = command
+                    run.settled.pop(command.id, None)  # an outcome counts from the turn in force that issued it
+                for command_id in _ends_of(recorded):
+                    run.settled.setdefault(command_id, number)
             case CommandSettled(command_id=command_id):
                 run.settled.setdefault(command_id, number)
-            case RunEnded(status=status):
-                run.closed = None if status == "failed" else number
+            case RunEnded() as ended:
+                self.ends += 1
+                run.closed = None if ended.resumable else number
             case Rewound():
-                in_force = {r.event.command_id for r in effective(run.events) if isinstance(r.event, CommandSettled)}
+                in_force = {command_id for each in effective(run.events) for command_id in _ends_of(each)}
                 run.settled = {id: at for id, at in run.settled.items() if id in in_force}
                 run.closed = None
             case _:
@@ -120,17 +175,18 @@ class Ledger:
 
     def purged(self, key: RunKey, run_id: str) -> None:
         self.gone.add((key.workflow_id, run_id))
-        if key in self.heads and self.heads[key].run_id == run_id:
-            del self.heads[key]
+        head = self.heads.get(key)
+        if head is not None and (head.run_id == run_id or not head.version):
+            _vacate(self, key)
 
     def open_runs(self) -> list[str]:
-        """Workflow ids of runs that have started and have no end, nor a failure that waits for a rewind."""
-        open_ones = []
-        for run in self.runs.values():
-            last_rewind = max((r.seq for r in run.events if isinstance(r.event, Rewound)), default=0)
-            if run.run_id and not any(isinstance(r.event, RunEnded) and r.seq > last_rewind for r in run.events):
-                open_ones.append(run.workflow_id)
-        return open_ones
+        """Workflow ids of runs that have started and have no end, nor a failure that waits for a rewind; nor has the
+        parent such a failure."""
+        return [
+            run.workflow_id
+            for run in self.runs.values()
+            if run.run_id and run.end is None and not _parent_may_resume(run, self.runs)
+        ]
 
     def saw(self, process: str, id: str) -> None:
         """This process has a view of that workflow or task id as of now."""
@@ -145,8 +201,12 @@ class Ledger:
             attempt = self.attempts.setdefault(body.attempt_id, Attempted())
             attempt.published_at = (attempt.published_at[0] if attempt.published else at), at
             attempt.published += 1
+            attempt.keys = frozenset({body.task_id, *([] if body.workflow is None else [body.workflow.workflow_id])})
             if body.workflow is not None:
                 self._published_task(process, body, body.workflow)
+        elif isinstance(body, TaskTimerFired | TimerFired):
+            if self.fired.setdefault(message.id, process) != process:
+                self.fired_again.setdefault(message.key, []).append(at)
         elif isinstance(body, CommandReply) and body.status == "ok":
             self.told.add(message.causation_id or "")
         elif isinstance(body, StartWorkflow) and body.parent is not None:
@@ -197,13 +257,23 @@ class Ledger:
         """User code of a task begins."""
         self.attempts.setdefault(attempt_id, Attempted()).executed += 1
 
-    def arrived(self, at: float) -> None:
-        """A consumer joins its subscription. Those that are there from the beginning move no key."""
-        if at > SET_UP_SECONDS:
-            self.disturbed.append(at)
+    def taken(self, process: str, subscription: str, key: str, at: float) -> None:
+        """An engine gets a message."""
+        before = self.handlers.get((subscription, key), process)
+        self.handlers[subscription, key] = process
+        if before != process:
+            self.moved.setdefault(key, []).append(at)
 
     def fault(self, kind: str, at: float, what: str = "") -> None:
         self.stats[kind] += 1
         if kind not in HARMLESS:
             self.disturbed.append(at)
         self.log.append(f"{at:9.3f} {kind} {what}")
+
+
+def _vacate(ledger: Ledger, key: RunKey) -> None:
+    """Its current run is gone: versions begin again, and runs are counted on while earlier ones are kept."""
+    runs = ledger.heads.pop(key, NO_HEAD).runs
+    kept = (run for run in ledger.runs if run[0] == key.workflow_id and run[1] and run not in ledger.gone)
+    if any(kept):
+        ledger.heads[key] = vacant_head(runs)

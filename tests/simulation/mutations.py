@@ -15,7 +15,7 @@ import msgspec
 
 from perdure._replay.positions import Positions
 from perdure._worker.turns import TurnDesk
-from perdure_core.workflow_engine import decide, outcomes, signals, state, turns
+from perdure_core.workflow_engine import decide, outcomes, signals, start, state, turns
 from perdure_core.workflow_engine import decisions as d
 from perdure_core.workflow_engine import effects as effects_module
 from perdure_core.workflow_engine.effects import effects
@@ -360,6 +360,12 @@ def unborn_discarded(stack: ExitStack) -> None:
         return signal(run, message, body, context)
 
     patched_in(stack, decide, "decide_signal", strict)
+
+
+@mutation
+def an_ended_run_gives_up_its_id(stack: ExitStack) -> None:
+    """Reuse policy "never": another run begins all the same."""
+    patched_in(stack, start, "may_follow", lambda *of_start: True)
 
 
 # --- rewinds and ids (rules 29 to 31) ---------------------------------------------------------------

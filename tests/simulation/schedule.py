@@ -120,13 +120,7 @@ class _Schedule:
             await asyncio.sleep(LATE_TIMERS_SECONDS)
             await self._settle("after late timers")
             await self._look_after_open_runs()
-            for name in ("worker-0", "worker-1"):  # not to have them announce themselves for an hour
-                world.end(world.processes[name])
-            for process in world.processes.values():
-                process.clock.skew_ms = 0
-            await asyncio.sleep(RETENTION_SECONDS + 60 + 3 * world.dice.faults.clock_jump_max_ms / 1000)
-            world.start("worker-0", self._worker)
-            await self._settle("after retention", TURN_AGE_SECONDS)
+            await self._outlive()
             world.ledger.violations += leftovers(world)
         client.close()
         for process in world.processes.values():
@@ -162,6 +156,20 @@ class _Schedule:
         if self._backstop and "sweep" not in self._world.processes and self._world.ledger.open_runs():
             self._start_backstop()
             await asyncio.sleep(BACKSTOP_SECONDS)
+
+    async def _outlive(self) -> None:
+        """Until retention is over since the last end. What a failed run left open ends only when that is purged."""
+        world = self._world
+        for process in world.processes.values():
+            process.clock.skew_ms = 0
+        ended = -1
+        while ended != world.ledger.ends:
+            ended = world.ledger.ends
+            for name in ("worker-0", "worker-1"):  # not to have them announce themselves for an hour
+                world.end(world.processes[name])
+            await asyncio.sleep(RETENTION_SECONDS + 60 + 3 * world.dice.faults.clock_jump_max_ms / 1000)
+            world.start("worker-0", self._worker)
+            await self._settle("after retention", TURN_AGE_SECONDS)
 
     def _start_backstop(self) -> None:
         """Only now: a sweep from the beginning on would heal, unseen, what has to end without it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from perdure import convert
 from perdure_schemas.common import Failure
@@ -202,6 +203,25 @@ async def rivals(client: Client, rng: random.Random) -> None:
     other.close()
 
 
+async def impatience(client: Client, rng: random.Random) -> None:
+    """A start that comes again and again, also after the end, under an id that is never used again: there is one run.
+
+    What is left of the first try is a start without an answer.
+    """
+    other = Client(client.world, "client-1")
+    once: dict[str, Any] = {"id": "once", "conflict_policy": "use-existing", "reuse_policy": "never"}
+    await client.start(app.hello, 41, wait=False, **once)
+    runs = []
+    for _ in range(rng.randint(2, 4)):
+        runs.append(await rng.choice((client, other)).start(app.hello, 41, **once))
+        if rng.random() < 0.5:
+            completed(await client.result(runs[-1]), 42)
+        await asyncio.sleep(rng.choice((0.0, 0.3, 3.0)))
+    expect(len(set(runs)), 1)
+    completed(await client.result(runs[0]), 42)
+    other.close()
+
+
 async def tasks(client: Client, rng: random.Random) -> None:
     """Tasks that belong to no run."""
     plain = await client.run_task(app.add_one, 1)
@@ -248,6 +268,7 @@ RUNS: dict[str, Script] = {
             terminate,
             pause,
             rivals,
+            impatience,
             tasks,
             fickleness,
             delegation,

@@ -82,6 +82,9 @@ ClosePolicy = Literal["abandon", "cancel", "terminate"]
 """What happens to a child whose parent ends first."""
 BuildPolicy = Literal["current", "inherit"]
 ConflictPolicy = Literal["use-existing", "fail", "terminate-existing"]
+"""What a start does while a run of its workflow id is open."""
+ReusePolicy = Literal["always", "after-failure", "never"]
+"""After which end of the last run of its workflow id a start begins another, as long as that run is kept."""
 
 
 class RunOptions(Struct, frozen=True, kw_only=True):

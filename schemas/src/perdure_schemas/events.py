@@ -126,6 +126,8 @@ class Rewound(Struct, frozen=True, kw_only=True, tag=True):
     edits: list[Edit] = []
     position: str = ""
     """Set by a reset: commands from this position on are done anew, even if they had completed."""
+    taken_back: list[str] = []
+    """Ids of commands whose result, given by skip, counts no more: a person corrected it."""
 
 
 class RunMoved(Struct, frozen=True, kw_only=True, tag=True):

@@ -10,6 +10,10 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
+from perdure_schemas.changes import RunChanged as RunChanged
+from perdure_schemas.changes import RunPurged as RunPurged
+from perdure_schemas.changes import TaskChanged as TaskChanged
+from perdure_schemas.changes import TaskStatus as TaskStatus
 from perdure_schemas.common import (
     Address,
     Command,
@@ -21,12 +25,13 @@ from perdure_schemas.common import (
     Parent,
     Payload,
     Query,
+    ReusePolicy,
     RunOptions,
     TaskOptions,
     WaitsFor,
     WorkflowRef,
 )
-from perdure_schemas.events import Edit, Recorded, RunStatus, StuckKind
+from perdure_schemas.events import Edit, Recorded, StuckKind
 from perdure_schemas.moves import MoveChecked as MoveChecked
 from perdure_schemas.moves import MoveRun as MoveRun
 from perdure_schemas.replies import AttemptCancelRequested as AttemptCancelRequested
@@ -50,6 +55,7 @@ class StartWorkflow(Struct, frozen=True, kw_only=True):
     args: Payload
     options: RunOptions = RunOptions()
     conflict_policy: ConflictPolicy = "fail"
+    reuse_policy: ReusePolicy = "always"
     parent: Parent | None = None
     build: str | None = None
     """Pins the run to a build; `None` leaves it to the routing record of the workflow."""
@@ -427,53 +433,6 @@ class CancelTimer(Struct, frozen=True, kw_only=True):
 TimerMessage: TypeAlias = ScheduleTimer | CancelTimer
 
 # --- events: what read models and listeners see ---------------------------------------------------
-
-
-class RunChanged(Struct, frozen=True, kw_only=True):
-    """One commit of a run: its events, and the summary of the run after it."""
-
-    workflow_id: str
-    run_id: str
-    name: str
-    version: int
-    """Position of the commit: an older one changes nothing in a read model."""
-    status: RunStatus
-    generation: int
-    started_at: int
-    changed_at: int
-    ended_at: int | None = None
-    tags: list[str] = []
-    attributes: Payload | None = None
-    build: str | None = None
-    parent_workflow_id: str = ""
-    waits_for: str = ""
-    """For display: `task charge (3)`, `timer`, `signal approvals`."""
-    last_error: str = ""
-    first_seq: int = 0
-    events: list[Recorded] = []
-
-
-class RunPurged(Struct, frozen=True, kw_only=True):
-    workflow_id: str
-    run_id: str
-    name: str
-
-
-TaskStatus = Literal["queued", "running", "waiting-retry", "completed", "failed", "timed-out", "canceled", "skipped"]
-
-
-class TaskChanged(Struct, frozen=True, kw_only=True):
-    task_id: str
-    name: str
-    version: int
-    status: TaskStatus
-    attempt: int
-    at: int
-    workflow: WorkflowRef | None = None
-    next_attempt_at: int | None = None
-    progress: Payload | None = None
-    failure: Failure | None = None
-    worker: str = ""
 
 
 EventMessage: TypeAlias = RunChanged | RunPurged | TaskChanged

@@ -40,6 +40,8 @@ from perdure.workflow import workflow_of as workflow_of
 if TYPE_CHECKING:
     from perdure._replay.futures import Deferred as Deferred
     from perdure.client import Client as Client
+    from perdure.client import RunFilter as RunFilter
+    from perdure.client import RunPage as RunPage
     from perdure.context import NotInTask as NotInTask
     from perdure.context import TaskContext as TaskContext
     from perdure.context import current_task as current_task
@@ -52,8 +54,10 @@ if TYPE_CHECKING:
     from perdure.errors import DefinitionError as DefinitionError
     from perdure.errors import InvalidArguments as InvalidArguments
     from perdure.errors import NonDeterminism as NonDeterminism
+    from perdure.errors import NotInstalled as NotInstalled
     from perdure.errors import NotInWorkflow as NotInWorkflow
     from perdure.errors import PayloadTooLarge as PayloadTooLarge
+    from perdure.errors import PayloadUnreadable as PayloadUnreadable
     from perdure.errors import PerdureError as PerdureError
     from perdure.errors import QueryFailed as QueryFailed
     from perdure.errors import Refused as Refused
@@ -100,13 +104,14 @@ if TYPE_CHECKING:
     from perdure.worker import Worker as Worker
 
 _MODULES: dict[str, str] = {
-    "client": "Client",
+    "client": "Client RunFilter RunPage",
     "context": "NotInTask TaskContext current_task",
     "errors": (
         "AlreadyInUse AlreadyStarted ChildCanceled ChildFailed ChildTimedOut CommandFailed DefinitionError "
-        "InvalidArguments NonDeterminism NotInWorkflow PayloadTooLarge PerdureError QueryFailed Refused ResultTimeout "
-        "RunCanceled RunFailed RunNotFound RunTerminated RunTimedOut SerializationError TaskCanceled TaskFailed "
-        "TaskTimedOut Unavailable UnknownName UpdateFailed WorkflowChangedError WorkflowError"
+        "InvalidArguments NonDeterminism NotInWorkflow NotInstalled PayloadTooLarge PayloadUnreadable PerdureError "
+        "QueryFailed Refused ResultTimeout RunCanceled RunFailed RunNotFound RunTerminated RunTimedOut "
+        "SerializationError TaskCanceled TaskFailed TaskTimedOut Unavailable UnknownName UpdateFailed "
+        "WorkflowChangedError WorkflowError"
     ),
     "failures": "RemoteError",
     "flow": (

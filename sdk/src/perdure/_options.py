@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 from perdure._duration import Duration
 from perdure.retry import Retry
-from perdure_schemas.common import BuildPolicy, ClosePolicy, ConflictPolicy
+from perdure_schemas.common import BuildPolicy, ClosePolicy, ConflictPolicy, ReusePolicy
 
 Match: TypeAlias = Literal["args", "name"]
 """What replay compares at a recorded position: name and arguments, or the name alone."""
@@ -31,10 +31,10 @@ class TaskDeclared(TypedDict, total=False):
     total_timeout: Duration | None
     """From the task's dispatch, retries included."""
     tags: Sequence[str] | None
-    """Replace those declared."""
+    """To find it by; replace those declared."""
 
 
-class TaskChanged(TaskDeclared, total=False):
+class TaskCalled(TaskDeclared, total=False):
     """Of one call of a task: `charge.options(...)("o-1")`."""
 
     build: str | None
@@ -70,6 +70,10 @@ class Started(_Kept, total=False):
     """The workflow id; one is made up unless given."""
     conflict: ConflictPolicy | None
     """If a run with this id is in force: "fail" (unless given), "use-existing" or "terminate-existing"."""
+    reuse: ReusePolicy | None
+    """If the last run with this id has ended, and is still kept: another begins "always" (unless given),
+    "after-failure" (unless it completed) or "never". Where none begins, `conflict="use-existing"` gives the run that
+    has ended."""
     attributes: Mapping[str, Any] | None
     """To search for, by name."""
     memo: Any
@@ -95,3 +99,10 @@ def check_options(given: Collection[str], kind: Any, what: str) -> None:
     for name in given:
         if name not in known:
             raise TypeError(f"{what} has no option {name!r}; it has {', '.join(sorted(known))}")
+
+
+def check_choice(given: str | None, choices: Any, what: str) -> None:
+    """Raises ValueError unless it is one of the Literal's, or not given."""
+    known = get_args(choices)
+    if given is not None and given not in known:
+        raise ValueError(f"{what} is one of {', '.join(map(repr, known))}, not {given!r:.80}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,18 +13,22 @@ from perdure._client.requests import Question, Requests
 from perdure._client.signals import Signals
 from perdure._client.starts import Starts
 from perdure._client.stuck import StuckWatch
+from perdure._extras import needed
 from perdure._ids import IdSource
 from perdure._options import Started, StartedAndWaited
+from perdure._payloads.backend import coded
 from perdure.errors import PerdureError
 from perdure.handle import Handle, TaskHandle, run_value, task_value
 from perdure.task import Task
 from perdure.workflow import HasRun, Workflow, workflow_of
-from perdure_runtime.ports import RunFilter, RunPage
+from perdure_runtime.ports import RunFilter as RunFilter
+from perdure_runtime.ports import RunPage as RunPage
 from perdure_schemas import topics
 from perdure_schemas.messages import StartReply, TaskResult, WaitForResult
 
 if TYPE_CHECKING:
     from perdure._replay.futures import Deferred
+    from perdure.payloads import Payloads
     from perdure.sync import SyncClient
 
 P = ParamSpec("P")
@@ -68,6 +73,8 @@ class Client:
         namespace: str = "default",
         slots: int | None = None,
         worker: bool = True,
+        payloads: Payloads | None = None,
+        survive_power_loss: bool = False,
     ) -> Self:
         """A client with engine and worker in this process.
 
@@ -77,17 +84,40 @@ class Client:
             services: implementations of services.
             slots: attempts of tasks at a time.
             worker: False runs the engine alone.
+            payloads: how payloads are compressed and encrypted; those of PERDURE_PAYLOAD_KEYS_FILE unless given.
+            survive_power_loss: what is confirmed is on the disk first, which costs a sync for each group of steps.
+                Otherwise it survives the death of any process; a loss of power may take the last moments.
         """
         from perdure._client.embedded import EmbeddedBackend
 
-        return cls(EmbeddedBackend(objects, db=db, services=services, namespace=namespace, slots=slots, worker=worker))
+        backend = EmbeddedBackend(
+            objects, db=db, services=services, namespace=namespace, slots=slots, worker=worker, payloads=payloads,
+            survive_power_loss=survive_power_loss,
+        )  # fmt: skip
+        return cls(coded(backend, payloads))
 
     @classmethod
-    def connect(cls, path: str | Path, namespace: str = "default") -> Self:
-        """A client of an engine on this machine that listens on a socket, such as `perdure dev`."""
+    def connect(
+        cls, target: str | Path, namespace: str = "default", *, token: str = "", payloads: Payloads | None = None
+    ) -> Self:
+        """A client of engines elsewhere: of an API by its URL, or of a `perdure dev` on this machine by its file.
+
+        Args:
+            target: `https://…`, or the path of a database or socket.
+            token: what the API asks callers to show.
+            payloads: as for `embedded`: the keys of the workers.
+
+        Raises:
+            NotInstalled: a URL needs the extra `api`.
+        """
+        if str(target).startswith(("http://", "https://")):
+            with needed("api", "a client of an API"):
+                from perdure._http.backend import HttpBackend
+
+            return cls(coded(HttpBackend(str(target), namespace, token), payloads))
         from perdure._client.connected import SocketBackend
 
-        return cls(SocketBackend(Path(path), namespace))
+        return cls(coded(SocketBackend(Path(target), namespace), payloads))
 
     async def __aenter__(self) -> Self:
         requests = Requests(self._backend, self.id, topics.inbox(self.id))
@@ -99,7 +129,7 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._starts is not None:
-            self._starts.requests.close()
+            self._starts.close()
             self._starts = None
         await self._backend.close()
 
@@ -145,17 +175,21 @@ class Client:
         `workflow` is a workflow, a workflow class, or a name. For the options see `Workflow.options`.
 
         Raises:
-            AlreadyStarted: a run with this id is in force, and the conflict policy is "fail".
+            AlreadyStarted: a run with this id is in force, and `conflict` is "fail"; or it has ended, and `reuse`
+                lets no other begin.
             SerializationError, PayloadTooLarge: an argument cannot travel.
             Unavailable: the broker did not take it.
         """
         starts = self._opened()
         requests = starts.requests
         handle, message, options = starts.run(workflow, args, kwargs)
+        telling = starts.tell_unknown(message)
         if options.get("wait") == "sent":
             await requests.backend.publish(topics.WORKFLOW_ENGINE, message)
             return handle
         reply: StartReply = await requests.ask(topics.WORKFLOW_ENGINE, message)
+        if telling is not None:
+            await asyncio.wait([telling])
         return starts.accepted(handle, reply)
 
     @overload
@@ -182,6 +216,8 @@ class Client:
     ) -> R: ...
     async def execute(self, workflow: Any, /, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]  # it does take *Ts
         """Start a run and return its result: `start` and `Handle.result` in one, and cheaper."""
+        if not self._backend.pushes_ends:
+            return await (await self.start(workflow, *args, **kwargs)).result()
         starts = self._opened()
         requests = starts.requests
         handle, message, _ = starts.run(workflow, args, kwargs)
@@ -189,15 +225,18 @@ class Client:
         question = requests.question(message.id, handle.run_id, until_end=True)
         watch = StuckWatch(handle.describe)
         try:
+            starts.tell_unknown(message)
             question.publish(topics.WORKFLOW_ENGINE, message)
             question.repeat(topics.WORKFLOW_ENGINE, lambda: requests.message(handle.id, body))
             answer = await question.answer
         finally:
             question.close()
             watch.close()
+        if not isinstance(answer, StartReply) and answer.status == "not-found":
+            answer = await requests.ask(topics.WORKFLOW_ENGINE, message)  # that another run has the id was lost
         if isinstance(answer, StartReply):
             return await starts.accepted(handle, answer).result()
-        if answer.status in {"not-found", "continued-as-new"}:
+        if answer.status == "continued-as-new":
             return await handle.result()
         return run_value(answer, handle._decode)
 
@@ -247,6 +286,7 @@ class Client:
         starts = self._opened()
         requests = starts.requests
         handle, message = starts.task(task, args, kwargs)
+        starts.tell_unknown(message)
         result: TaskResult = await requests.ask(topics.TASK_ENGINE, message, handle.id)
         return task_value(result, handle.name, handle._decode)
 
@@ -263,7 +303,10 @@ class Client:
         starts = self._opened()
         requests = starts.requests
         handle, message = starts.task(task, args, kwargs)
+        telling = starts.tell_unknown(message)
         await requests.backend.publish(topics.TASK_ENGINE, message)
+        if telling is not None:
+            await asyncio.wait([telling])
         return handle
 
     def task(self, id: str) -> TaskHandle[Any]:

@@ -28,6 +28,7 @@ class TaskContext:
         self.canceled = False
         """Whether somebody wants this attempt to stop. Async tasks are also canceled at their next `await`."""
         self.cancel_reason = ""
+        """What somebody said why; empty: nothing."""
         self.delegated = False
 
     @property
@@ -37,6 +38,7 @@ class TaskContext:
 
     @property
     def attempt_id(self) -> str:
+        """Of this attempt: the same when it is delivered again."""
         return self._run.attempt_id
 
     @property
@@ -46,6 +48,7 @@ class TaskContext:
 
     @property
     def name(self) -> str:
+        """Of the task, as it was declared."""
         return self._run.name
 
     @property
@@ -55,6 +58,7 @@ class TaskContext:
 
     @property
     def tags(self) -> Sequence[str]:
+        """Those that it was declared or called with."""
         return tuple(self._run.options.tags)
 
     @property

@@ -12,17 +12,20 @@ import enum
 import types
 import typing
 from collections import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
-from perdure.errors import PayloadTooLarge, SerializationError
+from perdure._located import located
+from perdure.errors import PayloadTooLarge, PayloadUnreadable, SerializationError
 from perdure_schemas.common import NULL, Payload
 
-PAYLOAD_BYTES_MAX = 8 * 1024 * 1024
-"""Of the arguments of one call, or one result. A payload is held in memory whole by worker, engine and client, several
-at a time: larger ones belong in a store of the user's, and a reference to them in the payload."""
+PAYLOAD_BYTES_MAX = 990_000
+"""Of the arguments of one call, or one result. A message bears 1,048,576 bytes, and the engine passes a payload on
+within longer ones (a turn, a page of history, a time-out's timer): it counts 1,000,000 for a command with all that is
+about it, and a start that leaves it no room would be taken, and never go on. Larger values belong in a store of the
+user's, and a reference to them in the payload."""
 
 _SCALARS: frozenset[Any] = frozenset({Any, object, int, str, float, bool, bytes, type(None), None})
 _LIBRARY_SCALARS = frozenset({
@@ -32,6 +35,12 @@ _CONTAINERS: frozenset[Any] = frozenset({
     list, dict, tuple, set, frozenset, typing.Union, types.UnionType, typing.Literal,
     abc.Sequence, abc.Mapping, abc.Collection, abc.Iterable, abc.Set, abc.MutableSequence, abc.MutableMapping,
 })  # fmt: skip
+
+
+class Unreadable(Payload, frozen=True, gc=False):
+    """A payload of layers that could not be taken off; it is passed on as it came."""
+
+    reason: str = ""
 
 
 class Codec:
@@ -157,13 +166,29 @@ def encode(value: Any, hint: Any = Any, what: str = "value") -> Payload:
         return NULL
     if hint is bytes and type(value) is bytes:
         return within_limit(Payload("bytes", value), what)
+    data = b""
     try:
         chosen = codec(hint)
         data = chosen.encode(value)
         chosen.decode(data)
     except Exception as error:
-        raise serialization_error(what, value, hint, error) from error
+        raise serialization_error(what, value, hint, reason(error, hint, data)) from error
     return within_limit(Payload("json", data), what)
+
+
+def encode_arguments(args: Sequence[Any], name: str) -> Payload:
+    """The arguments of what is known by name only.
+
+    Raises:
+        SerializationError: one has no JSON form; it is named by its number.
+        PayloadTooLarge: together they are over PAYLOAD_BYTES_MAX.
+    """
+    try:
+        return encode(list(args), Any, f"the arguments of {name}")
+    except SerializationError:
+        for number, value in enumerate(args, 1):
+            encode(value, Any, f"argument {number} of {name}")
+        raise
 
 
 def decode(payload: Payload | None, hint: Any = Any, what: str = "value") -> Any:
@@ -171,15 +196,34 @@ def decode(payload: Payload | None, hint: Any = Any, what: str = "value") -> Any
 
     Raises:
         SerializationError: it is not of that type.
+        PayloadUnreadable: it is encrypted with a key that is not here.
     """
     if payload is None or payload.encoding == "null":
         return None
     if payload.encoding == "bytes":
         return payload.data
+    if payload.encoding != "json":
+        refuse_layers(payload, what)
     try:
         return codec(hint).decode(payload.data)
     except Exception as error:
-        raise SerializationError(f"{what} cannot be read as {describe(hint)}: {_first_line(error)}") from error
+        why = reason(error, hint, payload.data)
+        raise SerializationError(f"{what} cannot be read as {describe(hint)}: {why}") from error
+
+
+def refuse_layers(payload: Payload, what: str) -> None:
+    """Nothing, if the payload is plain.
+
+    Raises:
+        PayloadUnreadable: it is still encrypted or compressed.
+    """
+    if isinstance(payload, Unreadable):
+        raise PayloadUnreadable(f"{what} cannot be read: {payload.reason}")
+    if "+" in payload.encoding:
+        raise PayloadUnreadable(
+            f"{what} cannot be read: it is {payload.encoding}, and this process was given no keys. "
+            "Give it those of its sender by PERDURE_PAYLOAD_KEYS_FILE."
+        )
 
 
 def admits_none(hint: Any) -> bool:
@@ -191,18 +235,23 @@ def admits_none(hint: Any) -> bool:
     return True
 
 
-def serialization_error(what: str, value: Any, hint: Any, error: Exception) -> SerializationError:
+def serialization_error(what: str, value: Any, hint: Any, why: str) -> SerializationError:
     """The error for a value that does not survive the way to JSON and back."""
     given = type(value).__qualname__
+    target = "JSON" if hint is Any else describe(hint)
     return SerializationError(
-        f"{what} is a {given}, which cannot travel as {describe(hint)}: {_first_line(error)}. "
+        f"{what}, an object of type {given}, cannot travel as {target}: {why}. "
         "Pass what its type hint says: JSON-like values, dataclasses, pydantic models."
     )
 
 
-def _first_line(error: Exception) -> str:
+def reason(error: Exception, hint: Any, data: bytes, root: str = "value") -> str:
+    """Why this JSON is not of the hint, in one line. `root` names the whole value; no `data`: it has no JSON form."""
     lines = str(error).strip().splitlines()
-    return "; ".join(line.strip() for line in lines[:3]).rstrip(".") if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    first = "; ".join(line.strip() for line in lines[:3]).rstrip(".")
+    return located(first, codec(hint).decode, data, root) if data and isinstance(error, msgspec.DecodeError) else first
 
 
 def within_limit(payload: Payload, what: str) -> Payload:
@@ -213,7 +262,7 @@ def within_limit(payload: Payload, what: str) -> Payload:
     """
     if len(payload.data) > PAYLOAD_BYTES_MAX:
         raise PayloadTooLarge(
-            f"{what} is {len(payload.data):,} bytes, over the limit of {PAYLOAD_BYTES_MAX:,}. "
-            "Store it yourself (a file, an object store) and pass a reference."
+            f"{what}: {len(payload.data):,} bytes, over the limit of {PAYLOAD_BYTES_MAX:,}. "
+            "Store what is large yourself (a file, an object store) and pass a reference."
         )
     return payload

@@ -7,12 +7,8 @@ exception there is a bug, and the run gets `stuck`. The docstring of each says w
 from __future__ import annotations
 
 from perdure_runtime.errors import AlreadyInUse as AlreadyInUse
+from perdure_runtime.errors import PerdureError as PerdureError
 from perdure_schemas.common import BuildPolicy, Failure, Payload
-
-
-class PerdureError(Exception):
-    """Base of everything Perdure raises, but for control flow."""
-
 
 # --- raised in workflow code; uncaught they fail the run -------------------------------------------
 
@@ -112,7 +108,8 @@ class RunNotFound(PerdureError):
 
 
 class AlreadyStarted(PerdureError):
-    """A run with this workflow id is in force. Choose another id, or another conflict policy."""
+    """A run with this workflow id is in force, or one that has ended keeps the id. The message says which: choose
+    another id, or what it names of `conflict` and `reuse`."""
 
     def __init__(self, message: str, *, run_id: str = "") -> None:
         super().__init__(message)
@@ -135,8 +132,12 @@ class ResultTimeout(PerdureError):
     """The run is still open after the time given. It goes on; ask again."""
 
 
+class PayloadUnreadable(PerdureError):
+    """A value is encrypted with a key that this process does not have, or damaged. With the key, resume the run."""
+
+
 class Unavailable(PerdureError):
-    """The engine's broker or store does not answer. Try again: with the same id nothing happens twice."""
+    """The engine's broker or store does not answer. Try again: with the same id no run begins beside an open one."""
 
 
 # --- raised at the edge: bad input ------------------------------------------------------------------
@@ -150,6 +151,14 @@ class SerializationError(PerdureError):
     """A value cannot be turned into JSON and back by its type hints. The message names the parameter."""
 
 
+class UnfitSkip(SerializationError):
+    """A result that a person gave by skip is not what the task or child returns. Resume the run with another one."""
+
+    def __init__(self, message: str, *, position: str = "") -> None:
+        super().__init__(message)
+        self.position = position
+
+
 class UnknownName(PerdureError):
     """No worker of this client has the workflow or task, or the workflow no such channel. Mend the name.
 
@@ -159,7 +168,11 @@ class UnknownName(PerdureError):
 
 
 class PayloadTooLarge(PerdureError):
-    """A value is over the limit. Store it yourself and pass a reference."""
+    """Arguments of one call, or a result, are over 990,000 bytes. Store what is large elsewhere, and pass its name."""
+
+
+class NotInstalled(PerdureError):
+    """What was asked for needs an extra of Perdure that is not installed. The message says how to install it."""
 
 
 # --- control flow -------------------------------------------------------------------------------------
@@ -171,6 +184,10 @@ class Evicted(BaseException):
 
 class Blocked(BaseException):
     """Workflow code ran too long without giving control back. Never catch it."""
+
+    def __str__(self) -> str:
+        """It is raised by its class alone, in the midst of that code."""
+        return "workflow code ran for seconds without awaiting, and was interrupted: computing belongs in a task"
 
 
 class ContinueAsNew(BaseException):

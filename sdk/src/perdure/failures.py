@@ -4,28 +4,43 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from perdure import convert
-from perdure.errors import CommandFailed, PerdureError, RunFailed
+from perdure import convert, errors
+from perdure.errors import CommandFailed, PerdureError, RunFailed, SerializationError
 from perdure.retry import NonRetryable, RetryLater
 from perdure_schemas.common import Failure, Payload
 
 _OWN = str(Path(__file__).parent) + os.sep
+_MSGSPEC = str(Path(msgspec.__file__).parent) + os.sep
+_PYDANTIC = str(Path(msgspec.__file__).parent.with_name("pydantic")) + os.sep
 _STANDARD = os.path.dirname(os.__file__) + os.sep
 _WRONG_USE = (PerdureError, TypeError, ValueError)
+UNKNOWN_WORKFLOW = "UnknownWorkflow"
+"""Name of the failure of a turn whose workflow the worker does not have."""
 CAUSES_MAX = 10
 """Of one failure: a longer chain is retries wrapped in each other; the near end tells what happened last."""
 MESSAGE_CHARS_MAX = 10_000
 """A message is read by people; longer ones are data that somebody formatted."""
+GROUP_SHOWN_MAX = 5
+"""Errors of a group that its message names: they mostly fail alike."""
 STACK_CHARS_MAX = 20_000
 """About 200 frames: enough to see where; recursion repeats from there."""
 DETAILS_BYTES_MAX = 100_000
 """A failure is kept in the history and shown in lists: its attributes are context, not payload."""
+
+
+FAIL_ON_PURPOSE = "to let the run fail on purpose, raise perdure.WorkflowError"
+"""For who meant an error in workflow code to end the run: any other one is taken for a bug."""
+
+
+def of_user(name: str) -> bool:
+    """Whether code of the user raised a failure of this name: it is no error of ours, which says itself what to do."""
+    return name != UNKNOWN_WORKFLOW and name not in vars(errors)
 
 
 class RemoteError(PerdureError):
@@ -53,7 +68,7 @@ def _failure(exc: BaseException, non_retryable: Collection[str], depth: int) -> 
     if retryable and non_retryable:
         retryable = not any(cls.__name__ in non_retryable for cls in type(exc).__mro__)
     return Failure(
-        name=readable(exc.name if isinstance(exc, RemoteError) else type(exc).__name__),
+        name=readable(_name(exc)),
         message=readable(_message(exc)[:MESSAGE_CHARS_MAX]),
         stack=readable(_stack(exc)),
         details=_details(exc),
@@ -68,13 +83,35 @@ def readable(text: object) -> str:
     return str(text).encode("utf-8", "backslashreplace").decode()
 
 
+def _name(exc: BaseException) -> str:
+    return exc.name if isinstance(exc, RemoteError) else type(exc).__name__
+
+
 def _message(exc: BaseException) -> str:
     if isinstance(exc, RemoteError):
         return exc.message
     try:
-        return str(exc)
+        text = str(exc)
     except Exception as error:  # a user's __str__ must not hide that there was an error
         return f"(its message cannot be made: {error!r})"
+    return f"{text}: {_members(exc)}" if isinstance(exc, BaseExceptionGroup) else text
+
+
+def _members(group: BaseExceptionGroup[Any]) -> str:
+    """What went wrong in it; the group's own message says only where."""
+    errors = list(leaves(group))
+    named = [f"{_name(error)}: {_message(error)}".removesuffix(": ") for error in errors[:GROUP_SHOWN_MAX]]
+    more = [f"and {len(errors) - len(named)} more"] if len(errors) > len(named) else []
+    return "; ".join(named + more)
+
+
+def leaves(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
+    """The errors in a group and in the groups inside it."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from leaves(error)
+        else:
+            yield error
 
 
 def _stack(exc: BaseException) -> str:
@@ -96,7 +133,18 @@ def _shown(exc: BaseException, frames: list[traceback.FrameSummary]) -> list[tra
         if not inside:
             kept.append(frame)
     defect = bool(frames) and frames[-1].filename.startswith(_OWN) and not isinstance(exc, _WRONG_USE)
-    return frames if defect or not kept else kept
+    return frames if defect or not (kept or isinstance(exc, SerializationError)) else kept
+
+
+def _raised_by_user(exc: BaseException | None) -> bool:
+    """Whether it comes out of code of the user's: a validator, a `__str__`."""
+    if exc is None or exc.__traceback__ is None:
+        return False
+    return any(not _is_ours(frame.filename) for frame in traceback.extract_tb(exc.__traceback__))
+
+
+def _is_ours(filename: str) -> bool:
+    return filename.startswith((_OWN, _MSGSPEC, _PYDANTIC)) or _is_standard(filename)
 
 
 def _is_standard(filename: str) -> bool:
@@ -108,7 +156,11 @@ def _cause(exc: BaseException, depth: int) -> Failure | None:
         return None
     if isinstance(exc, (CommandFailed, RunFailed)):
         return exc.failure
+    if isinstance(exc, SerializationError) and not _raised_by_user(exc.__cause__):
+        return None  # how a decoder said what the message says
     cause = exc.__cause__ if exc.__suppress_context__ or exc.__cause__ is not None else exc.__context__
+    if cause is None and isinstance(exc, BaseExceptionGroup):
+        cause = exc.exceptions[0]  # it knows the line that raised
     return None if cause is None or cause is exc else _failure(cause, (), depth - 1)
 
 

@@ -86,8 +86,8 @@ def all_of(*members: Any) -> AllOf[Any]:
     """
     loop = current("all_of()")
     if len(members) == 1 and not isinstance(members[0], asyncio.Future):
-        return AllOf(loop, members[0], list)
-    return AllOf(loop, members, tuple)
+        return AllOf(loop, _futures(members[0], "all_of()"), list)
+    return AllOf(loop, _futures(members, "all_of()"), tuple)
 
 
 @overload
@@ -125,11 +125,28 @@ def any_of(*members: Waited[T]) -> AnyOf[T]: ...
 @overload
 def any_of(members: Iterable[Waited[T]], /) -> AnyOf[T]: ...
 def any_of(*members: Any) -> AnyOf[Any]:
-    """Whatever ends first; the others run on. Takes futures, or one iterable of them; as `a | b | c`."""
+    """Whatever ends first. Takes futures, or one iterable of them; `a | b | c` is the same.
+
+    The others are not canceled: they run on, may be awaited later, and are canceled by `.cancel()`, or when the run
+    ends. A `receive()` among them takes no signal any more, unless it is waited for again. Canceling the `any_of` while
+    it waits cancels them all.
+    """
     loop = current("any_of()")
     if len(members) == 1 and not isinstance(members[0], asyncio.Future):
-        return AnyOf(loop, members[0])
-    return AnyOf(loop, members)
+        return AnyOf(loop, _futures(members[0], "any_of()"))
+    return AnyOf(loop, _futures(members, "any_of()"))
+
+
+def _futures(members: Any, what: str) -> list[Any]:
+    """Raises TypeError unless all are futures."""
+    found = list(members) if isinstance(members, Iterable) else [members]
+    for member in found:
+        if not isinstance(member, asyncio.Future):
+            raise TypeError(
+                f"{what} takes futures, such as calls of tasks and timer(), or one iterable of them, not "
+                f"{member!r:.80}. Of a coroutine, branch(...) makes one."
+            )
+    return found
 
 
 async def completed(members: Iterable[F]) -> AsyncIterator[F]:
@@ -201,7 +218,18 @@ def uuid4() -> uuid.UUID:
 
 
 def patched(id: str) -> bool:
-    """True in runs that have not passed this point before the patch `id` was deployed. Takes no position."""
+    """Whether the run comes by a change of the code for the first time: False in runs that passed here before it.
+
+    So that open runs go on as they began, while others do what the code says now:
+
+        if patched("check-stock"):
+            await reserve(sku)  # runs that come here since the change was deployed
+        else:
+            await count(sku)  # those that had come here before
+
+    `id` names the change, once in a workflow. A run keeps its answer, and the call takes no position. When no run of
+    the old branch is open any more, nor will be resumed or reset, the new branch may stand alone, without `patched`.
+    """
     return current("patched()").patched(check_text(id, "the id of a patch"))
 
 
@@ -272,12 +300,11 @@ class Channel(Generic[T]):
     def receive(self, *, where: Callable[[T], bool] | None = None) -> Receipt[T]:
         """The next signal (that `where` accepts). Awaitable, with `&` and `|`.
 
-        A signal that is not of the channel's type is dropped, with a warning in the worker's log.
+        In an `any_of` whose other member was first (`receive() | timer(60)`) it takes no signal any more, unless it is
+        waited for again. A signal that is not of the channel's type is dropped, with a warning in the worker's log.
         """
         loop = current(f"{self.name}.receive()")
-        receipt: Receipt[T] = Receipt(loop, self.decode, where)
-        loop.mailbox(self.name).receive(receipt)
-        return receipt
+        return Receipt(loop, loop.mailbox(self.name), self.decode, where)
 
     def decode(self, payload: Payload) -> Any:
         """The value of a signal.
@@ -301,6 +328,11 @@ class Channel(Generic[T]):
 
     async def __anext__(self) -> T:
         return await self.receive()
+
+
+def name_and_type(channel: Channel[Any]) -> str:
+    """For messages."""
+    return f"{channel.name} ({convert.describe(channel._hint())})"
 
 
 @overload

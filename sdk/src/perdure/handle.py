@@ -9,23 +9,21 @@ from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, Ty
 from perdure import convert
 from perdure._client import answers
 from perdure._client.control import Steering
-from perdure._client.ends import VISIBLE_POLL_SECONDS, VISIBLE_SECONDS_MAX, RunEnd, history
+from perdure._client.ends import RunEnd
 from perdure._client.requests import Question, Requests
 from perdure._client.signals import Signals
 from perdure._client.stuck import StuckWatch
-from perdure.errors import QueryFailed, ResultTimeout, RunNotFound
+from perdure.errors import QueryFailed, ResultTimeout
 from perdure.failures import failure_from_exception
 from perdure.workflow import handler_name, handler_signature
 from perdure_schemas import topics
 from perdure_schemas.common import Address, Outcome, Payload, Query
-from perdure_schemas.events import Recorded
 from perdure_schemas.messages import (
     CancelTask,
     CompleteTask,
     QueryResult,
     QueryRun,
     RetryTask,
-    RunChanged,
     RunResult,
     TaskMessage,
     TaskResult,
@@ -68,17 +66,22 @@ class Handle(Steering, Generic[R]):
         decode: Decode[R] = convert.decode,
         expected: Question | None = None,
         encode_signal: EncodeSignal | None = None,
+        existing: bool = False,
     ) -> None:
         """Made by the client."""
         self.id = id
         """The workflow id."""
         self.run_id = run_id
         """Of this very run; empty: the current one."""
+        self.existing = existing
+        """`start` found this run under its id, and began none."""
         self._requests = requests
         self._signals = signals
         self._decode = decode
         self._encode_signal = encode_signal or _encode_signal
         self._end = RunEnd(requests, id, expected)
+        self._exists = bool(run_id)
+        """The engine has said so: where the read model does not know it yet, it will."""
 
     async def result(self, timeout: float | None = None) -> R:
         """Wait for the end and return what the workflow returned; follows continue-as-new.
@@ -96,6 +99,7 @@ class Handle(Steering, Generic[R]):
             raise ResultTimeout(f"run {self.id!r} is still open after {timeout} s; it goes on, ask again") from None
         finally:
             watch.close()
+        self._exists = True
         return run_value(ended, self._decode)
 
     # --- talking to its code ------------------------------------------------------------------------
@@ -127,7 +131,7 @@ class Handle(Steering, Generic[R]):
         """Ask the run's code, by `Order.status` or by name. Works on ended runs too.
 
         Raises:
-            QueryFailed: it raised, or nobody answered within QUERY_SECONDS_MAX.
+            QueryFailed: it raised, or nobody answered within 10 seconds.
             RunNotFound: there is no such run.
         """
         name, payload, decode = _call(query, args, kwargs)
@@ -176,33 +180,6 @@ class Handle(Steering, Generic[R]):
             raise answers.update_error(result, name, self.id)
         return decode(result.result)
 
-    # --- looking at it ------------------------------------------------------------------------------
-
-    async def describe(self) -> RunChanged:
-        """Where it stands: status, what it waits for, its last error.
-
-        Raises:
-            RunNotFound: there is no such run.
-        """
-        loop = asyncio.get_running_loop()
-        until = loop.time() + (VISIBLE_SECONDS_MAX if self.run_id else 0.0)
-        while True:
-            found = await self._requests.backend.get_run(self.id, self.run_id or None)
-            if found is not None:
-                return found
-            if loop.time() >= until:
-                raise RunNotFound(f"there is no run of workflow id {self.id!r}, or it is past its retention")
-            await asyncio.sleep(VISIBLE_POLL_SECONDS)
-
-    async def history(self) -> Sequence[Recorded]:
-        """All its events.
-
-        Raises:
-            RunNotFound: there is no such run.
-        """
-        run_id = self.run_id or (await self.describe()).run_id
-        return await history(self._requests.backend, self.id, run_id)
-
     def __repr__(self) -> str:
         return f"<run {self.id!r} {self.run_id}>"
 
@@ -226,7 +203,7 @@ def run_value(ended: RunResult, decode: Decode[R]) -> R:
 def _call(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, Payload, Decode[Any]]:
     """Name, arguments, and how to read the result of a query or update."""
     if isinstance(target, str):
-        return target, convert.encode(list(args), Any, f"the arguments of {target}"), convert.decode
+        return target, convert.encode_arguments(args, target), convert.decode
     signature = handler_signature(target)
     return handler_name(target), signature.bind(args, kwargs), signature.decode_result
 
@@ -237,7 +214,9 @@ class TaskHandle(Generic[R]):
     def __init__(self, requests: Requests, id: str, *, name: str = "", decode: Decode[R] = convert.decode) -> None:
         """Made by the client."""
         self.id = id
+        """The task's id."""
         self.name = name
+        """Of the task, where the client knows it."""
         self._requests = requests
         self._decode = decode
 

@@ -118,7 +118,7 @@ def _instance(cls: type) -> object:
     except TypeError as error:
         raise DefinitionError(
             f"{location(cls)}: {cls.__name__} implements a service but cannot be made without arguments: {error}. "
-            "Make it yourself and pass it: Worker(..., services=[...])."
+            "Make it yourself and pass it: Worker.connect(..., services=[...])."
         ) from error
 
 

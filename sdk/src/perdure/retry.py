@@ -20,10 +20,13 @@ class Retry:
     attempts: int = 12
     """Attempts in total; 0 means no limit."""
     initial: Duration = 1.0
+    """From the first failure to the second attempt."""
     factor: float = 2.0
+    """By which each delay is longer than the one before; at least 1."""
     max: Duration = 100.0
+    """No delay is longer, but for the jitter."""
     jitter: float = 0.5
-    """Each delay is multiplied by a value in [1 - jitter, 1 + jitter]."""
+    """Each delay is multiplied by a value in [1 - jitter, 1 + jitter]; 0 to 1."""
     non_retryable: Sequence[type[BaseException] | str] = ()
     """Errors (also their subclasses), or names of errors, that fail the task at once."""
 

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from perdure import convert
+from perdure._fields import check_fields, mentions_fields
 from perdure.errors import DefinitionError, SerializationError
 from perdure_schemas.common import NULL, Payload
 
@@ -29,6 +30,7 @@ class Signature:
         "_encode_all",
         "_fn",
         "_given",
+        "_keyed",
         "_keyword_from",
         "_result",
         "name",
@@ -57,6 +59,8 @@ class Signature:
         self._keyword_from = sum(p.kind is not p.KEYWORD_ONLY for p in parameters)
         self._codecs: tuple[convert.Codec, ...] | None = None
         self._result: Any = Any
+        self._keyed = False
+        """Whether an argument may be a dataclass, with keys that must be its fields'."""
         self._encode_all: Callable[[Any], bytes] | None = None
         self._decode_all: Callable[[bytes], Any] | None = None
 
@@ -72,6 +76,7 @@ class Signature:
         codecs = tuple(self._codec(name, hints.get(name, Any)) for name in self.names)
         self._result = hints.get("return", Any)
         self._codec("return", self._result)
+        self._keyed = any(mentions_fields(codec.hint) for codec in codecs)
         if all(codec.plain for codec in codecs):
             joined = tuple[tuple(codec.hint for codec in codecs)] if codecs else tuple[()]  # type: ignore[misc]
             try:
@@ -117,7 +122,9 @@ class Signature:
         if self._encode_all is not None and self._decode_all is not None:
             try:
                 data = self._encode_all(args if type(args) is tuple else tuple(args))
-                self._decode_all(data)
+                values = self._decode_all(data)
+                if self._keyed:
+                    check_fields(args, values)
             except Exception:  # the slow way finds out whose fault it is
                 data = self._encode_each(args)
         else:
@@ -139,12 +146,16 @@ class Signature:
         assert self._codecs is not None
         parts: list[bytes] = []
         for name, codec, value in zip(self.names, self._codecs, args, strict=True):
+            data = b""
             try:
                 data = codec.encode(value)
-                codec.decode(data)
+                decoded = codec.decode(data)
+                if self._keyed:
+                    check_fields(value, decoded)
             except Exception as error:
                 what = f"argument {name!r} of {self.name}"
-                raise convert.serialization_error(what, value, codec.hint, error) from error
+                why = convert.reason(error, codec.hint, data, name)
+                raise convert.serialization_error(what, value, codec.hint, why) from error
             parts.append(data)
         return b"[" + b",".join(parts) + b"]"
 
@@ -156,6 +167,21 @@ class Signature:
             self.compile()
         return convert.decode(payload, self._result, f"the result of {self.name}")
 
+    def check(self, payload: Payload) -> None:
+        """What a caller gave as JSON must be what the function takes.
+
+        Raises:
+            SerializationError: as `decode`, or a dataclass has no field for a key.
+        """
+        values = self.decode(payload)
+        if not self._keyed:
+            return
+        for name, given, value in zip(self.names, msgspec.json.decode(payload.data), values, strict=False):
+            try:
+                check_fields(given, value)
+            except ValueError as error:
+                raise SerializationError(f"argument {name!r} of {self.name}: {error}") from error
+
     # --- where it runs ------------------------------------------------------------------------------
 
     def decode(self, payload: Payload) -> list[Any]:
@@ -166,6 +192,8 @@ class Signature:
         """
         if self._codecs is None:
             self.compile()
+        if payload.encoding != "json":
+            convert.refuse_layers(payload, f"what {self.name} was given")
         if self._decode_all is not None:
             try:
                 return list(self._decode_all(payload.data))
@@ -180,13 +208,16 @@ class Signature:
         except msgspec.DecodeError as error:
             raise SerializationError(f"the arguments of {self.name} are no JSON array: {error}") from error
         if len(parts) > len(self.names):
-            raise SerializationError(f"{self.name} takes {_arguments(len(self.names))}, but {len(parts)} were sent")
+            raise SerializationError(f"{self.name} takes {_arguments(len(self.names))}, but {_were(len(parts))} given")
         values: list[Any] = []
         for index, parameter in enumerate(self._given.parameters.values()):
             if index < len(parts):
                 values.append(self._decode_one(parameter.name, self._codecs[index], bytes(parts[index])))
             elif parameter.default is _MISSING:
-                raise SerializationError(f"argument {parameter.name!r} of {self.name} was not sent and has no default")
+                raise SerializationError(
+                    f"{self.name} takes {_arguments(len(self.names))}, but {_were(len(parts))} given: "
+                    f"{parameter.name!r} is missing, and has no default"
+                )
             else:
                 values.append(parameter.default)
         return values
@@ -196,7 +227,8 @@ class Signature:
             return codec.decode(data)
         except Exception as error:
             hint = convert.describe(codec.hint)
-            raise SerializationError(f"argument {name!r} of {self.name} cannot be read as {hint}: {error}") from error
+            why = convert.reason(error, codec.hint, data, name)
+            raise SerializationError(f"argument {name!r} of {self.name} cannot be read as {hint}: {why}") from error
 
     def call(self, fn: Callable[..., Any], values: Sequence[Any]) -> Any:
         """Call `fn` with decoded arguments: positional ones, then keyword-only ones by name."""
@@ -226,6 +258,28 @@ class Signature:
         return f"{self.name}({', '.join(written)})"
 
 
+def check_result(signature: Signature, payload: Payload) -> None:
+    """What a person gives as JSON instead of a result must be what the function returns.
+
+    Raises:
+        SerializationError: it is not.
+    """
+    value, hint = signature.decode_result(payload), result_hint(signature)
+    if payload.encoding == "null" and not convert.admits_none(hint):
+        raise SerializationError(f"the result of {signature.name} is {convert.describe(hint)}, not null")
+    if payload.encoding == "json" and mentions_fields(hint):
+        try:
+            check_fields(msgspec.json.decode(payload.data), value)
+        except ValueError as error:
+            raise SerializationError(f"the result of {signature.name}: {error}") from error
+
+
+def result_hint(signature: Signature) -> Any:
+    """What the function returns, by its type hint."""
+    signature.compile()
+    return signature._result
+
+
 def _written(parameter: inspect.Parameter) -> str:
     hint, default = parameter.annotation, parameter.default
     text = parameter.name
@@ -247,6 +301,10 @@ def location(fn: Callable[..., Any] | type) -> str:
     except (OSError, TypeError):  # made at run time: there is no source
         line = 0
     return f"{getattr(module, '__file__', None) or fn.__module__}:{line}"
+
+
+def _were(number: int) -> str:
+    return "1 was" if number == 1 else f"{number or 'none'} were"
 
 
 def _arguments(number: int) -> str:

@@ -81,7 +81,11 @@ def _blocking(value: Any, loop: _Loop) -> Any:
 
 
 class SyncClient(Blocking):
-    """A client for programs without an event loop; any thread may use it."""
+    """A client for programs without an event loop; any thread may use it.
+
+    It has what `Client` has, under the same names and without `await`: each call waits here for what it returns.
+    The handles that it returns are such objects, too.
+    """
 
     def __init__(self, client: Client) -> None:
         """Use `Client.sync`."""

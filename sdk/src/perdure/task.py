@@ -18,8 +18,9 @@ import msgspec
 
 from perdure._duration import optional_milliseconds
 from perdure._names import check_text, checked_tags, is_name
-from perdure._options import TaskChanged, TaskDeclared, check_options
+from perdure._options import TaskCalled, TaskDeclared, check_options
 from perdure.errors import DefinitionError, NotInWorkflow
+from perdure.retry import Retry
 from perdure.signature import Signature, location
 from perdure_schemas.common import TaskOptions
 
@@ -75,13 +76,17 @@ class Task(Generic[P, R_co]):
         )
         return deferred
 
-    def options(self, **options: Unpack[TaskChanged]) -> Self:
+    def options(self, **options: Unpack[TaskCalled]) -> Self:
         """The same task with these options changed: `charge.options(timeout=5)("o-1", 500)`.
 
-        For the options see `TaskChanged`.
+        For the options see `TaskCalled`.
         """
-        check_options(options, TaskChanged, "options()")
+        check_options(options, TaskCalled, "options()")
         retry, tags, build = options.get("retry"), options.get("tags"), options.get("build")
+        if retry is not None and not isinstance(retry, Retry):
+            raise DefinitionError(
+                f"{location(self.fn)}: retry of task {self.name} is a Retry, as Retry(attempts=5), not {retry!r:.80}."
+            )
         changes = {
             "retry": None if retry is None else retry.policy(),
             "attempt_timeout_ms": optional_milliseconds(options.get("timeout")),
@@ -158,6 +163,9 @@ def task(
     **options: Unpack[TaskDeclared],
 ) -> Any:
     """Declare a task: `@task`, or `@task(retry=..., timeout=...)`.
+
+    Its arguments together, and its result, have at most 990,000 bytes as JSON. Store what is larger elsewhere (a
+    file, an object store), and pass its name.
 
     Args:
         name: the wire name; the function's own unless given. It must stay the same while runs are open.

@@ -24,7 +24,7 @@ from typing import Any, Self
 import msgspec
 
 from perdure._client.backend import PortsBackend
-from perdure._client.requests import any_run
+from perdure._client.requests import Question, any_run
 from perdure._duration import Duration, milliseconds
 from perdure.client import Client, open_questions
 from perdure.errors import DefinitionError, PerdureError
@@ -33,6 +33,8 @@ from perdure.registry import Registry
 from perdure.task import Task
 from perdure.worker import SLOTS, Worker
 from perdure.workflow import Workflow, workflow_of
+from perdure_core.task_engine.deadlines import next_deadline
+from perdure_core.task_engine.state import decode
 from perdure_runtime.adapters.memory import memory_ports
 from perdure_runtime.adapters.memory.journal import MemoryJournal
 from perdure_runtime.adapters.queues import QueueBroker, Queues
@@ -42,15 +44,27 @@ from perdure_runtime.ports import Ports
 from perdure_runtime.timer_driver import SHARD
 from perdure_schemas import topics
 from perdure_schemas.common import Failure
-from perdure_schemas.messages import CancelTimer, Message, RunChanged, ScheduleTimer, TimerFired, WorkflowTaskFailed
+from perdure_schemas.messages import (
+    CancelTimer,
+    Message,
+    RunChanged,
+    ScheduleTimer,
+    TaskChanged,
+    TaskTimerFired,
+    TimerFired,
+    WorkflowTaskFailed,
+)
 
-__all__ = ["Mock", "RunStuck", "VirtualClock", "WorkflowEnvironment"]
+__all__ = ["Mock", "NothingComes", "RunStuck", "VirtualClock", "WorkflowEnvironment"]
 
 CALM_PASSES = 40
 """Passes of the event loop without any message moving, after which nothing moves by itself: engines in this process
 take a handful of passes for a step."""
 LOOK_SECONDS = 0.002
 """A call that waits for a run's end sends nothing: look now and then whether one does."""
+SILENT_LOOKS = 1_000
+"""In a row in which nothing moves and nothing is due, two seconds at least: a test may act a moment of real time after
+it began to wait. Counted in looks: each takes longer where the machine is busy, and so do the test's own tasks."""
 FOR_EVER_MS = 2**53
 TIMERS_MAX = 10_000
 """Open timers looked at for the next one that somebody waits for."""
@@ -58,6 +72,10 @@ TIMERS_MAX = 10_000
 
 class RunStuck(PerdureError):
     """A run waits for its code to be mended: it raised what no workflow means to raise, or was changed."""
+
+
+class NothingComes(PerdureError):
+    """What the test waits for never comes: nothing is under way or due, and nobody sends anything. It says what for."""
 
 
 class VirtualClock:
@@ -79,7 +97,9 @@ class Mock:
     """What stands in for a task or child workflow, and what it was called with."""
 
     def __init__(self, name: str, answer: Any) -> None:
+        """Made by `WorkflowEnvironment.mock`."""
         self.name = name
+        """Of the task or workflow."""
         self.answer = answer
         """A value, an error to raise, or a function of the same arguments; may be changed at any time."""
         self.calls: list[tuple[Any, ...]] = []
@@ -194,6 +214,11 @@ class WorkflowEnvironment:
             mock = Mock(target.name, answer)
             self._serve(target.bound_to(mock.call, "async"))
             return mock
+        if not isinstance(target, Workflow | type):
+            raise DefinitionError(
+                f"{target!r:.80} is neither task nor workflow: mock takes what workflow code calls, as @task, "
+                "service_stub and @workflow make it; the task itself, not its .fn"
+            )
         definition: Workflow[..., Any] = workflow_of(target)
         if self._running:
             raise DefinitionError(f"mock workflow {definition.name} before `async with`: its worker runs already")
@@ -208,6 +233,7 @@ class WorkflowEnvironment:
             registry.tasks[task.name] = task
             self._start_worker(registry)
         registry.tasks[task.name] = task
+        self._registry.tasks[task.name] = task  # else the worker of the workflows warns that nobody has it
 
 
 class _Timekeeper:
@@ -220,6 +246,9 @@ class _Timekeeper:
         self._client = client
         self._namespace = namespace
         self._sleepers: list[tuple[int, asyncio.Future[None]]] = []
+        self._silent_looks = 0
+        self._seen: tuple[int, list[Question]] = (0, [])
+        """At the last look: moves, and questions."""
 
     async def until(self, moment_ms: int) -> None:
         """Let time pass until then."""
@@ -242,6 +271,7 @@ class _Timekeeper:
                 self._rouse()
             else:
                 self._tell_of_stuck()
+                self._tell_of_silence()
                 await self._journal.wait(LOOK_SECONDS)
 
     async def _calm(self) -> None:
@@ -261,7 +291,17 @@ class _Timekeeper:
         """When time next brings something. While only calls wait: but for the engine's own housekeeping."""
         timers = await self._ports.timers.due(self._namespace, SHARD, FOR_EVER_MS, TIMERS_MAX)
         now, asleep = self._clock.now(), bool(self._sleepers)
-        return next((t.due_at for t in timers if asleep or t.due_at <= now or not _housekeeping(t)), None)
+        for timer in timers:
+            if asleep or timer.due_at <= now or not (_housekeeping(timer) or await self._watches(timer)):
+                return timer.due_at
+        return None
+
+    async def _watches(self, timer: ScheduleTimer) -> bool:
+        """Whether it but looks again at a task that has no deadline."""
+        if not isinstance(timer.fires, TaskTimerFired):
+            return False
+        _, record = await self._ports.tasks.load(self._namespace, timer.fires.task_id)
+        return record is not None and next_deadline(decode(record))[1] == "watch"
 
     def _horizon(self) -> int:
         """How far the clock may go."""
@@ -292,6 +332,16 @@ class _Timekeeper:
             for question in open_questions(self._client):
                 if not keys.isdisjoint(question.keys):
                     question.answer.set_exception(_stuck_error(change, self._journal.failures.get(change.run_id)))
+
+    def _tell_of_silence(self) -> None:
+        """Called when nothing is due. Whoever waits is told, once that has lasted."""
+        seen = (self._journal.moves, open_questions(self._client))
+        silent = seen == self._seen and bool(seen[1]) and not self._journal.delegated
+        self._silent_looks = self._silent_looks + 1 if silent else 0
+        self._seen = seen
+        if self._silent_looks >= SILENT_LOOKS:
+            for question in seen[1]:
+                question.answer.set_exception(NothingComes(self._journal.told_of_waits(question.keys)))
 
 
 def _housekeeping(timer: ScheduleTimer) -> bool:
@@ -331,7 +381,11 @@ class _Journal(MemoryJournal):
         """By run id; so are the others."""
         self.failures: dict[str, Failure] = {}
         """Of turns."""
+        self.delegated: set[str] = set()
+        """Tasks that run without a message: somebody outside is to complete them."""
         self._open: dict[int, Entry] = {}
+        self._current: dict[str, RunChanged] = {}
+        """By run id, those that have not ended."""
         self._parents: dict[str, str] = {}
         self._runs: dict[str, set[str]] = {}
 
@@ -342,6 +396,8 @@ class _Journal(MemoryJournal):
             match entry.message.body if entry.message is not None else None:
                 case RunChanged() as change:
                     self._note(change)
+                case TaskChanged(task_id=task_id, status=status):
+                    (self.delegated.add if status == "running" else self.delegated.discard)(task_id)
                 case WorkflowTaskFailed(run_id=run_id, failure=failure):
                     self.failures[run_id] = failure
                 case _:
@@ -378,6 +434,10 @@ class _Journal(MemoryJournal):
             self.stuck[change.run_id] = change
         else:
             self.stuck.pop(change.run_id, None)
+        if change.ended_at is None:
+            self._current[change.run_id] = change
+        else:
+            self._current.pop(change.run_id, None)
 
     def lineage(self, change: RunChanged) -> set[str]:
         """What questions about the run, or a run above it, are known by."""
@@ -387,6 +447,40 @@ class _Journal(MemoryJournal):
             keys |= {any_run(above), *self._runs.get(above, ())}
             above = self._parents.get(above, "")
         return keys
+
+    def told_of_waits(self, keys: tuple[str, ...]) -> str:
+        """What the run asked for waits for, and each below it; of other questions: what any run waits for."""
+        runs = list(self._current.values())
+        asked = [run for run in runs if not self.lineage(run).isdisjoint(keys)]
+        waits = [
+            f"run {run.workflow_id!r} of {run.name} waits for {wait}"
+            for run in asked or runs
+            for wait in self._waits(run)
+        ]
+        return (
+            "; ".join(waits) or "no worker of this environment has what was asked for: pass it to WorkflowEnvironment"
+        )
+
+    def _waits(self, run: RunChanged) -> list[str]:
+        if self._nobody_takes(topics.workflow_run(run.name)):
+            return ["its workflow, which is not given: pass it to WorkflowEnvironment"]
+        return [self._wait(label) for label in run.waits_for.split(", ") if label]
+
+    def _wait(self, label: str) -> str:
+        """`label` is as in `RunChanged.waits_for`."""
+        kind, _, name = label.partition(" (")[0].partition(" ")
+        if kind == "signal":
+            return f"signal {name}, which nobody sends: send it before you wait for the run"
+        if kind == "task" and self._nobody_takes(topics.task_run(name)):
+            remedy = f"env.mock({name.rpartition('.')[2]}, …), or pass it to WorkflowEnvironment"
+            return f"task {name}, which is neither given nor mocked: {remedy}"
+        return label
+
+    def _nobody_takes(self, topic: str) -> bool:
+        """Whether a message waits there, and no worker has asked for any."""
+        return any(
+            entry.subscription.topic == topic and not entry.subscription.members for entry in self._open.values()
+        )
 
 
 def _moving(entry: Entry) -> bool:

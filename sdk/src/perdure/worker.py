@@ -1,6 +1,6 @@
 """A worker: runs the workflows and tasks of an app.
 
-worker = Worker(broker, [my_app])
+worker = Worker.connect(".perdure/dev.sqlite", [my_app])
 await worker.run()
 """
 
@@ -11,12 +11,21 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Self
 
+from perdure._engines import Elsewhere
 from perdure._ids import IdSource
+from perdure._payloads.broker import CodedBroker
+from perdure._payloads.edge import Edge
 from perdure._replay import guard as _guard
+from perdure._replay.guard import seeds
 from perdure._replay.guard.reports import Mode as Guard
 from perdure._worker.live import CACHE_BYTES
 from perdure._worker.messaging import Session, Setup
+from perdure.payloads import Payloads
 from perdure.registry import Registry
 from perdure_runtime.clock import SystemClock
 from perdure_runtime.ports import Broker, Clock
@@ -34,7 +43,7 @@ class Worker:
 
     def __init__(
         self,
-        broker: Broker,
+        broker: Broker | Elsewhere,
         objects: Registry | Iterable[object] = (),
         *,
         services: Iterable[object] = (),
@@ -48,8 +57,9 @@ class Worker:
         cache_bytes: int = CACHE_BYTES,
         grace_seconds: float = GRACE_SECONDS,
         guard: Guard | None = None,
+        payloads: Payloads | None = None,
     ) -> None:
-        """Nothing happens before `run`.
+        """Programs use `Worker.connect`. Nothing happens before `run`.
 
         Args:
             broker: where work comes from.
@@ -64,6 +74,7 @@ class Worker:
             grace_seconds: what `drain` gives to work in progress.
             guard: what happens when workflow code does what would come out differently in replay: "error", "warn" (in
                 the log) or "off". "error" unless the environment variable PERDURE_GUARD says otherwise.
+            payloads: how payloads are compressed and encrypted; those of PERDURE_PAYLOAD_KEYS_FILE unless given.
 
         Raises:
             DefinitionError: two definitions have one name, an object is neither task nor workflow, or a workflow's code
@@ -81,8 +92,12 @@ class Worker:
         ids = ids or IdSource()
         self.id = worker_id or f"{socket.gethostname()}-{os.getpid()}-{ids()[-8:]}"
         self._grace_seconds = grace_seconds
-        self._setup = Setup(
-            broker=broker,
+        self._broker = broker
+        self._payloads = payloads or Payloads.from_environment()
+        self._registry = registry
+        self._namespace = namespace
+        self._setup = partial(
+            Setup,
             registry=registry,
             clock=clock or SystemClock(),
             ids=ids,
@@ -98,27 +113,79 @@ class Worker:
         self.ready = asyncio.Event()
         """Set once the worker has subscribed: what is sent from then on reaches it."""
 
+    @classmethod
+    def connect(
+        cls,
+        target: str | Path,
+        objects: Registry | Iterable[object] = (),
+        *,
+        services: Iterable[object] = (),
+        namespace: str = "default",
+        build: str = "dev",
+        slots: int = SLOTS,
+        grace_seconds: float = GRACE_SECONDS,
+        guard: Guard | None = None,
+        payloads: Payloads | None = None,
+    ) -> Self:
+        """A worker of engines elsewhere: of a `perdure dev` on this machine, or of a cluster. `run` connects it.
+
+        Args:
+            target: the path of a database or socket, or `pulsar://…`; tenant, credentials and TLS of a cluster are
+                the settings of `perdure worker`, from the environment.
+            objects: modules, tasks and workflows that it runs.
+            services: implementations of services.
+            build: what this worker's code is called; runs pinned to it come here.
+            slots: attempts of tasks at a time.
+            grace_seconds: what `drain` gives to work in progress.
+            guard: what happens when workflow code does what would come out differently in replay: "error", "warn" (in
+                the log) or "off". "error" unless the environment variable PERDURE_GUARD says otherwise.
+            payloads: as for `Client.connect`: the keys of the clients.
+
+        Raises:
+            DefinitionError: two definitions have one name, an object is neither task nor workflow, or a workflow's code
+                would come out differently in replay.
+        """
+        worker = cls(
+            Elsewhere(target, namespace), objects, services=services, namespace=namespace, build=build, slots=slots,
+            grace_seconds=grace_seconds, guard=guard, payloads=payloads,
+        )  # fmt: skip
+        if worker._registry.workflows:
+            seeds.warn_if_random()
+        return worker
+
     async def run(self) -> None:
         """Work until `drain`. When canceled it stops at once, and its work goes to other workers.
 
         Raises:
+            Unavailable: a worker that `connect` made finds nobody there. Later it waits for them to come back.
+            NotInstalled: to work for a cluster needs the extra `cluster`.
             Exception: a defect of the worker's own; it has then stopped.
         """
-        _guard.install(self._guard, self._setup.registry.workflows.values())
-        session = Session(self._setup)
+        _guard.install(self._guard, self._registry.workflows.values())
         self._draining = asyncio.Event()
         try:
-            await session.open()
-            self.ready.set()
-            await self._until_drained(session, self._draining)
+            async with self._opened() as broker:
+                await self._work(broker, self._draining)
         finally:
-            self.ready.clear()
-            await session.close()
             self._draining = None
             for waiting in self._waiting:
                 if not waiting.done():
                     waiting.set_result(None)
             self._waiting.clear()
+
+    def _opened(self) -> AbstractAsyncContextManager[Broker]:
+        return self._broker.opened() if isinstance(self._broker, Elsewhere) else nullcontext(self._broker)
+
+    async def _work(self, broker: Broker, draining: asyncio.Event) -> None:
+        coded = broker if self._payloads is None else CodedBroker(broker, Edge(self._payloads, self._namespace))
+        session = Session(self._setup(broker=coded))
+        try:
+            await session.open()
+            self.ready.set()
+            await self._until_drained(session, draining)
+        finally:
+            self.ready.clear()
+            await session.close()
 
     async def _until_drained(self, session: Session, draining: asyncio.Event) -> None:
         drained = asyncio.ensure_future(draining.wait())

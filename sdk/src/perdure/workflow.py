@@ -32,13 +32,14 @@ import msgspec
 
 from perdure import convert
 from perdure._duration import optional_milliseconds
+from perdure._fields import check_fields
 from perdure._names import check_text, check_workflow_id, checked_tags, is_name
-from perdure._options import Match, WorkflowChanged, WorkflowDeclared, check_options
+from perdure._options import Match, WorkflowChanged, WorkflowDeclared, check_choice, check_options
 from perdure._workflow_code import Code
-from perdure.errors import DefinitionError, NotInWorkflow, UnknownName
-from perdure.flow import Channel
+from perdure.errors import DefinitionError, NotInWorkflow, SerializationError, UnknownName
+from perdure.flow import Channel, name_and_type
 from perdure.signature import Signature, location
-from perdure_schemas.common import BuildPolicy, ClosePolicy, ConflictPolicy, Payload, RunOptions
+from perdure_schemas.common import BuildPolicy, ClosePolicy, ConflictPolicy, Payload, ReusePolicy, RunOptions
 
 if TYPE_CHECKING:
     from perdure._replay.futures import Deferred
@@ -84,6 +85,7 @@ class Workflow(Generic[P, R_co]):
     """As they travel."""
     id: str | None = None
     conflict: ConflictPolicy = "fail"
+    reuse: ReusePolicy = "always"
     close_policy: ClosePolicy = "cancel"
     build_policy: BuildPolicy = "current"
     build: str | None = None
@@ -142,7 +144,13 @@ class Workflow(Generic[P, R_co]):
             changed.id = check_workflow_id(id)
         if (build := options.get("build")) is not None:
             check_text(build, "build")
-        given = {name: options.get(name) for name in ("conflict", "close_policy", "build_policy", "build", "match")}
+        check_choice(options.get("conflict"), ConflictPolicy, "conflict")
+        check_choice(options.get("reuse"), ReusePolicy, "reuse")
+        check_choice(options.get("close_policy"), ClosePolicy, "close_policy")
+        check_choice(options.get("build_policy"), BuildPolicy, "build_policy")
+        check_choice(options.get("match"), Match, "match")
+        names = ("conflict", "reuse", "close_policy", "build_policy", "build", "match")
+        given = {name: options.get(name) for name in names}
         changed.__dict__.update({key: value for key, value in given.items() if value is not None})
         return changed
 
@@ -168,9 +176,14 @@ class Workflow(Generic[P, R_co]):
         payload = convert.encode(value, Any, f"the signal to {channel}")
         declared = self.channels.get(channel)
         if declared is not None:
-            declared.decode(payload)
+            decoded = declared.decode(payload)
+            try:
+                check_fields(value, decoded)
+            except ValueError as error:
+                raise SerializationError(f"the signal to {channel}: {error}") from error
         elif self.channels:
-            raise UnknownName(f"{self.name} declares no channel {channel!r}; it has {', '.join(sorted(self.channels))}")
+            has = ", ".join(name_and_type(self.channels[name]) for name in sorted(self.channels))
+            raise UnknownName(f"{self.name} declares no channel {channel!r}; it has {has}")
         return payload
 
     @functools.cached_property
@@ -235,6 +248,8 @@ def workflow(target: Callable[P, Coroutine[Any, Any, R]], /) -> Workflow[P, R]: 
 def workflow(*, name: str | None = None, **options: Unpack[WorkflowDeclared]) -> WorkflowDecorator: ...
 def workflow(target: Any = None, /, *, name: str | None = None, **options: Unpack[WorkflowDeclared]) -> Any:
     """Declare a workflow: `@workflow` or `@workflow(name=..., ...)`, on an `async def` or on a class with `run`.
+
+    Its arguments together, and its result, have at most 990,000 bytes as JSON, as those of tasks.
 
     Args:
         name: the wire name; the definition's own unless given. It must stay the same while runs are open.

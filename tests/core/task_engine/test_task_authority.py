@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perdure_core.history import effective
+from perdure_core.history import KEPT_OUTCOMES, effective
 from perdure_core.task_engine.authority import EVERY_COMMAND, Mark, judge, marks
 from perdure_core.workflow_engine.lineage import trace
 from perdure_schemas.common import Command, Outcome, WaitsFor
@@ -44,14 +44,26 @@ def histories(draw: st.DrawFn) -> list[Recorded]:
             event = turn([Command(id=f"c{seq}", position="c", kind="cancel", target=id)], generation)
         elif kind == "rewind" and seq > 1:
             generation += 1
-            to_seq = draw(st.integers(0, seq - 1))
-            event = Rewound(to_seq=to_seq, generation=generation, reason="", actor="")
+            skipped = [id] if draw(st.booleans()) and _last_success(history, id) == "skipped" else []
+            to_seq = min([draw(st.integers(0, seq - 1)), *_before_outcomes(history, skipped)])
+            event = Rewound(to_seq=to_seq, generation=generation, reason="", actor="", taken_back=skipped)
         elif kind == "end":
             event = RunEnded(status=draw(st.sampled_from(ENDS)))
         else:
             event = CommandSettled(command_id=id, outcome=draw(st.sampled_from(OUTCOMES)))
         history.append(Recorded(seq=seq, at=seq, cause=str(seq), event=event))
     return history
+
+
+def _last_success(history: list[Recorded], id: str) -> str:
+    events = (r.event for r in reversed(history))
+    settled = (event for event in events if isinstance(event, CommandSettled) and event.command_id == id)
+    return next((event.outcome for event in settled if event.outcome in KEPT_OUTCOMES), "")
+
+
+def _before_outcomes(history: list[Recorded], ids: list[str]) -> list[int]:
+    in_force = [(r.seq, r.event) for r in effective(history)]
+    return [seq - 1 for seq, event in in_force if isinstance(event, CommandSettled) and event.command_id in ids]
 
 
 def _issued(event: TurnCommitted) -> list[str]:
@@ -89,16 +101,16 @@ def by_whole_history(history: list[Recorded], task_id: str, generation: int) -> 
 @given(histories(), st.sampled_from(TASKS), st.integers(0, 3))
 def test_marks_say_what_the_whole_history_says(history: list[Recorded], task_id: str, generation: int) -> None:
     found = [mark for r in history for id, mark in marks(r) if id in {task_id, EVERY_COMMAND}]
-    verdict = judge(found, generation)
+    verdict = judge(task_id, found, generation)
     assert (verdict.state, verdict.outcome) == by_whole_history(history, task_id, generation)
 
 
 def test_a_running_task_whose_turn_was_dropped_is_supervised_until_it_is_canceled() -> None:
     """The next turn may adopt it without dispatching it again: if its worker dies, somebody must know."""
     found = [Mark(seq=2, kind="issued"), Mark(seq=4, kind="rewound", to_seq=1, generation=1)]
-    assert judge(found, 0).state == "open"
+    assert judge("a", found, 0).state == "open"
     failed = [found[0], Mark(seq=3, kind="settled", outcome="failed"), found[1]]
-    assert judge(failed, 0).state == "gone", "adopted, it will be dispatched again"
+    assert judge("a", failed, 0).state == "gone", "adopted, it will be dispatched again"
 
 
 def test_children_timers_and_inline_values_leave_no_mark() -> None:

@@ -214,14 +214,22 @@ def test_rule_31_a_success_of_any_generation_counts() -> None:
     assert saved(older, outcome("completed", generation=1), "o").record.status == "completed"
 
 
+def test_rule_31_a_success_from_before_a_rewind_is_told_again() -> None:
+    """When its worker told the run, that had another outcome, which the rewind undid since."""
+    resumed = saved(None, task(1, options=TWICE), "d", waited=True).record
+    late = saved(resumed, outcome("completed", generation=0), "o")
+    assert [(told.outcome, told.generation) for told in published(late, TaskOutcome)] == [("completed", 1)]
+    assert not published(saved(resumed, outcome("completed", generation=1), "o"), TaskOutcome)
+
+
 def test_rule_31_what_a_rewind_dispatched_anew_is_no_more_the_old_dispatch_s() -> None:
     found = [
         Mark(seq=2, kind="issued"),
         Mark(seq=3, kind="settled", outcome="failed"),
         Mark(seq=5, kind="rewound", to_seq=2, generation=1),
     ]
-    assert judge(found, 0).state == "gone"
-    assert judge(found, 1).state == "open"
+    assert judge("a", found, 0).state == "gone"
+    assert judge("a", found, 1).state == "open"
 
 
 def test_rule_24_the_watches_of_two_attempts_are_two_timers() -> None:
@@ -230,3 +238,14 @@ def test_rule_24_the_watches_of_two_attempts_are_two_timers() -> None:
     second = msgspec.structs.replace(first, attempt=2, version=first.version + 1)
     timers = [timer(record, 3_600_000)[1].body for record in (first, second)]
     assert len({body.timer_id for body in timers if isinstance(body, ScheduleTimer)}) == 2
+
+
+def test_rule_31_a_skip_that_is_taken_back_dispatches_anew() -> None:
+    found = [
+        Mark(seq=2, kind="issued"),
+        Mark(seq=3, kind="settled", outcome="skipped"),
+        Mark(seq=5, kind="rewound", to_seq=2, generation=1, taken_back=("a",)),
+    ]
+    assert judge("a", found, 0).state == "gone"
+    assert judge("a", found, 1).state == "open"
+    assert judge("b", found, 1).state == "settled"

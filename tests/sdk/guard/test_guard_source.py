@@ -95,6 +95,13 @@ def test_a_worker_refuses_careless_code_and_names_every_line(caplog: pytest.LogC
     assert len(caplog.records) == 2 + 6
 
 
+def test_all_careless_workflows_are_named_at_once() -> None:
+    with pytest.raises(DefinitionError) as raised:
+        Worker(memory_ports(SystemClock()).broker, [careless.careless, careless.Careless], guard="error")
+    heads = [line for line in str(raised.value).splitlines() if not line.startswith("  ")]
+    assert heads == [f"workflow {name} would come out differently in replay:" for name in ("careless", "Careless")]
+
+
 def test_the_environment_says_what_a_worker_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     broker = memory_ports(SystemClock()).broker
     assert mode_of(None) == "error"

@@ -11,7 +11,8 @@ from perdure import (
 )
 from perdure._replay.code import Turn
 from perdure._replay.instance import Instance
-from perdure_schemas.events import Recorded
+from perdure_schemas.common import Failure
+from perdure_schemas.events import Recorded, TurnCommitted
 from tests.sdk.replay import world
 
 live_runs: list[Instance] = []
@@ -41,8 +42,16 @@ class Live:
         return self.feed(world.started())
 
     def complete(self, position: str, value: Any = 0) -> Turn:
-        (id,) = (c.id for r in self.history for c in getattr(r.event, "commands", ()) if c.position == position)
-        return self.feed(world.settled(id, "completed", world.json(value)))
+        return self.feed(world.settled(self.id_at(position), "completed", world.json(value)))
+
+    def fail(self, position: str, message: str) -> Turn:
+        failure = Failure(name="KeyError", message=message)
+        return self.feed(world.settled(self.id_at(position), "failed", failure=failure))
+
+    def id_at(self, position: str) -> str:
+        turns = [r.event for r in self.history if isinstance(r.event, TurnCommitted)]
+        (id,) = (command.id for turn in turns for command in turn.commands if command.position == position)
+        return id
 
     def query(self, name: str) -> Any:
         payload = self.run.query(name, world.json([]))

@@ -430,6 +430,51 @@ def _vote(number: int) -> SignalReceived:
 
 
 @workflow
+async def waits_for_a_vote_or_a_minute() -> list[int | None]:
+    votes = channel("votes", int)
+    return [await (votes.receive() | echo(0)), await votes.receive(), await votes.receive()]
+
+
+@workflow
+async def keeps_what_it_waits_for() -> list[int | None]:
+    votes = channel("votes", int)
+    vote = votes.receive()
+    first = await (vote | echo(0))
+    taken = vote.done()
+    return [first, await echo(1), int(taken), await vote, await votes.receive()]
+
+
+@workflow
+async def groups_what_it_waits_for() -> list[Any]:
+    votes = channel("votes", int)
+    both = votes.receive() & votes.receive()
+    first = await (both | echo(0))
+    return [first, await votes.receive(), *await both]
+
+
+@pytest.mark.parametrize(
+    ("code", "result"),
+    [
+        (waits_for_a_vote_or_a_minute, b"[0,1,2]"),
+        (keeps_what_it_waits_for, b"[0,9,0,1,2]"),
+        (groups_what_it_waits_for, b"[0,1,2,3]"),
+    ],
+)
+def test_a_receive_that_lost_takes_no_signal_before_it_is_waited_for_again(code: Any, result: bytes) -> None:
+    """Or the time-out in `receive() | timer(60)` would swallow the next signal."""
+    live = Live(code)
+    live.begin()
+    turn = live.complete("0", 0)
+    for number in (1, 2, 3):
+        if turn.completion is None:
+            turn = live.feed(_vote(number))
+    if turn.completion is None:
+        turn = live.complete("1", 9)
+    assert turn.completion is not None
+    assert turn.completion.result == Payload("json", result)
+
+
+@workflow
 async def receives_while_canceled() -> int:
     numbers = channel("numbers", int)
     receipt = numbers.receive()

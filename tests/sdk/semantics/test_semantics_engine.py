@@ -12,7 +12,6 @@ import msgspec
 import pytest
 
 from perdure import Channel, Retry, RunNotFound, WorkflowError, sleep, task, workflow
-from perdure_runtime.adapters.queues import QueuePublisher
 from perdure_runtime.ports import Delivery, Undeliverable
 from perdure_schemas import ids, topics
 from perdure_schemas.common import Payload
@@ -257,10 +256,8 @@ async def test_a_message_nobody_can_handle_blocks_nothing(caplog: pytest.LogCapt
     async with World(pause, waiting) as world:
         run = await world.client.start(waiting)
         await gate.reached()
-        publisher = world.ports.broker.publisher()
-        assert isinstance(publisher, QueuePublisher)
         for topic in (topics.WORKFLOW_ENGINE, topics.TASK_ENGINE, topics.task_run("pause"), topics.TIMERS):
-            await publisher.publish_encoded("default", [(topic, run.id, b"\x00 no message")])
+            await world.place.publish_bytes(world.ports, topic, run.id, b"\x00 no message")
         misplaced = WorkerHello(worker="w", build="b", workflows=[], tasks=[], slots=1)
         await world.send(topics.WORKFLOW_ENGINE, misplaced, run.id)
         gate.open()

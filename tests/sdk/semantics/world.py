@@ -1,4 +1,4 @@
-"""A whole Perdure in one process whose parts can be killed and watched one by one.
+"""A whole Perdure in one process whose parts can be killed and watched one by one, in memory or on real servers.
 
 `World` runs the real engines, a real worker and a client on ports that tests may tamper with. Where no part has to
 be killed or watched, tests use `Client.embedded` itself.
@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from types import TracebackType
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeAlias, TypeVar
 
 from perdure import Client, Handle, Registry
 from perdure._client.backend import PortsBackend
 from perdure.worker import Worker
 from perdure_runtime.adapters.memory import memory_ports
+from perdure_runtime.adapters.queues import QueuePublisher
 from perdure_runtime.clock import SystemClock
 from perdure_runtime.embedded import Embedded
 from perdure_runtime.ports import Broker, Consumer, Ports, Publisher, SubscriptionType
 from perdure_schemas.common import Command
 from perdure_schemas.events import Event, Recorded, RunStatus, TurnCommitted
-from perdure_schemas.messages import Body, Message, RunChanged
+from perdure_schemas.messages import Body, Message, RunChanged, RunPurged
 
 B = TypeVar("B")
 E = TypeVar("E")
@@ -33,25 +35,66 @@ Batch: TypeAlias = Sequence[tuple[str, Message]]
 Tamper: TypeAlias = Callable[[Batch], Batch]
 
 
+class Place(Protocol):
+    """Where worlds run."""
+
+    patience_seconds: int
+    pause_seconds: float
+    """In which, if anything is going on, something is published."""
+
+    def __call__(self) -> AbstractAsyncContextManager[Sequence[Ports]]:
+        """The ports of each replica of the engines; the first are the worker's and the client's as well."""
+        ...
+
+    async def publish_bytes(self, ports: Ports, topic: str, key: str, data: bytes) -> None:
+        """Bytes as anybody could send them, who need not know the contract."""
+        ...
+
+
+class Memory:
+    patience_seconds = PATIENCE_SECONDS
+    pause_seconds = 0.02
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[Sequence[Ports]]:
+        yield [memory_ports(SystemClock())]
+
+    async def publish_bytes(self, ports: Ports, topic: str, key: str, data: bytes) -> None:
+        publisher = ports.broker.publisher()
+        assert isinstance(publisher, QueuePublisher)
+        await publisher.publish_encoded("default", [(topic, key, data)])
+
+
 class World:
     """Opened by `async with`: engines, one worker and a client."""
 
+    place: ClassVar[Place] = Memory()
+
+    ports: Ports
+    spy: Spy
+
     def __init__(self, *objects: object, ports: Ports | None = None, tamper: Tamper | None = None) -> None:
         """`tamper` changes what is published: each batch, before the broker has it."""
-        self.ports = ports or memory_ports(SystemClock())
-        self.spy = Spy(self.ports.broker, tamper)
-        self._engine_ports = dataclasses.replace(self.ports, broker=self.spy)
+        self._given = ports
+        self._tamper = tamper
+        self._replicas: Sequence[Ports] = ()
         self._registry = Registry(objects)
-        self._engine = Embedded(self._engine_ports)
+        self._engines: list[Embedded] = []
         self._worker: asyncio.Task[None] | None = None
-        self._deadline = asyncio.timeout(PATIENCE_SECONDS)
-        backend = PortsBackend("default")
-        backend.use(self.spy, self.ports.read_model, self.ports.store)
-        self.client = Client(backend)
+        self._deadline = asyncio.timeout(self.place.patience_seconds)
+        self._stack = AsyncExitStack()
+        self._backend = PortsBackend("default")
+        self.client = Client(self._backend)
 
     async def __aenter__(self) -> Self:
+        replicas = [self._given] if self._given is not None else await self._stack.enter_async_context(self.place())
+        self.ports = replicas[0]
+        self.spy = Spy(self.ports.broker, self._tamper)
+        spied = [self.spy, *(self.spy.beside(each.broker) for each in replicas[1:])]
+        self._replicas = [dataclasses.replace(each, broker=spy) for each, spy in zip(replicas, spied, strict=True)]
+        self._backend.use(self.spy, self.ports.read_model, self.ports.store)
         await self._deadline.__aenter__()
-        await self._engine.__aenter__()
+        await self.start_engine()
         await self.start_worker()
         await self.client.__aenter__()
         return self
@@ -62,7 +105,10 @@ class World:
         await self.client.__aexit__(kind, error, trace)
         await self.kill_worker()
         await self.kill_engine()
-        await self._deadline.__aexit__(kind, error, trace)
+        try:
+            await self._deadline.__aexit__(kind, error, trace)
+        finally:
+            await self._stack.aclose()
 
     async def start_worker(self) -> None:
         worker = Worker(self.spy, self._registry)
@@ -77,11 +123,16 @@ class World:
             self._worker = None
 
     async def kill_engine(self) -> None:
-        await self._engine.__aexit__(None, None, None)
+        """All its replicas."""
+        for engine in self._engines:
+            await engine.__aexit__(None, None, None)
+        self._engines = []
 
     async def start_engine(self) -> None:
-        self._engine = Embedded(self._engine_ports)
-        await self._engine.__aenter__()
+        for number, ports in enumerate(self._replicas):
+            engine = Embedded(ports, owner=f"embedded-{number}")
+            await engine.__aenter__()
+            self._engines.append(engine)
 
     async def restart_worker(self) -> None:
         await self.kill_worker()
@@ -93,11 +144,20 @@ class World:
         await self.ports.broker.publisher().publish([(topic, message)])
 
     async def quiet(self) -> None:
-        """Until nothing more is published."""
+        """Until nothing more is published, and the read model knows what was."""
         seen = -1
         while seen != len(self.spy.published):
             seen = len(self.spy.published)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(self.place.pause_seconds)
+        purged = {body.run_id for body in self.spy.bodies(RunPurged)}
+        newest = {change.run_id: change for change in self.spy.bodies(RunChanged)}
+        for change in newest.values():
+            while change.run_id not in purged and not await self._knows(change):  # noqa: ASYNC110
+                await asyncio.sleep(self.place.pause_seconds)
+
+    async def _knows(self, change: RunChanged) -> bool:
+        found = await self.ports.read_model.get_run("default", change.workflow_id, change.run_id)
+        return found is not None and found.version >= change.version
 
 
 class Spy:
@@ -107,9 +167,16 @@ class Spy:
         self._broker = broker
         self.tamper = tamper
         self.published: list[tuple[str, Message]] = []
+        self._first = self
+
+    def beside(self, broker: Broker) -> Spy:
+        """What another replica publishes is remembered, and tampered with, as one."""
+        spy = Spy(broker, None)
+        spy._first = self
+        return spy
 
     def publisher(self) -> Publisher:
-        return SpyPublisher(self, self._broker.publisher())
+        return SpyPublisher(self._first, self._broker.publisher())
 
     async def subscribe(
         self, namespace: str, topics: Sequence[str], subscription: str, type: SubscriptionType

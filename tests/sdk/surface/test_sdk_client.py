@@ -50,6 +50,7 @@ from perdure_schemas.messages import (
     UpdateRun,
     WaitForResult,
 )
+from tests.contracts.test_contract_records import changed
 from tests.sdk.surface.engine_double import EngineDouble, Script, end
 
 FAILURE = Failure(name="ValueError", message="bad", cause=Failure(name="OSError", message="disk"))
@@ -177,6 +178,29 @@ def test_use_existing_gives_the_run_in_force() -> None:
         assert await client.execute(order.options(id="o-1", conflict="use-existing"), "a") == 5
 
     with_double(existing, work)
+
+
+def test_execute_asks_again_which_run_has_the_id_if_that_answer_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "ASK_AGAIN_SECONDS_FIRST", 0.02)
+    seen: list[str] = []
+
+    def forgetful(message: Message) -> Iterator[Body]:
+        match message.body:
+            case StartWorkflow() as body:
+                seen.append(message.id)
+                if len(seen) > 1:
+                    yield StartReply(workflow_id=body.workflow_id, run_id="other", status="ok", detail="ended")
+            case WaitForResult(run_id="other") as body:
+                yield end(body.workflow_id, body.run_id, b"5")
+            case WaitForResult() as body:
+                yield RunResult(workflow_id=body.workflow_id, run_id=body.run_id, status="not-found")
+
+    async def work(client: Client, double: EngineDouble) -> None:
+        assert await client.execute("order", id="o-1", conflict="use-existing", reuse="never") == 5
+        assert double.bodies(StartWorkflow)[0].reuse_policy == "never"
+        assert len(set(seen)) == 1, "the same start"
+
+    with_double(forgetful, work)
 
 
 @pytest.mark.parametrize(("status", "error"), [("failed", RunFailed), ("canceled", RunCanceled)])
@@ -451,3 +475,21 @@ def test_the_blocking_face_has_whatever_the_async_one_has() -> None:
                 blocking.execute(order, "pear")
 
         asyncio.run(inside_a_loop())
+
+
+def test_a_run_whose_result_was_told_is_found_once_the_read_model_knows_it() -> None:
+    """On a cluster the projector is another process, which may be behind."""
+
+    def script(_: Message) -> Iterator[Body]:
+        yield end("w", "r")
+
+    async def work(client: Client, double: EngineDouble) -> None:
+        handle = client.handle("w")
+        assert await handle.result() == 1
+        looking = asyncio.create_task(handle.describe())
+        await asyncio.sleep(0.1)
+        assert not looking.done()
+        await double.ports.read_model.apply([("default", changed("w", 1, "completed"))])
+        assert (await looking).status == "completed"
+
+    with_double(script, work)

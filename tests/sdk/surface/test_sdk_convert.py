@@ -159,7 +159,7 @@ def test_arguments_that_an_older_caller_did_not_send_take_their_default() -> Non
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        (b"[1]", "'b' of sample was not sent"),
+        (b"[1]", "takes \\d arguments?, but 1 was given: 'b' is missing, and has no default"),
         (b'[1,{"value":2},"1","red",5]', "takes 4 arguments, but 5"),
         (b'["x",{"value":2}]', "'a' of sample cannot be read as int"),
         (b"{}", "no JSON array"),
@@ -174,9 +174,9 @@ def test_wrong_arrays_are_told_by_parameter(data: bytes, told: str) -> None:
 @pytest.mark.parametrize(
     ("args", "told"),
     [
-        (("x", Node(1)), "argument 'a' of sample is a str, which cannot travel as int"),
-        ((True, Node(1)), "argument 'a' of sample is a bool"),
-        ((1, object()), "argument 'b' of sample is a object, which cannot travel as Node"),
+        (("x", Node(1)), "argument 'a' of sample, an object of type str, cannot travel as int"),
+        ((True, Node(1)), "argument 'a' of sample, an object of type bool"),
+        ((1, object()), "argument 'b' of sample, an object of type object, cannot travel as Node"),
         ((1, Node("x")), "argument 'b' of sample"),  # type: ignore[arg-type]
     ],
 )
@@ -203,8 +203,13 @@ def test_wrong_calls_are_type_errors_that_name_the_function() -> None:
         SAMPLE.bind((1,), {})
 
 
+def test_of_arguments_without_a_signature_the_one_at_fault_is_named() -> None:
+    with pytest.raises(SerializationError, match="argument 2 of order, an object of type list, cannot travel as JSON"):
+        convert.encode_arguments([1, [object()]], "order")
+
+
 def test_too_large_names_what_and_the_way_out() -> None:
-    with pytest.raises(PayloadTooLarge, match=r"the arguments of take is 8,388,6.*pass a reference"):
+    with pytest.raises(PayloadTooLarge, match=r"the arguments of take: 990,0.*pass a reference"):
         Signature(lambda blob: None, "take").bind(("x" * convert.PAYLOAD_BYTES_MAX,), {})
     with pytest.raises(PayloadTooLarge):
         convert.encode(b"x" * (convert.PAYLOAD_BYTES_MAX + 1), bytes)

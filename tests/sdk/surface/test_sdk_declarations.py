@@ -103,6 +103,35 @@ def test_options_travel() -> None:
     assert (buy.options(id="o-1").id, buy.id) == ("o-1", None)
 
 
+@pytest.mark.parametrize(
+    ("changes", "error", "told"),
+    [
+        (
+            {"conflict": "reuse"},
+            ValueError,
+            "conflict is one of 'use-existing', 'fail', 'terminate-existing', not 'reuse'",
+        ),
+        ({"reuse": "once"}, ValueError, "reuse is one of 'always', 'after-failure', 'never', not 'once'"),
+        ({"close_policy": "kill"}, ValueError, "close_policy is one of 'abandon', 'cancel', 'terminate', not 'kill'"),
+        ({"build_policy": 5}, ValueError, "build_policy is one of 'current', 'inherit', not 5"),
+        ({"match": ""}, ValueError, "match is one of 'args', 'name', not ''"),
+        ({"timeout": "5s"}, TypeError, r"a duration is seconds \(5\), or a timedelta .* not '5s'"),
+    ],
+)
+def test_an_option_of_no_meaning_is_refused_with_those_that_have_one(
+    changes: dict[str, Any], error: type[Exception], told: str
+) -> None:
+    with pytest.raises(error, match=told):
+        buy.options(**changes)
+
+
+def test_a_retry_that_is_none_is_refused_with_the_line() -> None:
+    with pytest.raises(
+        DefinitionError, match=r"test_sdk_declarations\.py:\d+.* is a Retry, as Retry\(attempts=5\), not 5"
+    ):
+        charge.options(retry=5)  # type: ignore[arg-type]  # wrong on purpose
+
+
 def test_outside_a_workflow_a_call_names_both_ways_out() -> None:
     with pytest.raises(NotInWorkflow, match=r"charge\.fn\(\.\.\.\).*client\.run\(charge, \.\.\.\)"):
         charge("o-1")

@@ -9,6 +9,8 @@ from perdure import Channel, Client, all_of, task, workflow
 
 WIDTH = 4_000
 LARGE = 300_000
+PATIENCE_SECONDS = 280
+"""Seconds here; on real servers and a busy machine, thousands of tasks take minutes."""
 
 
 @task
@@ -34,7 +36,7 @@ def test_a_turn_of_more_commands_than_a_message_bears_completes() -> None:
         async with Client.embedded(plus_one, fan) as client:
             assert await client.execute(fan, WIDTH) == WIDTH * (WIDTH + 1) // 2
 
-    asyncio.run(asyncio.wait_for(scenario(), 60))
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_SECONDS))
 
 
 def test_a_run_that_waits_for_more_events_than_a_message_bears_completes(tmp_path: Path) -> None:
@@ -47,4 +49,4 @@ def test_a_run_that_waits_for_more_events_than_a_message_bears_completes(tmp_pat
         async with Client.embedded(Lengths, db=db) as client:
             assert await client.handle("lengths").result(timeout=30) == 5 * LARGE
 
-    asyncio.run(asyncio.wait_for(scenario(), 60))
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_SECONDS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,8 @@ from perdure import (
     workflow,
     workflow_of,
 )
-from perdure._client.backend import PortsBackend
+from perdure.cli.dev import engine as dev_engine
+from perdure.cli.locations import SOCKET_PATH_BYTES_MAX, declared_path, socket_path
 from perdure.worker import Worker
 from perdure_runtime.adapters.memory import memory_ports
 from perdure_runtime.adapters.socket import serve
@@ -97,22 +99,9 @@ def with_engine(work: Callable[[Client], Awaitable[None]]) -> None:
     async def run() -> None:
         global gate
         gate = asyncio.Event()
-        ports = memory_ports(SystemClock())
-        worker = Worker(ports.broker, Registry([add_one, pass_gate, hello, waits, fails, Counter, family]))
-        running = [
-            asyncio.create_task(WorkflowEngine(ports, "default", "test").run()),
-            asyncio.create_task(worker.run()),
-        ]
-        backend = PortsBackend("default")
-        backend.use(ports.broker, ports.read_model, ports.store)
-        try:
-            async with asyncio.timeout(20), Client(backend) as client:
-                await worker.ready.wait()
-                await work(client)
-        finally:
-            for each in running:
-                each.cancel()
-            await asyncio.wait(running)
+        app = [add_one, pass_gate, hello, waits, fails, Counter, family]
+        async with asyncio.timeout(60), Client.embedded(*app) as client:
+            await work(client)
 
     asyncio.run(run())
 
@@ -141,14 +130,47 @@ def test_conflict_policies() -> None:
     async def work(client: Client) -> None:
         first = await client.start(waits, id="same")
         same = await client.start(waits, id="same", conflict="use-existing")
-        assert same.run_id == first.run_id
+        assert (same.run_id, same.existing, first.existing) == (first.run_id, True, False)
         other = await client.start(waits, id="same", conflict="terminate-existing")
         assert other.run_id != first.run_id
+        assert not other.existing
         with pytest.raises(RunTerminated):
             await first.result()
         open_gate()
         assert await other.result() == "through"
         assert await client.execute(hello, 1, id="same") == 2, "an ended run holds its id no longer"
+
+    with_engine(work)
+
+
+def test_an_order_is_done_once_however_often_it_comes() -> None:
+    async def work(client: Client) -> None:
+        once = hello.options(id="order-1", conflict="use-existing", reuse="never")
+        first = await client.start(once, 1)
+        assert await first.result() == 2
+        again = await client.start(once, 5)
+        assert (again.run_id, await again.result()) == (first.run_id, 2)
+        assert await client.execute(once, 5) == 2, "that of the run that has ended"
+        for conflict in ("fail", "terminate-existing"):
+            with pytest.raises(AlreadyStarted, match=r"has ended: completed, and reuse \"never\"") as refused:
+                await client.execute(hello.options(conflict=conflict), 5, id="order-1", reuse="never")
+            assert refused.value.run_id == first.run_id
+        with pytest.raises(AlreadyStarted, match=r"reuse \"always\" does"):
+            await client.start(hello, 5, id="order-1", reuse="after-failure")
+        assert await client.execute(hello, 5, id="order-1") == 6
+
+    with_engine(work)
+
+
+def test_a_failed_order_is_begun_anew_only_where_that_is_wanted() -> None:
+    async def work(client: Client) -> None:
+        first = await client.start(fails, "no", id="order-1")
+        with pytest.raises(RunFailed):
+            await first.result()
+        never = fails.options(id="order-1", conflict="use-existing", reuse="never")
+        with pytest.raises(RunFailed, match="WorkflowError: no"):
+            await client.execute(never, "again")
+        assert await client.execute(hello, 1, id="order-1", reuse="after-failure") == 2
 
     with_engine(work)
 
@@ -237,14 +259,14 @@ def test_a_client_connects_by_the_socket_or_by_the_database_beside_it(tmp_path: 
         with pytest.raises(Unavailable, match="Is `perdure dev` running"):
             async with Client.connect(database):
                 pass
-        server = await serve(ports, tmp_path / "dev.sock")
+        server = await serve(ports, tmp_path / "dev.sqlite.sock")
         async with asyncio.timeout(20):
             running = [
                 asyncio.create_task(WorkflowEngine(ports, "default", "test").run()),
                 asyncio.create_task(worker.run()),
             ]
             await worker.ready.wait()
-            for path in (database, tmp_path / "dev.sock"):
+            for path in (database, tmp_path / "dev.sqlite.sock"):
                 async with Client.connect(path) as client:
                     assert await client.execute(hello, 1) == 2
                     handle = await client.start(hello, 2)
@@ -253,6 +275,66 @@ def test_a_client_connects_by_the_socket_or_by_the_database_beside_it(tmp_path: 
             for each in running:
                 each.cancel()
             await asyncio.wait(running)
+        await server.close()
+
+    asyncio.run(run())
+
+
+def test_databases_of_one_stem_are_two_engines(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with asyncio.timeout(20), AsyncExitStack() as stack:
+            for name in ("x.sqlite", "x.db"):
+                _, ports = await stack.enter_async_context(dev_engine(tmp_path / name, "default"))
+                worker = asyncio.create_task(Worker(ports.broker, Registry([add_one, hello])).run())
+                stack.callback(worker.cancel)
+            for name, number in (("x.sqlite", 1), ("x.db", 2)):
+                async with Client.connect(tmp_path / name) as client:
+                    assert await client.execute(hello.options(id=f"of-{name}"), number) == number + 1
+            for name in ("x.sqlite", "x.db"):
+                async with Client.connect(tmp_path / name) as client:
+                    assert [run.workflow_id for run in (await client.list()).runs] == [f"of-{name}"]
+        assert declared_path(tmp_path / "x.sqlite") != declared_path(tmp_path / "x.db")
+        deep = tmp_path / ("d" * 90)
+        deep.mkdir()
+        sockets = {socket_path(deep / name) for name in ("x.sqlite", "x.db")}
+        assert len(sockets) == 2
+        assert all(len(str(path).encode()) <= SOCKET_PATH_BYTES_MAX for path in sockets)
+
+    asyncio.run(run())
+
+
+def test_a_worker_connects_by_the_socket_or_by_the_database_beside_it(tmp_path: Path) -> None:
+    async def run() -> None:
+        ports = memory_ports(SystemClock())
+        database = tmp_path / "dev.sqlite"
+        with pytest.raises(Unavailable, match="Is `perdure dev` running"):
+            await Worker.connect(database, [add_one]).run()
+        server = await serve(ports, tmp_path / "dev.sqlite.sock")
+        async with asyncio.timeout(20):
+            engine = asyncio.create_task(WorkflowEngine(ports, "default", "test").run())
+            async with Client.connect(database) as client:
+                for path in (database, tmp_path / "dev.sqlite.sock"):
+                    worker = Worker.connect(path, [add_one, hello])
+                    running = asyncio.create_task(worker.run())
+                    assert await client.execute(hello, 1) == 2
+                    worker.drain()
+                    await running
+            engine.cancel()
+            await asyncio.wait([engine])
+        await server.close()
+
+    asyncio.run(run())
+
+
+def test_a_worker_told_to_drain_while_it_connects_ends(tmp_path: Path) -> None:
+    async def run() -> None:
+        server = await serve(memory_ports(SystemClock()), tmp_path / "dev.sqlite.sock")
+        worker = Worker.connect(tmp_path / "dev.sqlite", [add_one])
+        running = asyncio.create_task(worker.run())
+        await asyncio.sleep(0)
+        assert not worker.ready.is_set()
+        worker.drain()
+        await asyncio.wait_for(running, 20)
         await server.close()
 
     asyncio.run(run())

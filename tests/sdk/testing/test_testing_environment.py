@@ -13,10 +13,12 @@ from perdure import (
     Channel,
     ChildFailed,
     DefinitionError,
+    Handle,
     Retry,
     SerializationError,
     TaskFailed,
     WorkflowError,
+    current_task,
     now,
     service,
     service_stub,
@@ -26,7 +28,7 @@ from perdure import (
     update,
     workflow,
 )
-from perdure.testing import RunStuck, WorkflowEnvironment
+from perdure.testing import NothingComes, RunStuck, WorkflowEnvironment
 
 pytestmark = pytest.mark.asyncio
 
@@ -166,6 +168,8 @@ async def test_a_mock_must_answer_by_the_types_of_what_it_stands_for() -> None:
             await env.client.run(ask, 5)  # type: ignore[call-overload]  # wrong on purpose
         with pytest.raises(DefinitionError):
             env.mock(print, 1)
+        with pytest.raises(DefinitionError, match=r"neither task nor workflow: .*the task itself, not its \.fn"):
+            env.mock(ask.fn, 3)
 
 
 @service
@@ -276,3 +280,91 @@ async def test_many_runs_sleep_side_by_side() -> None:
     async with asyncio.timeout(20), WorkflowEnvironment(yearly, start=NEW_YEAR) as env:
         ends = await asyncio.gather(*(env.client.execute(yearly, 2) for _ in range(300)))
         assert ends == [[2031, 2032]] * 300
+
+
+@workflow
+class Gate:
+    go: Channel[str] = Channel()
+
+    async def run(self) -> str:
+        return await self.go.receive()
+
+    @update
+    async def passed(self) -> str:
+        return await self.go.receive()
+
+
+async def test_a_wait_for_what_never_comes_says_for_what() -> None:
+    lacking = r"run '.*' of {} waits for task ask, which is neither given nor mocked: env.mock\(ask, …\)"
+    silent = "run '.*' of Gate waits for signal go, which nobody sends"
+    async with asyncio.timeout(120), WorkflowEnvironment(asking, family, Gate) as env:
+        with pytest.raises(NothingComes, match="^" + lacking.format("asking")):
+            await env.client.execute(asking, "q")
+        with pytest.raises(NothingComes, match=f"of family waits for child asking; {lacking.format('asking')}"):
+            await env.client.execute(family)
+        gate = await env.client.start(Gate, id="front")
+        with pytest.raises(NothingComes, match=silent) as raised:
+            await gate.result()
+        assert "asking" not in str(raised.value), "other runs are no news"
+        with pytest.raises(NothingComes, match=silent):
+            await gate.update(Gate.passed)
+        with pytest.raises(NothingComes, match=r"given: pass it to WorkflowEnvironment"):
+            await env.client.execute(yearly, 1)
+        env.mock(ask, 42)
+        await gate.signal(Gate.go, "late")
+        assert await gate.result() == "late", "the run itself is as it was"
+
+
+async def test_what_comes_a_moment_of_real_time_later_is_waited_for() -> None:
+    async def send(run: Handle[str], patience: float) -> None:
+        await asyncio.sleep(patience)
+        await run.signal(Gate.go, "sent")
+
+    async with asyncio.timeout(60), WorkflowEnvironment(Gate) as env:
+        for _ in range(3):
+            run = await env.client.start(Gate)
+            result, _ = await asyncio.gather(run.result(), send(run, 1))
+            assert result == "sent"
+
+
+async def test_real_work_is_waited_for_however_long_it_takes() -> None:
+    handed_over: list[str] = []
+
+    @task
+    async def slow() -> str:
+        await asyncio.sleep(4)
+        return "async"
+
+    @task
+    def blocking() -> str:
+        time.sleep(4)
+        return "thread"
+
+    @task
+    async def delegated() -> str:
+        current_task().delegate()
+        handed_over.append(current_task().id)
+        return ""
+
+    @workflow
+    async def works() -> list[str]:
+        return list(await asyncio.gather(slow(), blocking(), delegated()))
+
+    async def complete(env: WorkflowEnvironment) -> None:
+        await asyncio.sleep(7)
+        await env.client.task(handed_over[0]).complete("outside")
+
+    async with asyncio.timeout(60), WorkflowEnvironment(works, slow, blocking, delegated) as env:
+        result, _ = await asyncio.gather(env.client.execute(works), complete(env))
+        assert result == ["async", "thread", "outside"]
+        assert env._time._silent_looks == 0
+
+
+async def test_the_worker_warns_of_no_task_that_is_mocked(caplog: pytest.LogCaptureFixture) -> None:
+    async with asyncio.timeout(20), WorkflowEnvironment(asking, paying) as env:
+        env.mock(ask, 42)
+        await env.client.execute(asking, "q")
+        assert "task_unknown_here" not in caplog.text
+        with pytest.raises(NothingComes):
+            await env.client.execute(paying, 5)
+        assert "waits for task Bank.charge, which this worker does not have (it has: ask)" in caplog.text

@@ -35,6 +35,10 @@ def value(payload: Payload | None) -> Any:
     return None if payload.encoding == "null" else msgspec.json.decode(payload.data)
 
 
+PATIENCE_S = 30.0
+"""What never comes fails the test; a process takes 0.3 s to start, and many times that where everybody works."""
+
+
 class Engine:
     """Both engines' topics on a memory broker. Takes what arrives in order, per kind of message."""
 
@@ -63,7 +67,7 @@ class Engine:
         for _ in range(workers):
             worker = await self.broker.subscribe("default", [topic], "workers", mode)
             assert isinstance(worker, QueueConsumer)
-            await worker.receive()
+            worker.begin([each for each in await worker.receive() if isinstance(each, Delivery)])
             worker.lose()
 
     async def _read(self, consumer: Consumer) -> None:
@@ -79,12 +83,14 @@ class Engine:
         await self.publisher.publish([(topic, message)])
         return message
 
-    async def next(self, kind: type[T], where: Callable[[T], bool] = lambda _: True, *, timeout: float = 5) -> T:
+    async def next(
+        self, kind: type[T], where: Callable[[T], bool] = lambda _: True, *, timeout: float = PATIENCE_S
+    ) -> T:
         """The next message of that kind, taken out of what was seen."""
         return (await self.next_message(kind, where, timeout=timeout))[1]
 
     async def next_message(
-        self, kind: type[T], where: Callable[[T], bool] = lambda _: True, *, timeout: float = 5
+        self, kind: type[T], where: Callable[[T], bool] = lambda _: True, *, timeout: float = PATIENCE_S
     ) -> tuple[Message, T]:
         async with asyncio.timeout(timeout), self._arrived:
             while True:

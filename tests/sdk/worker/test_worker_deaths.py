@@ -3,20 +3,65 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 import pytest
 
+from perdure._worker.turn_thread import BEGUN_MAX
 from perdure.task import task
+from perdure.workflow import query, workflow
+from perdure_runtime.adapters.queues import Holding
+from perdure_runtime.adapters.subscriptions import Entry
 from perdure_schemas import topics
-from perdure_schemas.messages import AttemptOutcome, AttemptStarted, RunTask
-from tests.sdk.worker.engine import Engine, working
+from perdure_schemas.common import Address, Query
+from perdure_schemas.messages import AttemptOutcome, AttemptStarted, QueryResult, RunTask, WorkflowTaskCompleted
+from tests.sdk.worker.engine import Engine, Run, json, working
 
 pytestmark = pytest.mark.asyncio
+CALLS: list[str] = []
+"""What began and what ran, in order."""
 
 
 @task
 async def double(n: int) -> int:
     return 2 * n
+
+
+@task
+async def told(name: str, seconds: float) -> None:
+    CALLS.append(f"{name} runs")
+    await asyncio.sleep(seconds)
+    CALLS.append(f"{name} ends")
+
+
+@workflow
+async def tells(name: str) -> None:
+    CALLS.append(f"{name} runs")
+
+
+@workflow
+class Asked:
+    async def run(self) -> None:
+        await double(1)
+
+    @query
+    def question(self) -> int:
+        CALLS.append("question runs")
+        return 1
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    begin = Holding.begin
+
+    def told_begin(self: Holding, entries: Iterable[Entry]) -> None:
+        entries = list(entries)
+        CALLS.append(f"{len(entries)} begin")
+        begin(self, entries)
+
+    monkeypatch.setattr(Holding, "begin", told_begin)
+    CALLS.clear()
+    return CALLS
 
 
 async def redeliver(engine: Engine, name: str, times: int) -> RunTask:
@@ -64,5 +109,89 @@ async def test_an_attempt_that_three_workers_handed_back_is_run() -> None:
         running = asyncio.create_task(worker.run())
         assert (await engine.next(AttemptOutcome)).outcome == "completed"
         assert (await engine.next(AttemptStarted)).deliveries == 1
+        await worker.drain()
+        await running
+
+
+async def test_turns_that_run_inline_begin_one_by_one(calls: list[str]) -> None:
+    async with working(tells, inline_turns=True) as (engine, worker):
+        await worker.drain()
+        for name in "ab":
+            await Run(engine, "tells", name).ask()
+        running = asyncio.create_task(worker.run())
+        for _ in range(2):
+            await engine.next(WorkflowTaskCompleted)
+        assert calls == ["1 begin", "a runs", "1 begin", "b runs"]
+        await worker.drain()
+        await running
+
+
+async def test_few_turns_have_begun_before_the_first_of_them_is_done(calls: list[str]) -> None:
+    """What waits behind one that kills the worker does not die of it."""
+    many = 3 * BEGUN_MAX
+    async with working(tells) as (engine, worker):
+        await worker.drain()
+        for number in range(many):
+            await Run(engine, "tells", str(number)).ask()
+        running = asyncio.create_task(worker.run())
+        for _ in range(many):
+            await engine.next(WorkflowTaskCompleted)
+        begun = ran = 0
+        for call in calls:
+            begun += int(call.removesuffix(" begin")) if call.endswith(" begin") else 0
+            ran += call.endswith(" runs")
+            assert ran <= begun <= ran + BEGUN_MAX
+        assert (begun, ran) == (many, many)
+        await worker.drain()
+        await running
+
+
+async def test_attempts_begin_before_they_run(calls: list[str]) -> None:
+    async with working(told) as (engine, _):
+        await engine.run_task("told", "a", 0)
+        await engine.next(AttemptOutcome)
+        assert calls == ["1 begin", "a runs", "a ends"]
+
+
+async def test_the_last_try_of_an_attempt_is_alone(calls: list[str]) -> None:
+    async with working(told) as (engine, worker):
+        await worker.drain()
+        await engine.run_task("told", "suspect", 0.3)
+        await engine.lose(topics.task_run("told"), "shared", 2)
+        calls.clear()
+        running = asyncio.create_task(worker.run())
+        await worker.ready.wait()
+        await engine.run_task("told", "beside", 0)
+        for _ in range(2):
+            await engine.next(AttemptOutcome)
+        assert calls == ["1 begin", "suspect runs", "suspect ends", "1 begin", "beside runs", "beside ends"]
+        await worker.drain()
+        await running
+
+
+async def test_the_same_attempt_twice_dies_twice(calls: list[str]) -> None:
+    """One execution answers both, so it takes both along."""
+    async with working(told) as (engine, _):
+        run = await engine.run_task("told", "a", 0.3)
+        while "a runs" not in calls:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        await engine.send(topics.task_run("told"), run)
+        await engine.next(AttemptOutcome)
+        assert calls == ["1 begin", "a runs", "1 begin", "a ends"]
+
+
+async def test_a_query_that_took_three_workers_along_is_refused(calls: list[str]) -> None:
+    async with working(Asked) as (engine, worker):
+        await worker.drain()
+        run = Run(engine, "Asked")
+        asked = Query(query_id="q-1", name="question", args=json(), reply_to=Address(topics.inbox("client"), "q-1"))
+        await run.ask(queries=[asked])
+        await engine.lose(topics.workflow_run("Asked"), "key-shared", 3)
+        calls.clear()
+        running = asyncio.create_task(worker.run())
+        answer = await engine.next(QueryResult)
+        assert answer.failure is not None
+        assert (answer.status, answer.failure.name) == ("refused", "WorkerDied")
+        assert calls == []
         await worker.drain()
         await running

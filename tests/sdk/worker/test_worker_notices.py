@@ -42,9 +42,33 @@ def told(stuck: Stuck, run_id: str, message: str, caplog: pytest.LogCaptureFixtu
 def test_a_traceback_is_told_once_for_each_run_and_error(caplog: pytest.LogCaptureFixture) -> None:
     stuck = Stuck()
     assert told(stuck, "run-1", "no", caplog).endswith('\n  File "shop.py", line 3, in order\nValueError: no')
-    assert told(stuck, "run-1", "no", caplog) == "workflow_stuck: run order-1 of order again: ValueError: no"
+    for times in (2, 3):
+        assert told(stuck, "run-1", "no", caplog) == (
+            f"workflow_stuck: run order-1 of order again, {times} times by now: ValueError: no"
+        )
     assert "shop.py" in told(stuck, "run-1", "another", caplog)
+    assert "shop.py" in told(stuck, "run-1", "no", caplog), "it changed, and changed back"
     assert "shop.py" in told(stuck, "run-2", "another", caplog)
+
+
+def test_another_object_is_no_other_error(caplog: pytest.LogCaptureFixture) -> None:
+    stuck = Stuck()
+    assert "shop.py" in told(stuck, "run-1", "no <Order object at 0x7ff02c66db10>", caplog)
+    assert "again, 2 times by now" in told(stuck, "run-1", "no <Order object at 0x7ff02c66da80>", caplog)
+
+
+def test_an_error_without_a_message_is_its_name(caplog: pytest.LogCaptureFixture) -> None:
+    assert told(Stuck(), "run-1", "", caplog).endswith("in order\nValueError")
+
+
+@pytest.mark.parametrize(("name", "hinted"), [("TimeoutError", True), ("NonDeterminism", False)])
+def test_who_meant_an_error_to_end_the_run_is_told_what_does(
+    name: str, hinted: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    turn: Any = Turn("run-1")
+    failed: Any = Failed(Failure(name=name, message="no"))
+    Stuck().tell(turn, failed)
+    assert ("; to let the run fail on purpose, raise perdure.WorkflowError\n" in caplog.text) is hinted
 
 
 def test_what_is_told_is_forgotten_when_it_is_too_much(caplog: pytest.LogCaptureFixture) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from perdure_runtime.adapters.socket import serve
 from perdure_schemas.common import TaskOptions
-from perdure_schemas.messages import AttemptOutcome, AttemptStarted, WorkerHello
+from perdure_schemas.messages import AttemptHeartbeat, AttemptOutcome, AttemptStarted, WorkerHello
 from tests.sdk.worker.engine import Engine, value
 
 pytestmark = pytest.mark.asyncio
@@ -46,7 +46,7 @@ async def test_a_process_runs_an_app_from_a_file_and_drains_on_sigterm() -> None
     engine = Engine()
     await engine.open()
     with tempfile.TemporaryDirectory() as folder:  # short: the path of a socket has at most 107 bytes
-        app, socket = Path(folder) / "shop_app.py", Path(folder) / "s"
+        app, socket = Path(folder) / "shop_app.py", Path(folder) / "e.sock"
         app.write_text(APP)
         server = await serve(engine.ports, socket)
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONHASHSEED"}
@@ -79,7 +79,7 @@ async def test_an_attempt_of_a_killed_worker_is_delivered_again_and_announced() 
     engine = Engine()
     await engine.open()
     with tempfile.TemporaryDirectory() as folder:
-        app, socket = Path(folder) / "shop_app.py", Path(folder) / "s"
+        app, socket = Path(folder) / "shop_app.py", Path(folder) / "e.sock"
         app.write_text(APP)
         server = await serve(engine.ports, socket)
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
@@ -89,6 +89,7 @@ async def test_an_attempt_of_a_killed_worker_is_delivered_again_and_announced() 
             await engine.next(WorkerHello, timeout=STARTED_SECONDS_MAX)
             run = await engine.run_task("slow", options=HEARTBEATS)
             assert (await engine.next(AttemptStarted)).deliveries == 1
+            await engine.next(AttemptHeartbeat)  # it was announced before its code began
             children[0].kill()
             await children[0].wait()
             children.append(await asyncio.create_subprocess_exec(sys.executable, *arguments, env=environment))

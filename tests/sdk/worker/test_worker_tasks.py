@@ -28,7 +28,7 @@ from perdure_schemas.messages import (
     TaskResult,
     WorkerHello,
 )
-from tests.sdk.worker.engine import TO_TASK, Engine, value, working
+from tests.sdk.worker.engine import PATIENCE_S, TO_TASK, Engine, value, working
 
 pytestmark = pytest.mark.asyncio
 
@@ -122,7 +122,7 @@ def _closed_gate() -> None:
     GATE.clear()
 
 
-async def outcome_of(engine: Engine, run: RunTask, *, timeout: float = 5) -> AttemptOutcome:
+async def outcome_of(engine: Engine, run: RunTask, *, timeout: float = PATIENCE_S) -> AttemptOutcome:
     return await engine.next(AttemptOutcome, lambda m: m.attempt_id == run.attempt_id, timeout=timeout)
 
 
@@ -414,7 +414,7 @@ async def test_a_result_too_large_for_a_message_is_a_failure() -> None:
         one, two = await engine.run_task("huge"), await engine.run_task("double", 1)
         outcome = await outcome_of(engine, one)
         assert outcome.failure is not None
-        assert (outcome.failure.name, outcome.failure.retryable) == ("MessageTooLarge", False)
+        assert (outcome.failure.name, outcome.failure.retryable) == ("PayloadTooLarge", False)
         assert (await outcome_of(engine, two)).outcome == "completed"
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import queue
 import threading
+import time
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from perdure._replay import collector
 from perdure._worker.turn_thread import TurnThread
-from perdure._worker.turns import TurnAnswer, TurnDesk, TurnJob
+from perdure._worker.turns import TurnAnswer, TurnDesk, TurnJob, TurnResult
 from perdure.errors import Blocked
 from perdure.flow import channel, patched, signal
 from perdure.task import task
@@ -202,7 +205,7 @@ async def test_a_query_whose_answer_is_too_large_is_refused_and_does_not_hurt_th
         answer = await engine.next(QueryResult)
         assert answer.status == "refused"
         assert answer.failure is not None
-        assert answer.failure.name == "MessageTooLarge"
+        assert answer.failure.name == "PayloadTooLarge"
         assert not engine.has(WorkflowTaskFailed)
 
 
@@ -280,9 +283,20 @@ async def test_a_turn_that_took_three_workers_along_is_not_run() -> None:
 
 
 @pytest.fixture
-def _short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_turns(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Turns are soon left behind, and their threads come back before the next test."""
     for name, seconds in (("WARN", 0.1), ("INTERRUPT", 0.2), ("ABANDON", 0.1), ("LOOK", 0.05)):
         monkeypatch.setattr(f"perdure._worker.turn_thread.{name}_SECONDS", seconds)
+    before = set(threading.enumerate())
+    yield
+    HELD.release()
+    try:
+        for thread in set(threading.enumerate()) - before:
+            if thread.name == "perdure-workflows":
+                thread.join(30)
+                assert not thread.is_alive()
+    finally:
+        HELD.acquire(blocking=False)  # unless a turn has it still
 
 
 @pytest.mark.usefixtures("_short_turns")
@@ -296,6 +310,7 @@ async def test_an_endless_turn_is_named_and_ended_and_others_go_on(caplog: pytes
         failed = await engine.next(WorkflowTaskFailed)
         assert failed.kind == "timeout"
         assert "in endless" in failed.failure.stack
+        assert failed.failure.message.endswith("was interrupted: computing belongs in a task")
         assert [value(c.args) for c in second.commands] == [["again"]]
     [record] = [r for r in caplog.records if getattr(r, "action", "") == "turn_blocks"]
     assert vars(record)["function"] == "endless"
@@ -337,6 +352,82 @@ async def test_garbage_is_collected_after_an_interrupt_that_came_on_the_way_out_
     await asyncio.wait_for(done, 5)
     turns.stop()
     assert gc.isenabled()
+
+
+class FakeDesk:
+    """Its turns are a function, which may be C's own."""
+
+    def __init__(self, run: Callable[[TurnJob], TurnAnswer]) -> None:
+        self.run = run
+
+    def failed(self, _: TurnJob, error: BaseException) -> TurnAnswer:
+        return TurnAnswer(nonce=type(error).__name__)
+
+    def close(self) -> None:
+        """It has no runs."""
+
+
+def fake_turns(run: Callable[[TurnJob], TurnAnswer]) -> tuple[TurnThread, asyncio.Queue[TurnResult]]:
+    results: asyncio.Queue[TurnResult] = asyncio.Queue()
+    desk = cast(TurnDesk, FakeDesk(run))
+
+    def done(batch: list[tuple[TurnJob, TurnResult]]) -> None:
+        for _, result in batch:
+            results.put_nowait(result)
+
+    return TurnThread(lambda: desk, done, asyncio.get_running_loop()), results
+
+
+async def next_nonce(results: asyncio.Queue[TurnResult]) -> str:
+    result = await asyncio.wait_for(results.get(), 10)
+    assert isinstance(result, TurnAnswer)
+    return result.nonce
+
+
+def fake_job() -> TurnJob:
+    return TurnJob(cast(RunWorkflowTask, SimpleNamespace(name="w", workflow_id="w-1")), cast(Delivery, None))
+
+
+@pytest.mark.usefixtures("_short_turns")
+async def test_an_interrupt_that_comes_as_the_turn_returns_ends_neither_the_thread_nor_the_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Raised where nobody catches it, it once ended the thread: the worker took turns and answered none."""
+    monkeypatch.setattr("perdure._worker.turn_thread.ABANDON_SECONDS", 60)
+    answers: queue.SimpleQueue[TurnAnswer] = queue.SimpleQueue()
+    turns, results = fake_turns(cast("Any", answers.get))  # a call into C: what was raised meanwhile is raised after it
+    turns.submit([fake_job()])
+    while not turns._lane.interrupted_at:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    answers.put(TurnAnswer(nonce="just done"))
+    assert await next_nonce(results) in {"just done", "Blocked"}
+    answers.put(TurnAnswer(nonce="next"))
+    turns.submit([fake_job()])
+    assert await next_nonce(results) == "next"
+    turns.stop()
+
+
+async def test_a_process_that_was_stopped_blames_no_turn_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure._worker.turn_thread.LOOK_SECONDS", 0.01)
+    stopped = threading.Event()
+
+    def monotonic() -> float:
+        return time.monotonic() + (3_600 if stopped.is_set() else 0)
+
+    monkeypatch.setattr("perdure._worker.turn_thread.time", SimpleNamespace(monotonic=monotonic, sleep=time.sleep))
+
+    def run(_: TurnJob) -> TurnAnswer:
+        stopped.set()
+        try:
+            time.sleep(0.3)  # some looks
+        except Blocked:
+            return TurnAnswer(nonce="Blocked")
+        return TurnAnswer(nonce="done")
+
+    turns, results = fake_turns(run)
+    turns.submit([fake_job()])
+    assert await next_nonce(results) == "done"
+    turns.stop()
 
 
 @pytest.mark.usefixtures("_short_turns")

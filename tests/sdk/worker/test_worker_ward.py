@@ -1,49 +1,158 @@
-"""The last try of what two workers died of is alone."""
+"""The last try of what two workers died of is alone, and holds the others up only so long."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, cast
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import cast
 
 import pytest
+import pytest_asyncio
 
+from perdure._worker import ward as wards
 from perdure._worker.ward import Ward
 from perdure_runtime.ports import Consumer, Delivery
+from perdure_schemas.messages import CancelTimer, Message
 
 pytestmark = pytest.mark.asyncio
+NOW = 1_000_000
 
 
 class Hands:
-    """A consumer that remembers what was handed back."""
+    """A consumer that remembers what was handed back, and whose deaths no longer count."""
 
     def __init__(self) -> None:
         self.back: list[Delivery] = []
+        self.spared: list[Delivery] = []
 
     async def nack(self, deliveries: Sequence[Delivery], delay_ms: int) -> None:
         assert delay_ms > 0
         self.back += deliveries
 
-
-def delivery(deaths: int) -> Delivery:
-    return Delivery(topic="t", message=cast(Any, None), redeliveries=deaths, deaths=deaths)
-
-
-async def test_it_gets_in_alone_and_the_next_one_when_it_has_left() -> None:
-    ward, hands = Ward(), Hands()
-    consumer = cast(Consumer, hands)
-    clean, once, suspect, other = delivery(0), delivery(1), delivery(2), delivery(2)
-    assert await ward.admit([clean, suspect, once, other], consumer) == [suspect]
-    assert hands.back == [clean, once, other]
-    assert await ward.admit([other, clean], consumer) == [clean], "who comes later counts one death at most"
-    assert hands.back[3:] == [other]
-    ward.leave([clean])
-    assert await ward.admit([other], consumer) == []
-    ward.leave([suspect])
-    assert await ward.admit([other], consumer) == [other]
+    def spare(self, deliveries: Sequence[Delivery]) -> None:
+        self.spared += deliveries
 
 
-async def test_others_do_not_notice_it() -> None:
-    ward, hands = Ward(), Hands()
+class Scene:
+    """A ward, and what it lets in."""
+
+    def __init__(self) -> None:
+        self.hands = Hands()
+        self.busy = False
+        self.inside: list[Delivery] = []
+        self.ward = Ward(self, lambda: not self.busy)
+
+    def now(self) -> int:
+        return NOW
+
+    async def come(self, *deliveries: Delivery) -> None:
+        await self.ward.admit(list(deliveries), cast(Consumer, self.hands), self.inside.extend)
+
+    async def seen(self, *deliveries: Delivery) -> None:
+        """Those, and no others, were let in since the last time."""
+        for _ in range(200):
+            if len(self.inside) >= len(deliveries):
+                break
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(3 * wards.LOOK_SECONDS)
+        assert self.inside == list(deliveries)
+        self.inside.clear()
+
+
+@pytest_asyncio.fixture
+async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
+    monkeypatch.setattr(wards, "LOOK_SECONDS", 0.001)
+    scene = Scene()
+    running = asyncio.create_task(scene.ward.run())
+    yield scene
+    running.cancel()
+
+
+def delivery(deaths: int, age_ms: int = 0) -> Delivery:
+    message = Message(id="m", namespace="ns", key="k", at=NOW - age_ms, body=CancelTimer(timer_id="t"))
+    return Delivery(topic="t", message=message, redeliveries=deaths, deaths=deaths)
+
+
+async def test_it_gets_in_alone_and_the_next_one_when_it_has_left(scene: Scene) -> None:
+    clean, once, suspect, other, hopeless = delivery(0), delivery(1), delivery(2), delivery(2), delivery(3)
+    await scene.come(clean, suspect, once, other, hopeless)
+    await scene.seen(hopeless, suspect)
+    assert scene.hands.back == [clean, once, other]
+    await scene.come(other, clean, hopeless)
+    await scene.seen(hopeless)
+    assert scene.hands.back[3:] == [other, clean], "whoever is beside it could be the one who kills"
+    scene.ward.leave([clean])
+    await scene.come(other)
+    await scene.seen()
+    scene.ward.leave([suspect])
+    await scene.come(other)
+    await scene.seen(other)
+    assert scene.hands.spared == []
+
+
+async def test_others_do_not_notice_it(scene: Scene) -> None:
     given = [delivery(0), delivery(1), delivery(3)]
-    assert await ward.admit(given, cast(Consumer, hands)) == given
-    assert hands.back == []
+    await scene.come(*given)
+    assert scene.inside == given, "at once"
+    assert scene.hands.back == []
+
+
+async def test_it_waits_until_nothing_else_runs_and_nothing_else_begins(scene: Scene) -> None:
+    scene.busy = True
+    suspect, clean = delivery(2), delivery(0)
+    await scene.come(suspect)
+    await scene.come(clean)
+    await scene.seen()
+    assert scene.hands.back == [clean]
+    scene.busy = False
+    await scene.seen(suspect)
+    assert scene.ward.to_begin([suspect]) == [suspect]
+
+
+async def test_what_runs_on_beside_it_holds_it_up_only_so_long(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wards, "ALONE_SECONDS_MIN", 0.05)
+    scene.busy = True
+    suspect, clean = delivery(2), delivery(0)
+    await scene.come(suspect)
+    await scene.seen(suspect)
+    assert scene.ward.to_begin([suspect, clean]) == [clean], "it could die of what runs beside it"
+    await scene.come(clean)
+    await scene.seen(clean)
+    assert scene.hands.back == []
+
+
+async def test_it_holds_others_up_only_so_long(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wards, "ALONE_SECONDS_MIN", 0.05)
+    suspect, clean, other = delivery(2), delivery(0), delivery(2)
+    await scene.come(suspect)
+    await scene.seen(suspect)
+    scene.busy = True
+    await asyncio.sleep(0.05)
+    assert scene.hands.spared == [], "as long as nobody wants to begin"
+    await scene.come(clean)
+    await scene.seen(clean)
+    assert scene.hands.spared == [suspect]
+    await scene.come(other)
+    scene.busy = False
+    await scene.seen(other)
+    scene.ward.leave([suspect])
+    await scene.come(clean)
+    await scene.seen()
+    assert scene.hands.back == [clean], "the other one is inside now"
+
+
+@pytest.mark.parametrize(("age_ms", "seconds"), [(0, 10), (60_000, 60), (10**9, 600), (-5_000, 10)])
+async def test_others_make_room_for_as_long_as_it_took_to_die_twice(
+    scene: Scene, age_ms: int, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    suspect, clean = delivery(2, age_ms), delivery(0)
+    await scene.come(suspect)
+    await scene.seen(suspect)
+    began = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: began + seconds - 1)
+    await scene.come(clean)
+    assert scene.inside == []
+    monkeypatch.setattr(loop, "time", lambda: began + seconds + 1)
+    await scene.come(clean)
+    assert scene.inside == [clean]

@@ -52,6 +52,7 @@ async def clients(client: Client) -> None:
     assert_type(await client.start(order, "a", quantity=2), Handle[bytes])
     assert_type(await client.start(order, "a", 2, id="o-1", tags=["x"]), Handle[bytes])
     assert_type(await client.start(order, "a", id="o-1", conflict="use-existing"), Handle[bytes])
+    assert_type(await client.execute(order, "a", id="o-1", conflict="use-existing", reuse="never"), bytes)
     assert_type(await client.start(order.options(id="o-1"), sku="a"), Handle[bytes])
     assert_type(await client.start(nothing, id="n"), Handle[None])
     assert_type(await client.start(Cart, "Ada"), Handle[list[str]])
@@ -71,6 +72,7 @@ async def clients(client: Client) -> None:
     await client.start(order, 1, id="o-1")  # E
     await client.start(order, "a", id=1)  # E
     await client.start(order, "a", conflict="never")  # E
+    await client.start(order, "a", reuse="use-existing")  # E
     await client.start(Cart, 1)  # E
     await client.execute(order, "a", quantity="2")  # E
     await client.execute(Cart)  # E

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from perdure._client.outbox import Outbox
+from perdure_runtime.adapters.queues import QueueBroker
+from perdure_runtime.announced import Announced, Announcements
 from perdure_runtime.ports import Broker, Consumer, Delivery, RunFilter, RunKey, RunPage
 from perdure_schemas import topics
 from perdure_schemas.events import Recorded
@@ -20,6 +23,8 @@ _log = logging.getLogger("perdure.client")
 
 _SEQ_MAX = 2**53
 """To the end: no history is as long."""
+_PAGE_BYTES = 8 * 1024 * 1024
+"""About: no client wants more at a time, and a frame of a socket holds eight times as much."""
 RECEIVE_RETRY_SECONDS = 0.5
 """Pause after the inbox could not be read: answers are asked for again anyway."""
 
@@ -33,6 +38,11 @@ class Backend(Protocol):
     @property
     def registry(self) -> Registry | None:
         """What the only worker there can be has; nothing if there may be others."""
+        ...
+
+    @property
+    def pushes_ends(self) -> bool:
+        """Whether the end of a run that was started here comes without being asked for."""
         ...
 
     async def open(self, client_id: str, deliver: Callable[[Message], None]) -> None:
@@ -55,6 +65,10 @@ class Backend(Protocol):
 
     async def history(self, workflow_id: str, run_id: str, after_seq: int, limit: int) -> Sequence[Recorded]: ...
 
+    async def announced(self) -> Announced | None:
+        """What workers have; nothing where that cannot be known."""
+        ...
+
 
 class Reads(Protocol):
     """The part of a read model that clients use."""
@@ -72,12 +86,14 @@ class Histories(Protocol):
     """The part of a store that clients use."""
 
     async def history(  # noqa: PLR0917 the port's
-        self, key: RunKey, run_id: str, after_seq: int, up_to: int, limit: int
+        self, key: RunKey, run_id: str, after_seq: int, up_to: int, limit: int, *, bytes_max: int
     ) -> Sequence[Recorded]: ...
 
 
 class PortsBackend:
     """On a broker, a read model and a store of this process, or of one that a socket leads to."""
+
+    pushes_ends = True
 
     def __init__(self, namespace: str) -> None:
         """Give it its ports by `use` before it is opened."""
@@ -86,12 +102,18 @@ class PortsBackend:
         self._broker: Broker
         self._read_model: Reads
         self._store: Histories
+        self._announcements: Announcements | None = None
         self._outbox: Outbox | None = None
         self._consumer: Consumer | None = None
         self._reader: asyncio.Task[None] | None = None
 
-    def use(self, broker: Broker, read_model: Reads, store: Histories) -> None:
-        """Work on these."""
+    def use(
+        self, broker: Broker, read_model: Reads, store: Histories, announcements: Announcements | None = None
+    ) -> None:
+        """Work on these. A broker of this process knows itself what has been announced to it."""
+        if announcements is None and isinstance(broker, QueueBroker):
+            announcements = partial(broker.announced, self.namespace)
+        self._announcements = announcements
         self._broker = broker
         self._read_model = read_model
         self._store = store
@@ -143,4 +165,7 @@ class PortsBackend:
 
     async def history(self, workflow_id: str, run_id: str, after_seq: int, limit: int) -> Sequence[Recorded]:
         key = RunKey(self.namespace, workflow_id)
-        return await self._store.history(key, run_id, after_seq, _SEQ_MAX, limit)
+        return await self._store.history(key, run_id, after_seq, _SEQ_MAX, limit, bytes_max=_PAGE_BYTES)
+
+    async def announced(self) -> Announced | None:
+        return None if self._announcements is None else await self._announcements()

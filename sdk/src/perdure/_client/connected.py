@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from perdure._client.backend import PortsBackend
-from perdure.cli.locations import socket_path
-from perdure.errors import Unavailable
-from perdure_runtime.adapters.socket import SocketClient, connect
-from perdure_runtime.errors import StorageUnavailable
+from perdure._engines import engine_of
+from perdure_runtime.adapters.socket import SocketClient
 from perdure_schemas.messages import Message
 
 
@@ -18,16 +17,14 @@ class SocketBackend(PortsBackend):
 
     def __init__(self, path: Path, namespace: str) -> None:
         super().__init__(namespace)
-        self._path = path if path.suffix == ".sock" else socket_path(path)
+        self._path = path
         self._socket: SocketClient | None = None
 
     async def open(self, client_id: str, deliver: Callable[[Message], None]) -> None:
+        self._socket = await engine_of(self._path)
         try:
-            self._socket = await connect(self._path)
-        except (OSError, StorageUnavailable) as error:
-            raise Unavailable(f"{error}. Is `perdure dev` running?") from error
-        try:
-            self.use(self._socket.broker, self._socket.reads, self._socket.reads)
+            reads = self._socket.reads
+            self.use(self._socket.broker, reads, reads, partial(reads.announced, self.namespace))
             await super().open(client_id, deliver)
         except BaseException:
             await self._socket.close()

@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from perdure import convert
 from perdure._client import answers
+from perdure._client.edits import check, edits_of, signatures_at
 from perdure._client.ends import RunEnd
-from perdure._client.requests import Requests
+from perdure._client.looking import Looking
 from perdure.errors import Refused
 from perdure_core.workflow_engine.moves import MOVE_CHECK_MAX_MS
 from perdure_schemas import topics
@@ -22,12 +22,9 @@ MOVE_SECONDS_MAX = MOVE_CHECK_MAX_MS / 1_000 + 2.0
 """After it no engine moves the run for this question any more."""
 
 
-class Steering:
+class Steering(Looking):
     """The part of a run's handle that changes where the run goes."""
 
-    id: str
-    run_id: str
-    _requests: Requests
     _end: RunEnd
 
     async def cancel(self, reason: str = "", *, actor: str = "") -> None:
@@ -83,18 +80,40 @@ class Steering:
 
         Raises:
             Refused: also when such tasks have completed and `anyway` is not given; the message names them.
+            SerializationError: an edit or skip is of another type, where that can be known: by a client whose own
+                worker is the only one. Elsewhere a wrong skip makes the run stuck, until a resume with another one.
         """
-        both = _edits(edits or {}, skips or {})
+        both = await self._checked(edits or {}, skips or {})
         body = ResumeRun(workflow_id=self.id, reason=reason, actor=actor, edits=both, only=only, anyway=anyway)
         return await self._rewind(body)
 
-    async def reset(self, to: str, *, reason: str = "", actor: str = "") -> int:
+    async def reset(
+        self,
+        to: str,
+        *,
+        reason: str = "",
+        actor: str = "",
+        edits: Mapping[str, Sequence[Any]] | None = None,
+        skips: Mapping[str, Any] | None = None,
+    ) -> int:
         """Go on from just before the command at position `to`; also of a run that has ended well.
+
+        Args:
+            to: it, and all after it, is done anew.
+            edits: as for `resume`; of a child too, since it is started anew.
+            skips: as for `resume`.
 
         Returns:
             The generation of the run from here on.
         """
-        return await self._rewind(ResumeRun(workflow_id=self.id, reason=reason, actor=actor, position=to))
+        both = await self._checked(edits or {}, skips or {})
+        return await self._rewind(ResumeRun(workflow_id=self.id, reason=reason, actor=actor, position=to, edits=both))
+
+    async def _checked(self, edits: Mapping[str, Sequence[Any]], skips: Mapping[str, Any]) -> list[Edit]:
+        both, registry = edits_of(edits, skips), self._requests.backend.registry
+        if both and registry is not None:
+            check(both, signatures_at(await self.history(), registry))
+        return both
 
     async def _rewind(self, body: ResumeRun) -> int:
         body = msgspec.structs.replace(body, run_id=self.run_id, reply_topic=self._requests.reply_topic)
@@ -127,8 +146,3 @@ class Steering:
                 "The run stays where it is"
             ) from None
         answers.check_reply(reply, "move", self.id)
-
-
-def _edits(edits: Mapping[str, Sequence[Any]], skips: Mapping[str, Any]) -> list[Edit]:
-    changed = [Edit(position=p, args=convert.encode(list(a), Any, f"edit {p}")) for p, a in edits.items()]
-    return changed + [Edit(position=p, result=convert.encode(r, Any, f"skip {p}")) for p, r in skips.items()]

@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from perdure._client.backend import PortsBackend
+from perdure._replay.guard import seeds
+from perdure.payloads import Payloads
 from perdure.registry import Registry
 from perdure.worker import SLOTS, Worker
 from perdure_runtime.adapters.memory import memory_ports
@@ -36,11 +38,15 @@ class EmbeddedBackend(PortsBackend):
         namespace: str,
         slots: int | None,
         worker: bool,
+        payloads: Payloads | None = None,
+        survive_power_loss: bool = False,
     ) -> None:
         """Raises DefinitionError if `objects` are no app."""
         super().__init__(namespace)
         self._db = db
+        self._survive_power_loss = survive_power_loss
         self._slots = slots or SLOTS
+        self._payloads = payloads
         self.registry = Registry(objects, services) if worker else None
         self._stack = AsyncExitStack()
 
@@ -62,13 +68,20 @@ class EmbeddedBackend(PortsBackend):
         clock = SystemClock()
         if self._db == ":memory:":
             return memory_ports(clock)
-        opened = await open_sqlite(self._db, clock)
+        opened = await open_sqlite(self._db, clock, survive_power_loss=self._survive_power_loss)
         stack.push_async_callback(opened.close)
         return opened.ports
 
     async def _start_worker(self, ports: Ports, registry: Registry, stack: AsyncExitStack) -> None:
+        if registry.workflows and self._db != ":memory:":
+            seeds.warn_if_random()
         worker = Worker(
-            ports.broker, registry, namespace=self.namespace, slots=self._slots, grace_seconds=GRACE_SECONDS
+            ports.broker,
+            registry,
+            namespace=self.namespace,
+            slots=self._slots,
+            grace_seconds=GRACE_SECONDS,
+            payloads=self._payloads,
         )
         running = asyncio.create_task(worker.run(), name="perdure worker")
         stack.push_async_callback(self._stop_worker, worker, running)

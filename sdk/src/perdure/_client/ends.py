@@ -35,7 +35,7 @@ class RunEnd:
         loop = asyncio.get_running_loop()
         patient_until = 0.0
         while True:
-            ended = await self._next(current)
+            ended = await self.next(current)
             if ended.status == "not-found":
                 ended = await self._from_history(current) or ended
             if ended.status == "not-found" and loop.time() < patient_until:
@@ -51,7 +51,8 @@ class RunEnd:
         """The run goes on from an earlier point: what came of it before is void."""
         self._expected = None
 
-    async def _next(self, run_id: str) -> RunResult:
+    async def next(self, run_id: str) -> RunResult:
+        """The end of this very run, also if it continues as another; or that there is none."""
         expected, self._expected = self._expected, None
         if expected is not None and expected.answer.done():
             told: RunResult = expected.answer.result()
@@ -89,8 +90,6 @@ class RunEnd:
 async def history(backend: Backend, workflow_id: str, run_id: str) -> list[Recorded]:
     """All events of a run."""
     events: list[Recorded] = []
-    while page := await backend.history(workflow_id, run_id, len(events), HISTORY_PAGE):
+    while page := await backend.history(workflow_id, run_id, len(events), HISTORY_PAGE):  # large events are few a page
         events += page
-        if len(page) < HISTORY_PAGE:
-            break
     return events

@@ -10,7 +10,7 @@ import asyncio
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 from perdure._client.backend import Backend
 from perdure._ids import IdSource
@@ -161,7 +161,7 @@ class Requests:
             for question in tuple(self._open.get(key, ())):
                 _settle(question, answer)
             expected = self._expected.get(key)
-            if expected is not None:
+            if expected is not None and not _accepted(answer):
                 _settle(expected, answer)
 
     def close(self) -> None:
@@ -175,14 +175,14 @@ class Requests:
 def _settle(question: Question, answer: Answer) -> None:
     if question.answer.done():
         return
-    if (
-        question.until_end
-        and isinstance(answer, StartReply)
-        and answer.status == "ok"
-        and answer.run_id in question.keys
-    ):
+    if question.until_end and _accepted(answer) and answer.run_id in question.keys:
         return
     question.answer.set_result(answer)
+
+
+def _accepted(answer: Answer) -> TypeGuard[StartReply]:
+    """That a start is accepted is not the run's end, whatever ids its caller chose."""
+    return isinstance(answer, StartReply) and answer.status == "ok"
 
 
 def _answer(body: Body) -> Answer | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from perdure import convert
 from perdure._client import answers
 from perdure._client.requests import Requests
 from perdure._client.signals import Signals
+from perdure._client.unknown import Kind, Known
 from perdure._names import check_workflow_id
 from perdure._options import StartedAndWaited
 from perdure.errors import UnknownName
@@ -16,7 +18,7 @@ from perdure.handle import Decode, Handle, TaskHandle
 from perdure.signature import Signature
 from perdure.task import Task
 from perdure.workflow import Workflow, workflow_of
-from perdure_schemas.common import Address, Payload
+from perdure_schemas.common import Address, Payload, RunOptions
 from perdure_schemas.messages import DispatchTask, Message, StartReply, StartWorkflow
 
 _TASK_OPTIONS = frozenset({"id"})
@@ -28,6 +30,8 @@ class Starts:
     def __init__(self, requests: Requests, signals: Signals) -> None:
         self.requests = requests
         self.signals = signals
+        self._known = Known(requests.backend.announced)
+        self._telling: set[asyncio.Task[None]] = set()
 
     def run(
         self, workflow: Any, args: Sequence[Any], kwargs: dict[str, Any]
@@ -48,6 +52,9 @@ class Starts:
             known = definition
             decode = definition.signature.decode_result
             payload = definition.signature.bind(args, kwargs)
+        run_options = definition.run_options
+        if run_options.attributes is not None or run_options.memo is not None:
+            _check_together(payload, run_options, name)
         run_id = requests.new_id()
         workflow_id = definition.id or run_id
         body = StartWorkflow(
@@ -55,12 +62,13 @@ class Starts:
             run_id=run_id,
             name=name,
             args=payload,
-            options=definition.run_options,
+            options=run_options,
             conflict_policy=definition.conflict,
+            reuse_policy=definition.reuse,
             build=definition.build,
             reply_topic=requests.reply_topic,
         )
-        expected = requests.expect(run_id)
+        expected = requests.expect(run_id) if requests.backend.pushes_ends else None
         handle: Handle[Any] = Handle(
             requests,
             self.signals,
@@ -71,6 +79,28 @@ class Starts:
             encode_signal=known.encode_signal if known is not None else None,
         )
         return handle, requests.message(workflow_id, body), options
+
+    def tell_unknown(self, message: Message) -> asyncio.Task[None] | None:
+        """Look whether a worker has announced what this starts, while the start is under way; tell it if none has.
+
+        None: it is known to be there.
+        """
+        body = message.body
+        if self.requests.backend.registry is not None or not isinstance(body, StartWorkflow | DispatchTask):
+            return None
+        kind: Kind = "workflow" if isinstance(body, StartWorkflow) else "task"
+        if self._known.has(kind, body.name):
+            return None
+        telling = asyncio.create_task(self._known.tell(kind, body.name), name=f"perdure unknown {kind}")
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
+        return telling
+
+    def close(self) -> None:
+        """Nobody waits for anything any more."""
+        for telling in self._telling:
+            telling.cancel()
+        self.requests.close()
 
     def handle(self, id: str, run_id: str = "", workflow: Workflow[..., Any] | None = None) -> Handle[Any]:
         """Of a run that was started elsewhere."""
@@ -92,6 +122,7 @@ class Starts:
             run_id=reply.run_id,
             decode=handle._decode,
             encode_signal=handle._encode_signal,
+            existing=True,
         )
 
     def task(self, task: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[TaskHandle[Any], Message]:
@@ -167,10 +198,16 @@ _BARE_TASK = Task[..., Any](_any_task, name="named", mode=None)
 
 def _array(args: Sequence[Any], name: str, signature: Signature | None) -> Payload:
     """Raises SerializationError if they are not what the signature says."""
-    payload = convert.encode(list(args), Any, f"the arguments of {name}")
+    payload = convert.encode_arguments(args, name)
     if signature is not None:
-        signature.decode(payload)
+        signature.check(payload)
     return payload
+
+
+def _check_together(args: Payload, options: RunOptions, name: str) -> None:
+    """Raises PayloadTooLarge: the event that begins the run would not fit into a message."""
+    parts = [part.data for part in (args, options.attributes, options.memo) if part is not None]
+    convert.within_limit(Payload("json", b"".join(parts)), f"what {name} is started with, attributes and memo included")
 
 
 def _taken(kwargs: dict[str, Any], options: frozenset[str], parameters: Sequence[str], name: str) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from perdure.errors import PerdureError
-from perdure_runtime.errors import PerdureRuntimeError
+from perdure._replay.guard import seeds
+from perdure.errors import PerdureError, UnfitSkip
 from perdure_schemas.messages import RunChanged
 
 log = logging.getLogger("perdure.client")
@@ -40,14 +40,22 @@ class StuckWatch:
     async def _tell(self) -> None:
         try:
             run = await self._describe()
-        except (PerdureError, PerdureRuntimeError):  # for the wait to tell, if it lasts
+        except PerdureError:  # for the wait to tell, if it lasts
             run = None
         if run is not None and run.status == "stuck" and run.last_error != self._told:
             self._told = run.last_error
             log.warning(
-                "run %r is stuck: %s. It and who waits for it go on once its code is mended; or terminate it",
+                "run %r is stuck: %s. It and who waits for it go on once %s; or terminate it",
                 run.workflow_id,
                 run.last_error.rstrip("."),
+                _cure(run.last_error),
                 extra={"action": "waits_for_stuck_run"},
             )
         self._timer = self._loop.call_later(LOOK_SECONDS, self._look)
+
+
+def _cure(error: str) -> str:
+    """What the run goes on after."""
+    kind, _, message = error.partition(": ")
+    told = kind == UnfitSkip.__name__ or message.startswith(seeds.STRANGE)
+    return "that is done" if told else "its code is mended"

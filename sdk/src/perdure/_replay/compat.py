@@ -1,4 +1,4 @@
-"""Every private or version-dependent name of asyncio that the loop rests on, in one place.
+"""Every private or version-dependent name of asyncio and CPython that the loop rests on, in one place.
 
 Tested on 3.11 to 3.13. In 3.14 there is one current task per thread, so it must be put away before another loop's
 task may run in a turn; that branch follows CPython's source.
@@ -7,9 +7,11 @@ task may run in a turn; that branch follows CPython's source.
 from __future__ import annotations
 
 import asyncio
+import dis
 import sys
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
+from types import CodeType
 from typing import Any
 
 _get_running_loop: Callable[[], AbstractEventLoop | None] = asyncio._get_running_loop
@@ -18,6 +20,13 @@ _swap_current_task: Any = getattr(asyncio.tasks, "_swap_current_task", None)  # 
 
 running_loop = _get_running_loop
 """The running loop of this thread, or None: 40 ns, no exception."""
+
+_exception_table: Callable[[CodeType], list[Any]] = dis._parse_exception_table  # type: ignore[attr-defined]
+_USERS_HANDLER = dis.opmap["PUSH_EXC_INFO"]
+"""How the handler of a `try` or a `with` begins; those that the compiler adds around an `await` begin otherwise."""
+
+SUSPENDED = (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await"))
+"""Of coroutines, generators and asynchronous generators: the frame, and what it awaits."""
 
 Outer = tuple[AbstractEventLoop | None, Any, Any]
 """What `enter` put away."""
@@ -79,3 +88,11 @@ def closure(callback: Any) -> tuple[str, dict[str, Any]]:
     if code is None or cells is None:
         return "", {}
     return callback.__qualname__, dict(zip(code.co_freevars, cells, strict=True))
+
+
+def handler(code: CodeType, position: int) -> tuple[int, bool] | None:
+    """Where an exception at this instruction would go, and whether a user wrote it."""
+    for entry in _exception_table(code):
+        if entry.start <= position < entry.end:
+            return entry.target, code.co_code[entry.target] == _USERS_HANDLER
+    return None

@@ -10,9 +10,10 @@ from typing import Any
 from perdure._replay import compat
 from perdure._replay.code import Stoppage, WorkflowCode
 from perdure._replay.futures import Branch, Deferred
-from perdure._replay.guard import seeds
+from perdure._replay.guard import reports, seeds
 from perdure._replay.loop import ReplayLoop
 from perdure.errors import Blocked, CommandFailed, ContinueAsNew, WorkflowChangedError, WorkflowError
+from perdure.failures import leaves
 from perdure_schemas.common import Command, Completion, Failure
 from perdure_schemas.common import ContinueAsNew as NextRun
 
@@ -28,8 +29,16 @@ class Ending:
         self.stoppage: Stoppage | None = None
         self.completion: Completion | None = None
         self.cancel_requested = False
-        self.made_by: set[str] = set()
-        """What made the history that was replayed: Python and its hash seed."""
+        self._failures: list[str] = []
+        """Ids of the commands that failed, in the order of the history."""
+        self._strange = ""
+        """What is wrong with the history that was replayed."""
+
+    def load(self, made_by: set[str]) -> None:
+        """A history is to be replayed, whose turns recorded this of their processes: Python and its hash seed."""
+        self._strange = seeds.strange(made_by)
+        if self._strange and reports.mode() == "error":
+            self._stop(WorkflowChangedError(self._strange))
 
     def check_issued(self, commands: Sequence[Command]) -> None:
         """A recorded turn was replayed: the code must have issued all of its commands."""
@@ -37,6 +46,10 @@ class Ending:
             self._loop.record.check_issued(commands)
         except WorkflowChangedError as error:
             self._stop(error)
+
+    def failed(self, command_id: str) -> None:
+        """A command did not complete. The code may take that, or end with it."""
+        self._failures.append(command_id)
 
     def miss(self, seq: int) -> None:
         """A signal after the code's end, in the same turn: it moves on to the next run, if there is one."""
@@ -108,15 +121,27 @@ class Ending:
             case WorkflowError():
                 id = error.id if isinstance(error, CommandFailed) else ""
                 self.completion = Completion(status="failed", failure=self._code.failure(error), command_id=id)
+            case BaseExceptionGroup() if all(isinstance(each, WorkflowError) for each in leaves(error)):
+                failure, id = self._code.failure(error), self._first_failure(error)
+                self.completion = Completion(status="failed", failure=failure, command_id=id)
             case None:
                 pass
             case _:
                 self._stop(error)
 
+    def _first_failure(self, group: BaseExceptionGroup[Any]) -> str:
+        """A resume goes back to before it, and so does all that failed anew. Empty: no command failed.
+
+        The group's order is not the history's: a group inside may have cleaned up for long.
+        """
+        ids = {error.id for error in leaves(group) if isinstance(error, CommandFailed)}
+        return next((id for id in self._failures if id in ids), "")
+
     def _stop(self, error: BaseException) -> None:
         match error:
             case WorkflowChangedError():
-                error.args = (f"{error} {seeds.remark(self.made_by)}".rstrip(),)
+                if self._strange and str(error) != self._strange:
+                    error.args = (f"{error}; {self._strange}",)
                 self.stoppage = Stoppage("changed", self._failure(error))
             case Blocked():
                 self.stoppage = Stoppage("timeout", self._failure(error))

@@ -7,7 +7,7 @@ version. (Without salt the n-th tasks of all live runs would collide in asyncio'
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar, TypeVarTuple
 
@@ -76,6 +76,12 @@ class ReplayFuture(asyncio.Future[T]):
     def __or__(self, other: Waited[U]) -> AnyOf[T | U]:
         return AnyOf(_loop_of(self), (self, other))
 
+    def lost(self) -> None:
+        """Another member of an `any_of` was first, so that perhaps nobody waits for this one any more."""
+
+    def regained(self) -> None:
+        """Somebody does, again."""
+
 
 def _loop_of(future: asyncio.Future[Any]) -> ReplayLoop:
     return future._loop  # type: ignore[return-value]  # every future of a run is made for its loop
@@ -92,10 +98,15 @@ class Deferred(ReplayFuture[T]):
     def __init__(
         self, loop: ReplayLoop, id: str, *, position: str, kind: str, name: str, decode: Callable[[Any], T] | None
     ) -> None:
+        """Made by calling a task, a workflow or `timer`."""
         self.id = id
+        """Of the task, child or timer."""
         self.kind = kind
+        """What it is: "task", "child", "timer"."""
         self.name = name
+        """Of the task or workflow."""
         self.position = position
+        """Where in the code it was made, as `perdure show` prints it."""
         self._decode = decode
         self._seen = False
         self._touched = False
@@ -104,7 +115,7 @@ class Deferred(ReplayFuture[T]):
 
     @property
     def status(self) -> Status:
-        """How it stands, without waiting."""
+        """How it stands, without waiting: "pending", "completed", "failed" or "canceled"."""
         if not self.done():
             if not self._polled:
                 self._polled = True
@@ -150,16 +161,60 @@ class Deferred(ReplayFuture[T]):
         return f"<Deferred {self.kind} {self.name} at {self.position}: {state}>"
 
 
-class Group(ReplayFuture[T]):
+class Regainable(ReplayFuture[T]):
+    """One that rests while it has lost, until somebody waits for it again."""
+
+    __slots__ = ("_lost",)
+
+    def __init__(self, *, loop: ReplayLoop) -> None:
+        self._lost = False
+        super().__init__(loop=loop)
+
+    def lost(self) -> None:
+        self._lost = True
+
+    def regained(self) -> None:
+        self._lost = False
+
+    def add_done_callback(self, fn: Callable[[Any], object], /, *, context: Any = None) -> None:
+        if self._lost:
+            self.regained()
+        _add_done_callback(self, fn, context=context)
+
+
+class Combined(Regainable[T]):
+    """A future that ends by others."""
+
+    __slots__ = ("members",)
+
+    def __init__(self, loop: ReplayLoop, members: Iterable[Any]) -> None:
+        self.members: tuple[asyncio.Future[Any], ...] = tuple(members)
+        super().__init__(loop=loop)
+
+    def lost(self) -> None:
+        super().lost()
+        for member in _open(self.members):
+            member.lost()
+
+    def regained(self) -> None:
+        super().regained()
+        for member in _open(self.members):
+            member.regained()
+
+
+def _open(members: Iterable[asyncio.Future[Any]]) -> Iterator[ReplayFuture[Any]]:
+    return (member for member in members if isinstance(member, ReplayFuture) and not member.done())
+
+
+class Group(Combined[T]):
     """Stands for its members: who waits for it need not be woken by each of them."""
 
-    __slots__ = ("_left", "members", "op")
+    __slots__ = ("_left", "op")
 
     def __init__(self, loop: ReplayLoop, members: Iterable[Any], op: GroupOp) -> None:
-        self.members: tuple[asyncio.Future[Any], ...] = tuple(members)
+        super().__init__(loop, members)
         self.op: GroupOp = op
         self._left = len(self.members)
-        super().__init__(loop=loop)
 
 
 class AllOf(Group[T]):
@@ -196,14 +251,17 @@ class AllOf(Group[T]):
         return AllOf(_loop_of(self), (*members, other), tuple)
 
 
-class AnyOf(ReplayFuture[T]):
-    """The outcome of the first member that ends. The others go on, until someone cancels them."""
+class AnyOf(Combined[T]):
+    """The outcome of the first member that ends.
 
-    __slots__ = ("members",)
+    The others go on, until someone cancels them; but a `receive()` among them takes no signal until it is waited for
+    again: `approvals.receive() | timer(60)` would otherwise, once timed out, swallow the next one.
+    """
+
+    __slots__ = ()
 
     def __init__(self, loop: ReplayLoop, members: Iterable[Any]) -> None:
-        self.members: tuple[asyncio.Future[Any], ...] = tuple(members)
-        super().__init__(loop=loop)
+        super().__init__(loop, members)
         if not self.members:
             raise ValueError("any_of() of nothing would never end")
         for member in self.members:
@@ -213,6 +271,8 @@ class AnyOf(ReplayFuture[T]):
         error = None if member.cancelled() else member.exception()
         if self.done():
             return
+        for loser in _open(self.members):
+            loser.lost()
         if member.cancelled():
             _cancel(self)
         elif error is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 _LIVE_MAX_FIRST = 16
@@ -23,6 +24,9 @@ class Generators:
             self._started = {k: g for k, g in self._started.items() if g.ag_frame is not None}
             self._look_at = max(_LIVE_MAX_FIRST, 2 * len(self._started))
         self._started[id(generator)] = generator
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._started.values())
 
     def clear(self) -> None:
         self._started.clear()

@@ -17,8 +17,9 @@ from perdure._replay.eviction import close_all
 from perdure._replay.futures import Branch, Path
 from perdure._replay.handles import Timer
 from perdure._replay.loop import Entered, ReplayLoop
-from perdure._replay.outcomes import settle
+from perdure._replay.outcomes import DONE, settle
 from perdure._replay.portions import AT_ONCE, fits, portion
+from perdure._replay.suspended import closing_runs_user_code
 from perdure._replay.weight import weight
 from perdure_schemas.common import Command, Payload, WaitsFor
 from perdure_schemas.events import (
@@ -76,6 +77,12 @@ class Instance:
         loop = self.loop
         return _BASE_BYTES + _BRANCH_BYTES * len(loop.branches) + _PENDING_BYTES * len(loop.pending) + self._data_bytes
 
+    @property
+    def eviction_runs_user_code(self) -> bool:
+        """Whether it is likely to: `finally` blocks and `except BaseException`, up to their first call of the SDK."""
+        loop = self.loop
+        return closing_runs_user_code([branch.get_coro() for branch in loop.branches.values()], loop.generators)
+
     # --- turns --------------------------------------------------------------------------------------
 
     def replay(self, records: Sequence[Recorded]) -> None:
@@ -87,7 +94,9 @@ class Instance:
         turns = [record.event for record in records if isinstance(record.event, TurnCommitted)]
         for turn in turns:
             loop.record.load(turn.commands)
-        self.ending.made_by = {turn.python for turn in turns}
+        self.ending.load({turn.python for turn in turns})
+        if self.stoppage is not None:
+            return
         loop.recorded_patches = frozenset(patch for turn in turns for patch in turn.patches)
         loop.replaying = True
         with Entered(loop):
@@ -176,6 +185,8 @@ class Instance:
             return
         if event.result is not None:
             self._data_bytes += weight(event.result.data)
+        if event.outcome not in DONE:
+            self.ending.failed(event.command_id)
         settle(waiting, event)
 
     async def _update(self, event: UpdateReceived) -> None:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from perdure._replay.futures import ReplayFuture
+from perdure._replay.futures import Regainable
 from perdure.errors import SerializationError
 from perdure_schemas.common import Payload
 
@@ -21,15 +21,28 @@ Accept = Callable[[Any], bool]
 log = logging.getLogger("perdure.workflow")
 
 
-class Receipt(ReplayFuture[T]):
-    """The next signal of a channel. Canceled before it came, it takes none."""
+class Receipt(Regainable[T]):
+    """The next signal of a channel. Canceled before it came, it takes none; nor does it, once another member of an
+    `any_of` was first, before it is waited for again.
+    """
 
-    __slots__ = ("accept", "decode")
+    __slots__ = ("_box", "accept", "decode")
 
-    def __init__(self, loop: ReplayLoop, decode: Decode, accept: Accept | None) -> None:
+    def __init__(self, loop: ReplayLoop, box: Mailbox, decode: Decode, accept: Accept | None) -> None:
         self.decode = decode
         self.accept = accept
+        self._box = box
         super().__init__(loop=loop)
+        box.receive(self)
+
+    def lost(self) -> None:
+        super().lost()
+        self._box.withdraw(self)
+
+    def regained(self) -> None:
+        if self._lost:  # else it is still in line
+            super().regained()
+            self._box.receive(self)
 
     def offer(self, payload: Payload) -> bool:
         """Whether it took the signal.
@@ -104,6 +117,10 @@ class Mailbox:
             kept.append((seq, payload))
         self._signals = kept
         self._receivers.append(receipt)
+
+    def withdraw(self, receipt: Receipt[Any]) -> None:
+        """Give it none."""
+        self._receivers = [receiver for receiver in self._receivers if receiver is not receipt]
 
     def _dropped(self, seq: int, error: SerializationError) -> None:
         if self._loop.replaying:  # told when it was dropped first

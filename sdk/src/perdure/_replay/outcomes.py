@@ -13,10 +13,13 @@ from perdure.errors import (
     TaskCanceled,
     TaskFailed,
     TaskTimedOut,
+    UnfitSkip,
 )
 from perdure.failures import exception_from_failure
 from perdure_schemas.events import CommandSettled
 
+DONE: Final = frozenset({"completed", "skipped", "fired"})
+"""Outcomes that are no failure."""
 _ERRORS: Final[dict[tuple[str, str], type[CommandFailed]]] = {
     ("task", "failed"): TaskFailed,
     ("task", "timed-out"): TaskTimedOut,
@@ -33,13 +36,24 @@ def settle(deferred: Deferred[Any], event: CommandSettled) -> None:
         try:
             value = deferred._decode(event.result) if deferred._decode is not None else None
         except Exception as error:
-            deferred.set_exception(error)
+            deferred.set_exception(error if event.outcome == "completed" else _unfit(deferred, error))
         else:
             deferred.set_result(value)
     elif event.outcome == "fired":
         deferred.set_result(None)
     else:
         deferred.set_exception(error_of(event, deferred.kind, deferred.name))
+
+
+def _unfit(deferred: Deferred[Any], error: Exception) -> UnfitSkip:
+    """Not the code's fault, but that of who gave the result."""
+    unfit = UnfitSkip(
+        f"what was given by skip for {deferred.kind} {deferred.name} at position {deferred.position} does not fit: "
+        f"{str(error).rstrip('.')}. Resume the run with another skip, or an edit, for this position.",
+        position=deferred.position,
+    )
+    unfit.__cause__ = error
+    return unfit
 
 
 def error_of(event: CommandSettled, kind: str, name: str) -> CommandFailed:

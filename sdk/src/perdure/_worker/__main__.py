@@ -22,6 +22,7 @@ def _options() -> Options:
     )
     parser.add_argument("--ready-fd", type=int, help="where to tell that it takes work")
     parser.add_argument("--supervised", action="store_true", help="end with stdin, and for a reload on changes")
+    parser.add_argument("--json-logs", action="store_true", help="log for programs, one object a line")
     return Options(**vars(parser.parse_args()))
 
 

@@ -55,7 +55,8 @@ class Attempts:
         self.executors: Mapping[Mode, Executor] = {}
         self._freed = asyncio.Event()
         """Set whenever a slot may be free again."""
-        self._ended: Handover[tuple[Attempt, Ended]] = Handover(self._loop, self._on_ended)
+        self.ended: Handover[tuple[Attempt, Ended]] = Handover(self._loop, self._on_ended)
+        """Executors report here, in any thread."""
         self._heartbeats = Heartbeats(outbox, answers)
         self.abandoned = 0
         """Attempts answered without their thread having ended; each still has its slot."""
@@ -63,10 +64,6 @@ class Attempts:
     @property
     def running(self) -> int:
         return len(self._running)
-
-    def report(self, attempt: Attempt, ended: Ended) -> None:
-        """Called by executors, in any thread."""
-        self._ended.put((attempt, ended))
 
     # --- the beginning ------------------------------------------------------------------------------
 
@@ -79,17 +76,24 @@ class Attempts:
 
     def accept(self, deliveries: list[Delivery]) -> None:
         assert self.inlet is not None
+        starting: list[Attempt] = []
         for delivery in deliveries:
             run = delivery.message.body
             if isinstance(run, RunTask) and _answerable(run):
-                self._accept(delivery, run)
+                self._accept(delivery, run, starting)
             else:
                 self.inlet.reject(delivery)
+        if starting:
+            self._start(starting)
 
-    def _accept(self, delivery: Delivery, run: RunTask) -> None:
+    def _accept(self, delivery: Delivery, run: RunTask, starting: list[Attempt]) -> None:
+        """Attempts that need not be announced first are put into `starting`."""
+        assert self.inlet is not None
         twin = self._running.get(run.attempt_id)
         if twin is not None and not twin.answered:
             twin.deliveries.append(delivery)  # the same attempt again: one execution answers both
+            if twin.begun:  # and both die of it
+                self.inlet.begin([delivery], lambda: None)
             return
         task = self._tasks.get(run.name)
         if task is None:
@@ -99,14 +103,13 @@ class Attempts:
         elif twin is not None:
             refusal = Failure(name="AttemptAbandoned", message="it still runs here, after its time-out")
         else:
-            self._begin(delivery, run, task)
+            self._open(delivery, run, task, starting)
             return
-        assert self.inlet is not None
         self._outbox.add(
             Answer(self._answers.outcome(delivery, run, "failed", failure=refusal), [delivery], self.inlet.acks)
         )
 
-    def _begin(self, delivery: Delivery, run: RunTask, task: Task[..., Any]) -> None:
+    def _open(self, delivery: Delivery, run: RunTask, task: Task[..., Any], starting: list[Attempt]) -> None:
         context = TaskContext(run, lambda progress: self._heartbeats.report(attempt, progress))
         attempt = Attempt(run, task, [delivery], context, started_at=self._loop.time())
         self._running[run.attempt_id] = attempt
@@ -114,11 +117,25 @@ class Attempts:
         if delivery.redeliveries or options.heartbeat_timeout_ms is not None or options.queue_timeout_ms is not None:
             attempt.announced = True
             step = self._answers.started(run, delivery.deaths + 1)
-            self._outbox.add(Answer([step], then=lambda: self._start(attempt)))
+            self._outbox.add(Answer([step], then=lambda: self._start([attempt])))
         else:
-            self._start(attempt)
+            starting.append(attempt)
 
-    def _start(self, attempt: Attempt) -> None:
+    def _start(self, attempts: list[Attempt]) -> None:
+        """One mark for all that came together: more would cost more than what they tell apart."""
+        assert self.inlet is not None
+        for attempt in attempts:
+            attempt.begun = True
+        deliveries = [delivery for attempt in attempts for delivery in attempt.deliveries]
+
+        def run() -> None:
+            for attempt in attempts:
+                self._run(attempt)
+
+        if self.inlet.begin(deliveries, run):
+            run()
+
+    def _run(self, attempt: Attempt) -> None:
         if attempt.answered:  # handed back while it was announced
             return
         if attempt.ending is not None:  # canceled while it was announced

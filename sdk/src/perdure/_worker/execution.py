@@ -30,6 +30,8 @@ class Attempt:
     """Of the messaging loop's clock."""
     announced: bool = False
     """Whether the task engine knows that this worker runs it, and its inbox."""
+    begun: bool = False
+    """Whether its user code runs, or is about to."""
     ending: Literal["timed-out", "canceled"] | None = None
     """Why the worker wants it to end."""
     answered: bool = False

@@ -21,6 +21,8 @@ SHORT_PAGES_MAX = 5
 class _Fetch:
     jobs: list[TurnJob] = field(default_factory=list)
     records: list[Recorded] = field(default_factory=list)
+    after: int = 0
+    """What comes up to this seq is not needed."""
     up_to: int = 0
     pause: float = field(default_factory=lambda: ASK_SECONDS_FIRST)
     short_pages: int = 0
@@ -49,12 +51,14 @@ class Histories:
     def idle(self) -> bool:
         return not self._open
 
-    def fetch(self, job: TurnJob) -> None:
+    def fetch(self, job: TurnJob, after_seq: int = 0) -> None:
         key = (job.task.workflow_id, job.task.run_id)
         fetch = self._open.get(key)
         is_new = fetch is None
         if fetch is None:
-            fetch = self._open[key] = _Fetch()
+            fetch = self._open[key] = _Fetch(after=after_seq)
+        elif after_seq < fetch.after:  # this job needs more: begin before it
+            fetch.after, fetch.records, is_new = after_seq, [], True
         fetch.jobs.append(job)
         fetch.up_to = max(fetch.up_to, job.task.committed)
         if is_new:
@@ -121,4 +125,4 @@ class Histories:
 
 
 def _last_seq(fetch: _Fetch) -> int:
-    return fetch.records[-1].seq if fetch.records else 0
+    return fetch.records[-1].seq if fetch.records else fetch.after

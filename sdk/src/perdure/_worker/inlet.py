@@ -24,13 +24,17 @@ BURY_DELAY_MS = 1_000
 class Inlet:
     """Receives for as long as `receive` runs."""
 
-    def __init__(self, consumer: Consumer, outbox: Outbox, publisher: Publisher, *, namespace: str, ward: Ward) -> None:
-        self.acks = Acks(consumer, ward.leave)
+    def __init__(
+        self, consumer: Consumer, outbox: Outbox, publisher: Publisher, *, namespace: str, ward: Ward | None
+    ) -> None:
+        """`ward`: of what user code runs on."""
+        self.acks = Acks(consumer, None if ward is None else ward.leave)
         self._ward = ward
         self._consumer = consumer
         self._outbox = outbox
         self._publisher = publisher
         self._namespace = namespace
+        self._marking: asyncio.Queue[tuple[Awaitable[None], Callable[[], None]]] = asyncio.Queue()
 
     async def receive(
         self, handle: Callable[[list[Delivery]], None], room: Callable[[], Awaitable[int]] | None = None
@@ -48,7 +52,30 @@ class Inlet:
             if len(deliveries) < len(batch):
                 await self._bury([item for item in batch if isinstance(item, Undeliverable)])
             if deliveries:
-                handle(await self._ward.admit(deliveries, self._consumer))
+                if self._ward is None:
+                    handle(deliveries)
+                else:
+                    await self._ward.admit(deliveries, self._consumer, handle)
+
+    def begin(self, deliveries: Sequence[Delivery], then: Callable[[], None]) -> bool:
+        """Write down that they may die of the user code that is about to run: whether it is written.
+
+        If not, `then` is called once it is.
+        """
+        if self._ward is not None:
+            deliveries = self._ward.to_begin(deliveries)
+        marked = self._consumer.begin(deliveries) if deliveries else None
+        if marked is None:
+            return True
+        self._marking.put_nowait((marked, then))
+        return False
+
+    async def follow_marks(self) -> None:
+        """Call each `then` of `begin` in its turn."""
+        while True:
+            marked, then = await self._marking.get()
+            await marked
+            then()
 
     async def close(self) -> None:
         """What is not acknowledged is handed back."""

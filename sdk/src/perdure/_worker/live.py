@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import islice
 
 from perdure._replay.instance import Instance
 
 CACHE_BYTES = 256 * 1024 * 1024
 """About 60,000 small runs, or 250 that hold a megabyte each; beyond it runs are replayed from their history."""
+CANDIDATES_MAX = 8
+"""So many runs are looked at to evict one: a few microseconds each, and none of them is used much later."""
 
 
 class LiveInstances:
@@ -37,7 +40,12 @@ class LiveInstances:
         self._bytes += size - self._sizes.get(key, 0)
         self._sizes[key] = size
         while self._bytes > self._bytes_max and len(self._runs) > 1:
-            self.discard(*next(iter(self._runs)))
+            self.discard(*self._dispensable(but=key))
+
+    def _dispensable(self, *, but: tuple[str, str]) -> tuple[str, str]:
+        """One that was not used for long, rather one whose closing runs no code of the user's than the very last."""
+        oldest = [key for key in islice(self._runs, CANDIDATES_MAX) if key != but]
+        return next((key for key in oldest if not self._runs[key].eviction_runs_user_code), oldest[0])
 
     def discard(self, workflow_id: str, run_id: str) -> None:
         key = (workflow_id, run_id)

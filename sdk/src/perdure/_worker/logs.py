@@ -1,8 +1,11 @@
-"""How a worker process logs: for people, with the facts that records carry."""
+"""How the processes of this machine log: for people, with the facts that records carry, or as JSON for programs."""
 
 from __future__ import annotations
 
 import logging
+import os
+
+from perdure_runtime.service.logs import log_json
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _ELSEWHERE = frozenset({"action", "stack", "file", "line", "function"})
@@ -20,12 +23,15 @@ class Facts(logging.Formatter):
         return " ".join([head, *facts]) + line + rest
 
 
-def log_to_stderr() -> None:
-    """Unless the app has set up logging itself."""
+def log_to_stderr(process: str, *, json: bool, level: str = "INFO") -> None:
+    """Unless the app has set up logging itself. With `json` one object a line, as the services of a cluster write."""
     root = logging.getLogger()
     if root.handlers:
+        return
+    if json:
+        log_json(process, str(os.getpid()), level)
         return
     handler = logging.StreamHandler()
     handler.setFormatter(Facts("%(asctime)s %(levelname)s %(name)s %(message)s", "%H:%M:%S"))
     root.addHandler(handler)
-    root.setLevel(logging.INFO)
+    root.setLevel(level)

@@ -65,7 +65,7 @@ class Session:
         self._turns = TurnFlow(self._outbox, self._answers, self._make_desk(), lacking)
         self._user_side: UserSide | None = None
         self._inlets: list[Inlet] = []
-        self._ward = Ward()
+        self._ward = Ward(setup.clock, lambda: not self._attempts.running and not self._turns.open)
         self._receivers: list[asyncio.Task[None]] = []
         self._background: list[asyncio.Task[None]] = []
 
@@ -78,19 +78,21 @@ class Session:
 
     async def open(self) -> None:
         setup, turns, attempts = self._setup, self._turns, self._attempts
-        side = UserSide(self._make_desk, turns.done, attempts.report, inline=setup.inline_turns)
+        side = UserSide(self._make_desk, turns.done, lambda *how: attempts.ended.put(how), inline=setup.inline_turns)
         self._user_side, turns.runner, attempts.executors = side, side.turns, side.executors
-        inbox = await self._subscribe([self._answers.inbox], "inbox", "exclusive")
+        inbox = await self._subscribe([self._answers.inbox], "inbox", "exclusive", ward=None)
+        self._receive(self._ward.run())
         self._receive(inbox.receive(self._on_inbox(inbox)))
         workflows = [t for name in setup.registry.workflows for t in _both(topics.workflow_run, name, setup.build)]
         if workflows:
-            turns.inlet = await self._subscribe(workflows, SUBSCRIPTION, "key-shared")
+            turns.inlet = await self._subscribe(workflows, SUBSCRIPTION, "key-shared", ward=self._ward)
             self._receive(turns.inlet.receive(turns.accept))
         tasks = [t for name in setup.registry.tasks for t in _both(topics.task_run, name, setup.build)]
         if tasks:
-            attempts.inlet = await self._subscribe(tasks, SUBSCRIPTION, "shared")
+            attempts.inlet = await self._subscribe(tasks, SUBSCRIPTION, "shared", ward=self._ward)
             self._receive(attempts.inlet.receive(attempts.accept, attempts.room))
         running = [self._outbox.run(), self._announce(), *(inlet.acks.run() for inlet in self._inlets)]
+        running += [inlet.follow_marks() for inlet in self._inlets]
         self._background += [self._loop.create_task(coroutine) for coroutine in running]
 
     async def stop_receiving(self) -> None:
@@ -129,9 +131,11 @@ class Session:
 
     # --- receiving ----------------------------------------------------------------------------------
 
-    async def _subscribe(self, names: Sequence[str], subscription: str, kind: SubscriptionType) -> Inlet:
+    async def _subscribe(
+        self, names: Sequence[str], subscription: str, kind: SubscriptionType, *, ward: Ward | None
+    ) -> Inlet:
         consumer = await self._setup.broker.subscribe(self._setup.namespace, names, subscription, kind)
-        inlet = Inlet(consumer, self._outbox, self._publisher, namespace=self._setup.namespace, ward=self._ward)
+        inlet = Inlet(consumer, self._outbox, self._publisher, namespace=self._setup.namespace, ward=ward)
         self._inlets.append(inlet)
         return inlet
 

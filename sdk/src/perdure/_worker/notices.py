@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Collection, Sequence
 
+from perdure.failures import FAIL_ON_PURPOSE, of_user
 from perdure_schemas.common import Command, Failure
 from perdure_schemas.messages import RunTask, RunWorkflowTask, WorkflowTaskFailed
 
 log = logging.getLogger("perdure.worker")
 
+_ADDRESS = re.compile(r"\b0x[0-9a-f]+")
+"""Of an object, as `repr` tells it: each try has other objects."""
 STUCK_MAX = 1_000
 """Errors remembered; one that is forgotten is told in full again."""
 
@@ -45,21 +49,24 @@ class Stuck:
     """Runs whose last turn could not be done: they stay open, and are tried again."""
 
     def __init__(self) -> None:
-        self._told: dict[str, str] = {}
-        """The error by run id, oldest first."""
+        self._told: dict[str, tuple[str, int]] = {}
+        """By run id, oldest first: the error, and how often it came."""
 
     def tell(self, task: RunWorkflowTask, failed: WorkflowTaskFailed) -> None:
-        """An error is told with its traceback once for each run, and then in one line."""
+        """An error is told with its traceback once for each run, and then in one line, until it is another."""
         error = described(failed.failure)
-        again = self._told.pop(task.run_id, "") == error
-        self._told[task.run_id] = error
+        same = _ADDRESS.sub("", error)
+        before, times = self._told.pop(task.run_id, ("", 0))
+        times = times + 1 if before == same else 1
+        self._told[task.run_id] = same, times
         if len(self._told) > STUCK_MAX:
             del self._told[next(iter(self._told))]
-        if again:
+        if times > 1:
             log.error(
-                "workflow_stuck: run %s of %s again: %s",
+                "workflow_stuck: run %s of %s again, %d times by now: %s",
                 task.workflow_id,
                 task.name,
+                times,
                 error.rpartition("\n")[2],
                 extra={"action": "workflow_stuck"},
             )
@@ -69,10 +76,12 @@ class Stuck:
 
 def _tell_stuck(task: RunWorkflowTask, failed: WorkflowTaskFailed, error: str) -> None:
     log.error(
-        "workflow_stuck: run %s of %s (%s); it is tried again with growing pauses, and at once by changed code\n%s",
+        "workflow_stuck: run %s of %s (%s); it is tried again with growing pauses%s%s\n%s",
         task.workflow_id,
         task.name,
         failed.kind,
+        "" if failed.kind == "worker-died" else ", and at once by changed code",
+        f"; {FAIL_ON_PURPOSE}" if failed.kind == "bug" and of_user(failed.failure.name) else "",
         error,
         extra={"action": "workflow_stuck"},
     )
@@ -92,4 +101,5 @@ def tell_failed(run: RunTask, failure: Failure) -> None:
 
 def described(failure: Failure) -> str:
     """As Python prints an exception."""
-    return f"{failure.stack.rstrip()}\n{failure.name}: {failure.message}".lstrip("\n")
+    told = f"{failure.name}: {failure.message}" if failure.message else failure.name
+    return f"{failure.stack.rstrip()}\n{told}".lstrip("\n")

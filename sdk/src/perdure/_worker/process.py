@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -22,7 +23,8 @@ from perdure._worker.supervision import EXIT_RELOAD, Ready
 from perdure.errors import DefinitionError
 from perdure.registry import Registry
 from perdure.worker import Worker
-from perdure_runtime.adapters.socket import connect
+
+log = logging.getLogger("perdure.worker")
 
 HASH_SEED = "0"
 """Sets of strings then iterate alike in every worker process, and so in every replay."""
@@ -43,6 +45,8 @@ class Options:
     """Where to write a Ready."""
     supervised: bool
     """End when the standard input does, and with EXIT_RELOAD once a source file has changed."""
+    json_logs: bool = False
+    """One object a line, for programs; else lines for people."""
 
 
 def pin_hash_seed(arguments: Sequence[str]) -> None:
@@ -60,15 +64,14 @@ def main(options: Options) -> int:
     try:
         registry = _loaded(options.app)
     except (Exception, SystemExit) as error:
-        _tell(error)
+        _tell(_told(error), options)
         if not options.supervised:
             return 1
-        sys.stderr.write("the worker waits for a change of the source\n")
-        sys.stderr.flush()
+        _tell("the worker waits for a change of the source", options)
         sources.add_culprits(error)
         sources.wait_for_change()
         return EXIT_RELOAD
-    log_to_stderr()
+    log_to_stderr("worker", json=options.json_logs)
     return asyncio.run(_serve(registry, options, sources))
 
 
@@ -85,33 +88,39 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _tell(error: BaseException) -> None:
+def _told(error: BaseException) -> str:
     known = isinstance(error, (_app.AppNotFound, DefinitionError))
-    sys.stderr.write(f"error: {error}\n" if known else _app.told(error))
+    return f"error: {error}" if known else _app.told(error)
+
+
+def _tell(sentence: str, options: Options) -> None:
+    """Before the app could set up logging."""
+    if options.json_logs:
+        log_to_stderr("worker", json=True)
+        log.error("%s", sentence.rstrip(), extra={"action": "app_broken"})
+    else:
+        sys.stderr.write(sentence.rstrip() + "\n")
+        sys.stderr.flush()
 
 
 async def _serve(registry: Registry, options: Options, sources: Sources) -> int:
-    engine = await connect(options.socket)
-    try:
-        worker = Worker(
-            engine.broker,
-            registry,
-            namespace=options.namespace,
-            build=options.build,
-            slots=options.slots,
-            grace_seconds=options.grace_seconds,
-        )
-        running = asyncio.create_task(run_until_signal(worker), name="worker")
-        reloading = asyncio.Event()
-        await _once_ready(worker, running)
-        if worker.ready.is_set():
-            _announce(registry, options)
-            if options.supervised:
-                _drain_on_change(worker, sources, reloading)
-        await running
-        return EXIT_RELOAD if reloading.is_set() else 0
-    finally:
-        await engine.close()
+    worker = Worker.connect(
+        options.socket,
+        registry,
+        namespace=options.namespace,
+        build=options.build,
+        slots=options.slots,
+        grace_seconds=options.grace_seconds,
+    )
+    running = asyncio.create_task(run_until_signal(worker), name="worker")
+    reloading = asyncio.Event()
+    await _once_ready(worker, running)
+    if worker.ready.is_set():
+        _announce(registry, options)
+        if options.supervised:
+            _drain_on_change(worker, sources, reloading)
+    await running
+    return EXIT_RELOAD if reloading.is_set() else 0
 
 
 async def run_until_signal(worker: Worker) -> None:

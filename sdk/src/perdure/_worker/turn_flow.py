@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from functools import partial
 
 from perdure._worker.answers import Answers
 from perdure._worker.histories import Histories
@@ -33,6 +35,11 @@ class TurnFlow:
         self.inlet: Inlet | None = None
         self.open = 0
         """Turns received and not yet answered."""
+        self._waiting: deque[TurnJob] = deque()
+        """Those that have not begun: the runner has enough."""
+        self._begun = 0
+        """How many the runner has."""
+        self._beginning = False
         self._deciding: dict[str, TurnJob] = {}
         """Those that decide something, by the turn's id."""
         self.histories = Histories(
@@ -52,14 +59,15 @@ class TurnFlow:
                 continue
             twin = self._deciding.get(task.workflow_task_id) if _decides(task) else None
             if twin is not None:  # answered twice, its commands would be published twice
-                twin.twins.append(delivery)
+                self._join(twin, delivery)
                 continue
             job = TurnJob(task, delivery)
             self.open += 1
             if _decides(task):
                 self._deciding[task.workflow_task_id] = job
-            if delivery.deaths >= DEATHS_MAX and not task.queries:
-                message = f"{delivery.deaths} workers died or lost their broker during this turn"
+            if delivery.deaths >= DEATHS_MAX:
+                what = "this turn" if _decides(task) else "this question"
+                message = f"{delivery.deaths} workers died or lost their broker during {what}"
                 self._answer(job, self._failed(job, "worker-died", "WorkerDied", message))
             else:
                 jobs.append(job)
@@ -68,15 +76,51 @@ class TurnFlow:
 
     def done(self, results: list[tuple[TurnJob, TurnResult]]) -> None:
         """Called by the runner, on the loop."""
+        self._begun -= len(results)
+        self._begin()
         for job, result in results:
             if isinstance(result, NeedsHistory):
-                self.histories.fetch(job)
+                self.histories.fetch(job, result.after_seq)
             else:
                 self._answer(job, result)
 
+    def _join(self, job: TurnJob, delivery: Delivery) -> None:
+        """The same turn again: one answer is for both, and both die of it."""
+        assert self.inlet is not None
+        job.twins.append(delivery)
+        if job.begun:
+            self.inlet.begin([delivery], lambda: None)
+
     def _submit(self, jobs: list[TurnJob]) -> None:
+        self._waiting += jobs
+        self._begin()
+
+    def _begin(self) -> None:
+        """Give the runner what it may have at a time, a handful at once: a mark for each turn would cost too much."""
+        runner = self.runner
+        assert self.inlet is not None
+        assert runner is not None
+        if self._beginning:
+            return  # inline turns are done, and tell so, before `submit` returns
+        self._beginning = True
+        while self._waiting and self._begun <= runner.begun_max // 2:
+            room = runner.begun_max - self._begun
+            jobs = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
+            self._begun += len(jobs)
+            for job in jobs:
+                job.begun = True
+            deliveries = [delivery for job in jobs for delivery in (job.delivery, *job.twins)]
+            if not self.inlet.begin(deliveries, partial(self._go_on, jobs)):
+                return
+            runner.submit(jobs)
+        self._beginning = False
+
+    def _go_on(self, jobs: list[TurnJob]) -> None:
+        """They have been marked now."""
         assert self.runner is not None
         self.runner.submit(jobs)
+        self._beginning = False
+        self._begin()
 
     def _history_missing(self, job: TurnJob) -> None:
         message = f"the engine has no history of this run up to event {job.task.committed}"

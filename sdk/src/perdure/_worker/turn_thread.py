@@ -31,10 +31,20 @@ ABANDON_SECONDS = 3.0
 REPLAYED_PER_SECOND = 1_000
 """Events that even a slow machine replays: rebuilding a long history may take longer than a turn."""
 LOOK_SECONDS = 0.25
+PAUSED_FROM = 2.0
+"""Looks that lie so many times as far apart as they should: the whole process stood still meanwhile (stopped, moved to
+another host, short of processors), which is not its workflows' fault. Of such a pause no more than this counts."""
+BEGUN_MAX = 32
+"""Some milliseconds of turns: the thread does not wait for the loop, and few have begun when one kills the worker."""
 
 
 class TurnRunner(Protocol):
     """Does the turns of jobs and tells `done`, on the loop, in batches."""
+
+    @property
+    def begun_max(self) -> int:
+        """How many turns it is given before the first of them has to be done. All of them die with one that kills."""
+        ...
 
     def submit(self, jobs: Sequence[TurnJob]) -> None: ...
 
@@ -43,6 +53,8 @@ class TurnRunner(Protocol):
 
 class InlineTurns:
     """Turns on the calling loop, at once: no thread, no real time."""
+
+    begun_max = 1
 
     def __init__(self, desk: TurnDesk, done: TurnDone) -> None:
         self._desk = desk
@@ -67,8 +79,11 @@ class Lane:
         self.job: TurnJob | None = None
         """What is being done."""
         self.began = 0.0
+        self.spent = 0.0
+        """Seconds, as far as this process ran."""
         self.warned = False
         self.interrupted_at = 0.0
+        """Seconds into the turn; 0: it was not."""
         self.abandoned = False
         # Never the main thread: no signal handler raises inside workflow code.
         self.thread = threading.Thread(target=self._run, name="perdure-workflows", daemon=True)
@@ -76,16 +91,27 @@ class Lane:
 
     def _run(self) -> None:
         while not self.abandoned and (job := self.jobs.get()) is not None:
+            self._do(job)
+        self._desk.close()
+
+    def _do(self, job: TurnJob) -> None:
+        result: TurnResult | None = None
+        try:
             self._begin(job)
             result = self._desk.run(job)
-            if self._end():
-                self._results.put((job, result))
-        self._desk.close()
+            wanted = self._end()
+        except Blocked as error:  # it came on the way out of the turn, and no second one comes
+            if result is None:
+                result = self._desk.failed(job, error)
+            wanted = self._end()
+        if wanted:
+            self._results.put((job, result))
 
     def _begin(self, job: TurnJob) -> None:
         with self.lock:
             self.job = job
             self.began = time.monotonic()
+            self.spent = 0.0
             self.warned = False
             self.interrupted_at = 0.0
 
@@ -104,12 +130,14 @@ class Lane:
 
     def interrupt(self) -> None:
         """Raise Blocked in the turn, with the lock held."""
-        self.interrupted_at = time.monotonic()
+        self.interrupted_at = self.spent
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread.ident or 0), ctypes.py_object(Blocked))
 
 
 class TurnThread:
     """Turns on a dedicated thread, watched: the loop that talks to the broker goes on whatever a workflow does."""
+
+    begun_max = BEGUN_MAX
 
     def __init__(self, make_desk: Callable[[], TurnDesk], done: TurnDone, loop: asyncio.AbstractEventLoop) -> None:
         self._make_desk = make_desk
@@ -127,11 +155,16 @@ class TurnThread:
     def stop(self) -> None:
         """Evict all that is live, unless a turn is still busy."""
         self._stopped.set()
-        self._lane.jobs.put(None)
-        self._lane.thread.join(timeout=1.0)
+        with self._replacing:  # else the end may be told to a lane that is just left behind, and its heir never ends
+            lane = self._lane
+            lane.jobs.put(None)
+        lane.thread.join(timeout=1.0)
 
     def _watch(self) -> None:
+        before = time.monotonic()
         while not self._stopped.wait(LOOK_SECONDS):
+            now = time.monotonic()
+            passed, before = min(now - before, PAUSED_FROM * LOOK_SECONDS), now
             if sys.gettrace() is not None or threading.gettrace() is not None:
                 continue  # somebody looks at the turn in a debugger
             lane = self._lane
@@ -139,14 +172,14 @@ class TurnThread:
                 job = lane.job
                 if job is None:
                     continue
-                spent = time.monotonic() - lane.began
+                lane.spent = min(lane.spent + passed, now - lane.began)
                 replay = len(job.records or ()) / REPLAYED_PER_SECOND
-                if spent > WARN_SECONDS + replay and not lane.warned:
+                if lane.spent > WARN_SECONDS + replay and not lane.warned:
                     lane.warned = True
-                    _tell(lane.thread, job, spent)
-                if spent > INTERRUPT_SECONDS + replay and not lane.interrupted_at:
+                    _tell(lane.thread, job, lane.spent)
+                if lane.spent > INTERRUPT_SECONDS + replay and not lane.interrupted_at:
                     lane.interrupt()
-                lane.abandoned = bool(lane.interrupted_at) and time.monotonic() - lane.interrupted_at > ABANDON_SECONDS
+                lane.abandoned = bool(lane.interrupted_at) and lane.spent - lane.interrupted_at > ABANDON_SECONDS
             if lane.abandoned:
                 self._replace(lane, job)
 
@@ -155,7 +188,7 @@ class TurnThread:
         log.error("turn_abandoned", extra={"action": "turn_abandoned", "workflow_id": job.task.workflow_id})
         collector.forget(lane.thread.ident)
         desk = self._make_desk()
-        failed = desk.timed_out(job, time.monotonic() - lane.began)
+        failed = desk.timed_out(job, lane.spent)
         with self._replacing:
             self._lane = Lane(desk, self._results)
             while True:

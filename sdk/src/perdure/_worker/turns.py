@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
 from perdure._replay.code import RunContext, WorkflowCode
 from perdure._replay.guard import seeds
 from perdure._replay.instance import Instance
 from perdure._worker.live import LiveInstances
 from perdure.errors import Blocked
-from perdure.failures import failure_from_exception
+from perdure.failures import UNKNOWN_WORKFLOW, failure_from_exception
 from perdure_core.history import effective
 from perdure_runtime.ports import Delivery
 from perdure_schemas.common import Failure, Query
-from perdure_schemas.events import Recorded, Started, StuckKind
+from perdure_schemas.events import Recorded, Started, StuckKind, TurnCommitted
 from perdure_schemas.messages import (
     MoveChecked,
     QueryResult,
@@ -33,6 +34,8 @@ class TurnJob:
     records: Sequence[Recorded] | None = None
     twins: list[Delivery] = field(default_factory=list)
     """The same turn again, before it was answered: one answer is for all."""
+    begun: bool = False
+    """Whether the runner has it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -46,11 +49,14 @@ class TurnAnswer:
     checked: MoveChecked | None = None
 
 
+@dataclass(frozen=True, slots=True)
 class NeedsHistory:
-    """The run is not in the cache: its committed history must be fetched, and the job given again."""
+    """The committed history must be fetched, and the job given again."""
+
+    after_seq: int = 0
+    """What a live instance has been fed already; 0: all of it, since there is none."""
 
 
-NEEDS_HISTORY = NeedsHistory()
 TurnResult = TurnAnswer | NeedsHistory
 
 
@@ -77,9 +83,13 @@ class TurnDesk:
         try:
             return self._run(job)
         except BaseException as error:  # our own bug, or an interrupt that came late: the run must hear of it
-            self._cache.discard(job.task.workflow_id, job.task.run_id)
-            kind: StuckKind = "timeout" if isinstance(error, Blocked) else "bug"
-            return self.refusal(job.task, kind, failure_from_exception(error))
+            return self.failed(job, error)
+
+    def failed(self, job: TurnJob, error: BaseException) -> TurnAnswer:
+        """The answer to a turn that broke off, whose instance may be anywhere."""
+        self._cache.discard(job.task.workflow_id, job.task.run_id)
+        kind: StuckKind = "timeout" if isinstance(error, Blocked) else "bug"
+        return self.refusal(job.task, kind, failure_from_exception(error))
 
     def timed_out(self, job: TurnJob, seconds: float) -> TurnAnswer:
         """The answer to a turn that another desk does not end."""
@@ -96,21 +106,24 @@ class TurnDesk:
         if code is None:
             return self._unknown(task)
         if task.check is not None:
-            return NEEDS_HISTORY if job.records is None else self._check(code, task, job.records)
-        instance = self._cache.get(task.workflow_id, task.run_id)
+            return self._check(code, task, job.records) if _whole(job.records) else NeedsHistory()
+        instance, events = self._cache.get(task.workflow_id, task.run_id), task.events
         if instance is not None and not self._holds(instance, task):
-            instance = None
+            lacking = _lacking(instance, job)
+            if isinstance(lacking, NeedsHistory):
+                return lacking
+            instance, events = (None, events) if lacking is None else (instance, lacking)
         if instance is None:
             if _first_turn(task):
                 instance = Instance(code, self._context(task, task.events[0]))
-            elif job.records is None:
-                return NEEDS_HISTORY
-            else:
+            elif _whole(job.records):
                 instance = self._rebuild(code, task, job.records)
+            else:
+                return NeedsHistory()
             self._cache.put(task.workflow_id, task.run_id, instance)
         if task.queries:
-            return self._answer_queries(instance, task)
-        return self._turn(instance, task)
+            return TurnAnswer(queries=[(query, self._query(instance, query)) for query in task.queries])
+        return self._turn(instance, task, events)
 
     def _holds(self, instance: Instance, task: RunWorkflowTask) -> bool:
         """Whether this live instance is where the turn begins, or has just done this very turn."""
@@ -151,10 +164,10 @@ class TurnDesk:
             build=started.build,
         )
 
-    def _turn(self, instance: Instance, task: RunWorkflowTask) -> TurnAnswer:
+    def _turn(self, instance: Instance, task: RunWorkflowTask, events: Sequence[Recorded]) -> TurnAnswer:
         if instance.base_hash == task.base_hash and instance.completed is not None:
             return TurnAnswer(instance.nonce, instance.completed)
-        turn = instance.turn(task.events, base=task.base, generation=task.generation, adoptable=task.adoptable)
+        turn = instance.turn(events, base=task.base, generation=task.generation, adoptable=task.adoptable)
         if turn.stoppage is not None:
             self._cache.discard(task.workflow_id, task.run_id)
             return TurnAnswer(failed=self._failure(task, turn.stoppage.kind, turn.stoppage.failure))
@@ -179,9 +192,6 @@ class TurnDesk:
         self._cache.put(task.workflow_id, task.run_id, instance)
         return TurnAnswer(nonce, completed)
 
-    def _answer_queries(self, instance: Instance, task: RunWorkflowTask) -> TurnAnswer:
-        return TurnAnswer(queries=[(query, self._query(instance, query)) for query in task.queries])
-
     def _query(self, instance: Instance, query: Query) -> QueryResult:
         if instance.stoppage is not None:
             return QueryResult(query_id=query.query_id, status="refused", failure=instance.stoppage.failure)
@@ -194,7 +204,7 @@ class TurnDesk:
     def _unknown(self, task: RunWorkflowTask) -> TurnAnswer:
         registered = ", ".join(sorted(self._workflows)) or "none"
         failure = Failure(
-            name="UnknownWorkflow",
+            name=UNKNOWN_WORKFLOW,
             message=f"this worker has no workflow {task.name!r}; it has: {registered}",
             retryable=False,
         )
@@ -222,6 +232,27 @@ class TurnDesk:
             failure=failure,
             build=self._build,
         )
+
+
+def _whole(records: Sequence[Recorded] | None) -> TypeGuard[Sequence[Recorded]]:
+    """Whether it is a history from its first event on."""
+    return records is not None and (not records or records[0].seq == 1)
+
+
+def _lacking(instance: Instance, job: TurnJob) -> list[Recorded] | NeedsHistory | None:
+    """What a live instance has not been fed of a turn whose events were too many for its message; `None`: such a turn
+    does not follow on what this instance has done."""
+    task, done = job.task, instance.completed
+    left_out = not (task.events or task.queries or task.previous_nonce)
+    if not left_out or done is None or task.generation != instance.context.generation or done.base >= task.base:
+        return None
+    if job.records is None:
+        return NeedsHistory(done.base)
+    later = [record for record in job.records if record.seq > done.base]
+    turns = [record.event for record in later if isinstance(record.event, TurnCommitted)]
+    if not turns or any((turn.base, turn.nonce) != (done.base, instance.nonce) for turn in turns):
+        return None  # another worker has done the turns since
+    return [record for record in later if not isinstance(record.event, TurnCommitted)]
 
 
 def _checked(task: RunWorkflowTask, failure: Failure | None) -> TurnAnswer:

@@ -1,39 +1,113 @@
-"""Where a delivery that two workers have died of gets its last try: alone, so that no other dies of it a third time."""
+"""Where a delivery that two workers have died of gets its last try: alone, so that its third death is its own doing.
+
+From the moment it is admitted nothing else begins, and it begins when no other user code runs; what comes meanwhile is
+handed back. So whoever kills the worker then is the suspect itself, and what is healthy does not die a third time,
+whatever it shared its first two workers with. Others wait only so long: if the suspect could not begin by then, or runs
+on, they begin beside it, and its death no longer counts (`Consumer.spare`), since they may be the ones who kill.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
 
-from perdure_runtime.ports import Consumer, Delivery, Undeliverable
+from perdure_runtime.ports import Clock, Consumer, Delivery, Undeliverable
+
+log = logging.getLogger("perdure.worker")
 
 DEATHS_MAX = 3
 """A delivery that took its worker with it so often is not tried again: it would take the next one."""
 HAND_BACK_MS = 100
 """Before what had to make room is delivered again. The one try is over soon, or another worker takes the rest."""
+ALONE_SECONDS_MIN = 10.0
+ALONE_SECONDS_MAX = 600.0
+"""How long others make room: for as long as its message has been under way. It has killed twice in that time, so a slow
+killer kills again within it; and what runs for long without harm does not keep a worker to itself for ever."""
+LOOK_SECONDS = 0.01
+"""Between two looks whether the worker is quiet; only while somebody waits for it."""
+
+Handle = Callable[[list[Delivery]], None]
 
 
 class Ward:
-    """One per worker. Whoever shares a dying worker with the culprit counts a death, too, but never the last."""
+    """One per worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock, quiet: Callable[[], bool]) -> None:
+        """`quiet`: whether nothing that was admitted is unanswered or still runs."""
+        self._clock = clock
+        self._quiet = quiet
+        self._loop = asyncio.get_running_loop()
         self._inside: Delivery | None = None
+        self._consumer: Consumer | None = None
+        """Of who is inside."""
+        self._until = 0.0
+        """When others need no longer make room for it."""
+        self._entering: asyncio.Queue[tuple[Delivery, float, Handle]] = asyncio.Queue()
+        self._spared: set[Delivery | Undeliverable] = set()
+        """Those whose last try is not alone any more."""
 
-    async def admit(self, deliveries: list[Delivery], consumer: Consumer) -> list[Delivery]:
-        """Those that may be handled now; the others are handed back, which is no death of theirs."""
-        suspects = [each for each in deliveries if each.deaths == DEATHS_MAX - 1]
-        if not suspects:
-            return deliveries
+    async def admit(self, deliveries: list[Delivery], consumer: Consumer, handle: Handle) -> None:
+        """Give `handle` what may be handled now, and a suspect once it is alone. The rest is handed back."""
+        if self._inside is None and all(each.deaths != DEATHS_MAX - 1 for each in deliveries):
+            handle(deliveries)
+            return
+        if self._inside is not None and self._loop.time() >= self._until:
+            await self._spare(self._inside)
+        admitted = [each for each in deliveries if each.deaths >= DEATHS_MAX]  # they are answered without being run
+        waiting = [each for each in deliveries if each.deaths < DEATHS_MAX]
         if self._inside is None:
-            self._inside = suspects[0]
-            admitted = [self._inside]
-        else:
-            admitted = [each for each in deliveries if each not in suspects]
-        back = [each for each in deliveries if each not in admitted]
-        if back:
-            await consumer.nack(back, HAND_BACK_MS)
-        return admitted
+            suspect = next((each for each in waiting if each.deaths == DEATHS_MAX - 1), None)
+            if suspect is None:
+                admitted, waiting = deliveries, []
+            else:
+                waiting.remove(suspect)
+                self._enter(suspect, consumer, handle)
+        if waiting:
+            await consumer.nack(waiting, HAND_BACK_MS)
+        if admitted:
+            handle(admitted)
+
+    def to_begin(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Those whose death counts."""
+        return [each for each in deliveries if each not in self._spared] if self._spared else deliveries
 
     def leave(self, deliveries: Sequence[Delivery | Undeliverable]) -> None:
         """They are answered."""
         if self._inside is not None and self._inside in deliveries:
+            self._inside = None
+        if self._spared:
+            self._spared.difference_update(deliveries)
+
+    async def run(self) -> None:
+        """Let suspects in, one after the other."""
+        while True:
+            suspect, alone_seconds, handle = await self._entering.get()
+            while self._inside is suspect and not self._quiet():
+                await asyncio.sleep(LOOK_SECONDS)
+                if self._loop.time() >= self._until:
+                    await self._spare(suspect)
+            if self._inside is suspect:
+                self._until = self._loop.time() + alone_seconds
+            handle([suspect])
+
+    def _enter(self, suspect: Delivery, consumer: Consumer, handle: Handle) -> None:
+        log.warning(
+            "a message that %d workers have died of is tried alone", suspect.deaths,
+            extra={"action": "last_try", "topic": suspect.topic},
+        )  # fmt: skip
+        self._inside, self._consumer = suspect, consumer
+        age_seconds = (self._clock.now() - suspect.message.at) / 1000
+        alone_seconds = min(max(age_seconds, ALONE_SECONDS_MIN), ALONE_SECONDS_MAX)
+        self._until = self._loop.time() + alone_seconds
+        self._entering.put_nowait((suspect, alone_seconds, handle))
+
+    async def _spare(self, suspect: Delivery) -> None:
+        """Let others in beside it."""
+        assert self._consumer is not None
+        self._spared.add(suspect)
+        spared = self._consumer.spare([suspect])
+        if spared is not None:
+            await spared
+        if self._inside is suspect:
             self._inside = None

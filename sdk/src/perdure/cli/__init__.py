@@ -10,8 +10,10 @@ def main() -> None:
     """Entry point of the `perdure` command."""
     from perdure.cli.application import application  # the import is most of the start-up time
     from perdure.cli.output import Problem, exit_with
+    from perdure.cli.session import problem_of
+    from perdure.errors import PerdureError
 
     try:
         application()
-    except Problem as problem:
-        exit_with(problem)
+    except (PerdureError, Problem) as error:
+        exit_with(problem_of(error))

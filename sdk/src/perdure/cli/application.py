@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from perdure.cli import control, looks, runs
+from perdure.cli.admin import admin
+from perdure.cli.cluster_worker import worker
 from perdure.cli.dev import dev
 from perdure.cli.output import MEANINGS
 
@@ -56,3 +58,5 @@ application.command()(control.move)
 application.command(context_settings=WITH_VALUES)(control.signal)
 application.command(context_settings=WITH_VALUES)(control.query)
 application.command(context_settings=WITH_VALUES)(control.update)
+application.command()(worker)
+application.add_typer(admin)

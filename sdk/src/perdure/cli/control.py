@@ -7,19 +7,16 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from perdure.cli.corrections import Edits, Skips, Unchecked, corrections
 from perdure.cli.declared import UNCHECKED, Declared, check_signal
 from perdure.cli.on_run import Target, on_run
 from perdure.cli.output import ExitCode, Format, Problem, chosen, print_json, stdout
-from perdure.cli.session import parse_assignments, parse_json
-from perdure.errors import Refused, RunNotFound
+from perdure.cli.session import parse_json
+from perdure.cli.waiting import Timeout, result_of
+from perdure.errors import Refused, RunCanceled, RunNotFound
 
 Reason = Annotated[str, typer.Option("--reason", help="Kept in the history.", show_default=False)]
-Edits = Annotated[
-    list[str], typer.Option("--edit", metavar="POSITION=JSON", help="New arguments (a JSON array) of a task.")
-]
-Skips = Annotated[
-    list[str], typer.Option("--skip", metavar="POSITION=JSON", help="A result instead of running the task.")
-]
+UntilEnd = Annotated[bool, typer.Option("--wait", "-w", help="Wait for the end, and tell how the run ended.")]
 Anyway = Annotated[
     bool, typer.Option("--anyway", help="Though tasks done after the failure, such as a refund, stay done.")
 ]
@@ -27,7 +24,7 @@ Position = Annotated[str, typer.Option("--to", metavar="POSITION", help="Go back
 Build = Annotated[str, typer.Option("--to", metavar="BUILD", help="The build that goes on with the run.")]
 ChannelName = Annotated[str, typer.Argument(metavar="CHANNEL")]
 Value = Annotated[str, typer.Argument(metavar="JSON")]
-Unchecked = Annotated[bool, typer.Option(UNCHECKED, help="Whatever channels the workflow declares.")]
+AnyChannel = Annotated[bool, typer.Option(UNCHECKED, help="Whatever channels the workflow declares.")]
 UpdateName = Annotated[str, typer.Argument(metavar="UPDATE")]
 QueryName = Annotated[str, typer.Argument(metavar="QUERY")]
 Values = Annotated[list[str] | None, typer.Argument(metavar="[JSON]...")]
@@ -47,10 +44,11 @@ async def resume(
     edit: Edits = [],  # noqa: B006 - Typer copies it
     skip: Skips = [],  # noqa: B006
     anyway: Anyway = False,
+    unchecked: Unchecked = False,
     reason: Reason = "",
 ) -> str:
     """Go on from just before the failure. What succeeded is not run again."""
-    edits, skips = parse_assignments(edit, "--edit", arrays=True), parse_assignments(skip, "--skip")
+    edits, skips = await corrections(at, edit, skip, unchecked=unchecked)
     try:
         await at.run.resume(reason=reason, edits=edits, skips=skips, anyway=anyway)
     except Refused as error:
@@ -62,17 +60,38 @@ async def resume(
 
 
 @on_run(_done)
-async def reset(at: Target, *, to: Position, reason: Reason = "") -> str:
+async def reset(
+    at: Target,
+    *,
+    to: Position,
+    edit: Edits = [],  # noqa: B006 - Typer copies it
+    skip: Skips = [],  # noqa: B006
+    unchecked: Unchecked = False,
+    reason: Reason = "",
+) -> str:
     """Go back to a position and on from there; also for runs that have ended."""
-    await at.run.reset(to=to, reason=reason)
+    edits, skips = await corrections(at, edit, skip, unchecked=unchecked)
+    await at.run.reset(to=to, reason=reason, edits=edits, skips=skips)
     return f"reset to {to}"
 
 
 @on_run(_done)
-async def cancel(at: Target, *, reason: Reason = "") -> str:
+async def cancel(at: Target, *, wait: UntilEnd = False, timeout: Timeout = None, reason: Reason = "") -> str:
     """Ask the workflow to end; it may tidy up first."""
     await at.run.cancel(reason=reason)
-    return "asked to cancel"
+    return await _how_it_ended(at, timeout) if wait or timeout is not None else "asked to cancel"
+
+
+async def _how_it_ended(at: Target, seconds: float | None) -> str:
+    """Raises Problem if the run fails, is terminated, or is open after `seconds`."""
+    overdue = f"perdure terminate {at.run.id}   ends it at once;   perdure show {at.run.id}   tells more"
+    try:
+        await result_of(at.run, seconds, at.declared, overdue=overdue)
+    except Problem as ended:
+        if not isinstance(ended.__cause__, RunCanceled):
+            raise
+        return "canceled"
+    return "completed"
 
 
 @on_run(_done)
@@ -112,7 +131,7 @@ async def _check(at: Target, declared: Declared, channel: str, value: object) ->
 
 
 @on_run(_done)
-async def signal(at: Target, channel: ChannelName, value: Value = "null", *, unchecked: Unchecked = False) -> str:
+async def signal(at: Target, channel: ChannelName, value: Value = "null", *, unchecked: AnyChannel = False) -> str:
     """Send a value to a channel of the run."""
     payload = parse_json(value, "the value")
     if (declared := at.declared) is not None and not unchecked:

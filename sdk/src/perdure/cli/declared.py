@@ -14,14 +14,16 @@ import msgspec
 
 from perdure import _app, convert
 from perdure._worker.supervision import Ready
-from perdure.cli.locations import declared_path
+from perdure.cli.locations import api_url, declared_path
 from perdure.cli.output import ExitCode, Problem
 from perdure.errors import SerializationError, UnknownName
+from perdure.flow import name_and_type
 from perdure.registry import Registry
 from perdure.workflow import Workflow
+from perdure_schemas.events import Recorded, SignalReceived
 
 UNCHECKED = "--unchecked"
-"""The option of `start` and `signal` that skips these checks."""
+"""The option of `start`, `signal`, `resume` and `reset` that skips these checks."""
 
 
 class Declared(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +52,9 @@ def remove(database: Path) -> None:
 
 
 def read(database: Path) -> Declared | None:
-    """Nothing while there was no ready worker yet."""
+    """Nothing while there was no ready worker yet, nor of workers behind an API."""
+    if api_url():
+        return None
     try:
         return msgspec.json.decode(declared_path(database).read_bytes(), type=Declared)
     except (OSError, msgspec.DecodeError):
@@ -90,7 +94,7 @@ def unknown_workflow(workflow: str, known: Sequence[str], app: str, *, or_else: 
 def check_arguments(definition: Workflow[..., Any], values: Sequence[Any]) -> None:
     """Raises Problem if the workflow does not take these arguments."""
     try:
-        definition.signature.decode(convert.encode(list(values), Any, "the arguments"))
+        definition.signature.check(convert.encode(list(values), Any, "the arguments"))
     except SerializationError as error:
         raise Problem(str(error), hint=f"it is {definition.signature!r}", code=ExitCode.usage) from error
 
@@ -108,17 +112,45 @@ def check_signal(declared: Declared, workflow: str, channel: str, value: Any) ->
     except UnknownName as error:
         raise Problem(str(error), hint=f"{UNCHECKED} sends it all the same", code=ExitCode.not_found) from error
     except SerializationError as error:
-        raise Problem(str(error), hint=f"what channel {channel} of {workflow} takes", code=ExitCode.usage) from error
+        hint = (
+            f"perdure signal ID {channel} JSON   ({workflow} has channel {name_and_type(definition.channels[channel])})"
+        )
+        raise Problem(str(error), hint=hint, code=ExitCode.usage) from error
 
 
-def _definition(declared: Declared, workflow: str) -> Workflow[..., Any] | None:
+def dropped_signals(declared: Declared | None, workflow: str, history: Sequence[Recorded]) -> dict[int, str]:
+    """Seq of each signal that the workflow's code drops, since it is not of its channel's type; and why.
+
+    Of channels that the workflow's class declares: of others the type is known in the running code alone.
+    """
+    signals = [(r.seq, r.event) for r in history if isinstance(r.event, SignalReceived)]
+    definition = _definition(declared, workflow) if declared is not None and signals else None
+    dropped: dict[int, str] = {}
+    if definition is None:
+        return dropped
+    for seq, signal in signals:
+        channel = definition.channels.get(signal.channel)
+        if channel is None:
+            continue
+        try:
+            channel.decode(signal.payload)
+        except SerializationError as error:
+            dropped[seq] = str(error)
+    return dropped
+
+
+def registry_of(declared: Declared) -> Registry | None:
     """From the app itself; nothing if it cannot be imported here: the worker may have another environment."""
     with _as_if_started_in(declared.folder):
         try:
-            registry = Registry([_app.load(declared.app)])
+            return Registry([_app.load(declared.app)])
         except (Exception, SystemExit):
             return None
-    return registry.workflows.get(workflow)
+
+
+def _definition(declared: Declared, workflow: str) -> Workflow[..., Any] | None:
+    registry = registry_of(declared)
+    return None if registry is None else registry.workflows.get(workflow)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from perdure._worker.logs import log_to_stderr
 from perdure._worker.supervision import Ready
 from perdure.cli import declared
 from perdure.cli import session as cli
+from perdure.cli.dev_api import serve_api
 from perdure.cli.locations import DATABASE, socket_path
 from perdure.cli.output import ExitCode, Format, Problem, print_json, stdout
 from perdure.cli.supervisor import Notice, Supervisor
@@ -32,7 +34,9 @@ GRACE_SECONDS = 5.0
 
 
 @asynccontextmanager
-async def engine(database: Path, namespace: str) -> AsyncIterator[tuple[Embedded, Ports]]:
+async def engine(
+    database: Path, namespace: str, *, survive_power_loss: bool = False
+) -> AsyncIterator[tuple[Embedded, Ports]]:
     """The engines on this file, reachable through its socket.
 
     Raises:
@@ -45,7 +49,7 @@ async def engine(database: Path, namespace: str) -> AsyncIterator[tuple[Embedded
     from perdure_runtime.embedded import Embedded
 
     database.parent.mkdir(parents=True, exist_ok=True)
-    opened = await open_sqlite(database, SystemClock())
+    opened = await open_sqlite(database, SystemClock(), survive_power_loss=survive_power_loss)
     try:
         server = await serve(opened.ports, socket_path(database))
         try:
@@ -57,10 +61,11 @@ async def engine(database: Path, namespace: str) -> AsyncIterator[tuple[Embedded
         await opened.close()
 
 
-def worker_command(app: str, database: Path, namespace: str) -> list[str]:
+def worker_command(app: str, database: Path, namespace: str, *, json_logs: bool) -> list[str]:
     """Arguments after `python` of a worker of this app on this engine. It ends when its stdin does."""
     where = ["--socket", str(socket_path(database)), "--namespace", namespace]
-    return ["-m", "perdure._worker", app, *where, "--grace", str(GRACE_SECONDS), "--supervised"]
+    logs = ["--json-logs"] if json_logs else []
+    return ["-m", "perdure._worker", app, *where, *logs, "--grace", str(GRACE_SECONDS), "--supervised"]
 
 
 class Announcer:
@@ -70,7 +75,8 @@ class Announcer:
         self._app = app
         self._database = database
         self._started = started
-        self._plain = sys.stdout.isatty()
+        self.plain = sys.stdout.isatty()
+        """For people; the logs of all its processes follow it."""
 
     def ready(self) -> None:
         seconds = time.perf_counter() - self._started
@@ -98,6 +104,18 @@ class Announcer:
             tasks=notice.ready.tasks if notice.ready else None,
         )
 
+    def api(self, url: str, *, instead_of: int | None = None) -> None:
+        taken = f"[yellow]port {instead_of} is in use, so the API is at another; --port chooses one[/]\n"
+        self._tell(
+            f"{'' if instead_of is None else taken}[dim]API at {url}; PERDURE_URL={url} makes commands ask it[/]",
+            event="api",
+            url=url,
+            port_in_use=instead_of,
+        )
+
+    def no_api(self, reason: str) -> None:
+        self._tell(f"[dim]no API: {escape(reason)}[/]", event="no-api", reason=reason)
+
     def stopping(self) -> None:
         self._tell(
             f"stopping: tasks under way have {GRACE_SECONDS:.0f} s, what they do not end is done later; "
@@ -106,7 +124,7 @@ class Announcer:
         )
 
     def _tell(self, sentence: str, **facts: Any) -> None:
-        if self._plain:
+        if self.plain:
             stdout().print(sentence)
         else:
             print_json({key: value for key, value in facts.items() if value is not None}, Format.jsonl)
@@ -135,26 +153,46 @@ def dev(
         Path, typer.Option("--db", envvar="PERDURE_DB", help="Created if it does not exist.", metavar="FILE")
     ] = DATABASE,
     namespace: cli.Namespace = cli.DEFAULT_NAMESPACE,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port",
+            help="Of the HTTP API on 127.0.0.1; default: 8420, or any free one if that is in use.",
+            show_default=False,
+        ),
+    ] = None,
+    survive_power_loss: Annotated[
+        bool, typer.Option("--survive-power-loss", help="What is confirmed is on the disk first; slower.")
+    ] = False,
 ) -> None:
     """Run an engine and a worker for APP here. Runs survive restarts; the worker reloads when a file changes."""
     announcer = Announcer(app, database, time.perf_counter())
     if app.endswith(".py") and not Path(app).is_file():
         raise Problem(f"there is no file {app!r}", hint="perdure dev examples/hello.py", code=ExitCode.usage)
 
+    log_to_stderr("dev", json=not announcer.plain, level="WARNING")
+
     async def serve() -> None:
-        async with engine(database, namespace) as (embedded, _):
+        async with engine(database, namespace, survive_power_loss=survive_power_loss) as (embedded, ports):
             declared.remove(database)
-            supervisor = Supervisor(worker_command(app, database, namespace), announcer.worker)
+            api = serve_api(ports, namespace, port, told=announcer.api, missing=announcer.no_api)
+            command = worker_command(app, database, namespace, json_logs=not announcer.plain)
+            supervisor = Supervisor(command, announcer.worker)
             try:
-                await _until_stopped(embedded, supervisor, announcer)
+                await _until_stopped(embedded, supervisor, announcer, api)
             finally:
                 declared.remove(database)
 
     cli.run(serve)
 
 
-async def _until_stopped(embedded: Embedded, supervisor: Supervisor, announcer: Announcer) -> None:
-    """Until a first Ctrl-C or SIGTERM, which drains, or until an engine fails; a second one ends everything at once."""
+async def _until_stopped(
+    embedded: Embedded, supervisor: Supervisor, announcer: Announcer, api: Coroutine[Any, Any, None]
+) -> None:
+    """Until a first Ctrl-C or SIGTERM, which drains, or until an engine or the API fails.
+
+    A second one ends everything at once.
+    """
     stopped = asyncio.Event()
 
     def stop() -> None:
@@ -171,10 +209,18 @@ async def _until_stopped(embedded: Embedded, supervisor: Supervisor, announcer: 
     supervised = asyncio.create_task(supervisor.run(), name="supervisor")
     failed = asyncio.create_task(embedded.failed(), name="engines")
     waiting = asyncio.create_task(stopped.wait(), name="stop signal")
-    await asyncio.wait({supervised, failed, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    for task in (waiting, supervised):
+    asked = asyncio.create_task(_until_it_fails(api), name="api")
+    await asyncio.wait({supervised, failed, waiting, asked}, return_when=asyncio.FIRST_COMPLETED)
+    ended = [task for task in (failed, asked) if task.done()]
+    for task in (waiting, supervised, asked):
         task.cancel()
-    await asyncio.wait({waiting, supervised})
-    if failed.done():
-        failed.result()
+    await asyncio.wait({waiting, supervised, asked})
+    for task in ended:
+        task.result()
     failed.cancel()
+
+
+async def _until_it_fails(api: Coroutine[Any, Any, None]) -> None:
+    """Without what the API needs it ends at once, and all goes on without it."""
+    await api
+    await asyncio.Event().wait()

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from pathlib import Path
 
 DATABASE = Path(".perdure/dev.sqlite")
+URL = "PERDURE_URL"
+"""Of an API: commands then ask it instead of a `perdure dev`."""
+TOKEN = "PERDURE_TOKEN"
+"""What that API asks callers to show."""
 SOCKET_PATH_BYTES_MAX = 100
 """Unix sockets cannot have longer paths (108 bytes on Linux, 104 on macOS, the closing zero included)."""
 
 
+def api_url() -> str:
+    """Empty: commands speak to a `perdure dev` through its socket."""
+    return os.environ.get(URL, "")
+
+
 def socket_path(database: Path) -> Path:
-    """Beside the database; where that path is too long for a socket, in the temporary folder, named by its hash."""
-    beside = database.resolve().with_suffix(".sock")
+    """Beside the database, under its whole name: `x.db` and `x.sqlite` are two engines.
+
+    Where that path is too long for a socket, in the temporary folder, named by its hash.
+    """
+    beside = _beside(database, ".sock")
     if len(str(beside).encode()) <= SOCKET_PATH_BYTES_MAX:
         return beside
     name = hashlib.blake2b(str(beside).encode(), digest_size=8).hexdigest()
@@ -22,4 +35,9 @@ def socket_path(database: Path) -> Path:
 
 def declared_path(database: Path) -> Path:
     """Beside the database, while a `perdure dev` runs on it."""
-    return database.resolve().with_suffix(".app.json")
+    return _beside(database, ".app.json")
+
+
+def _beside(database: Path, ending: str) -> Path:
+    resolved = database.resolve()
+    return resolved.with_name(resolved.name + ending)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, NamedTuple, get_args
 
 import typer
 from rich.console import Group, RenderableType
@@ -12,24 +12,34 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from perdure.cli import attempts, remedies, timeline, waiting
 from perdure.cli import declared as declarations
+from perdure.cli import rows as history_rows
 from perdure.cli import session as cli
-from perdure.cli import timeline, waiting
 from perdure.cli.declared import Declared
 from perdure.cli.listings import listing
 from perdure.cli.on_run import Target, on_run
 from perdure.cli.output import Format, plain_table, print_one, print_rows, status_markup, stdout
-from perdure_core.history import effective
+from perdure.cli.rows import Row
 from perdure_runtime.ports import RunFilter
 from perdure_schemas.events import Recorded, RunStatus
-from perdure_schemas.messages import RunChanged
+from perdure_schemas.messages import RunChanged, TaskChanged
 
 LIST_MAX = 50
 HISTORY_ROWS_MAX = 200
 """Shown in a table: the newest ones. `-o json` has all."""
 RESUMABLE = {"failed", "stuck", "timed-out"}
 
-Seen = tuple[RunChanged, Sequence[Recorded], Declared | None]
+
+class Seen(NamedTuple):
+    run: RunChanged
+    history: Sequence[Recorded]
+    tasks: Sequence[TaskChanged]
+    declared: Declared | None
+
+    @property
+    def dropped(self) -> dict[int, str]:
+        return declarations.dropped_signals(self.declared, self.run.name, self.history)
 
 
 def list_runs(
@@ -99,15 +109,23 @@ def _took(run: RunChanged, now_ms: int) -> str:
 
 
 def _shown(_: str, seen: Seen, output: Format | None) -> None:
-    described, history, declared = seen
-    found = {**_summary(described), "history": timeline.rows(history), "traceback": _traceback(described, history)}
-    print_one(found, output, lambda: _details(described, history, declared))
+    rows = history_rows.rows(seen.history, seen.dropped)
+    under_way = attempts.under_way(seen.tasks, seen.history)
+    found = {
+        **_summary(seen.run),
+        "traceback": _traceback(seen.run, seen.history),
+        "try": _hint(seen),
+        "tasks": under_way,
+        "history": rows,
+    }
+    print_one(found, output, lambda: _details(seen, rows, under_way))
 
 
 @on_run(_shown)
 async def show(at: Target) -> Seen:
     """Show where a run stands: status, what it waits for, its error with traceback, and its history."""
-    return await at.run.describe(), await at.run.history(), at.declared
+    run, history = await at.run.describe(), await at.run.history()
+    return Seen(run, history, await at.run.tasks(), at.declared)
 
 
 def _traceback(run: RunChanged, history: Sequence[Recorded]) -> str:
@@ -118,16 +136,22 @@ def _traceback(run: RunChanged, history: Sequence[Recorded]) -> str:
     return timeline.stacks(next((failure for failure in failures if failure is not None), None))
 
 
-def _details(run: RunChanged, history: Sequence[Recorded], declared: Declared | None) -> RenderableType:
+def _details(seen: Seen, rows: Sequence[Row], under_way: Sequence[Row]) -> RenderableType:
+    run, history = seen.run, seen.history
     facts = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for name, text in _facts(run):
         facts.add_row(f"[bold]{name}[/]", text)
     parts: list[RenderableType] = [facts]
     if trace := _traceback(run, history):
         parts += [Text("\nerror", style="bold red"), Text(trace)]
-    if hint := _hint(run, declared):
+    if hint := _hint(seen):
         parts.append(Text(f"\ntry: {hint}", style="dim"))
-    return Group(*parts, Text(), _history_table(history, run.started_at))
+    if under_way:
+        parts += [Text("\ntasks under way", style="bold"), attempts.table(under_way)]
+    parts += [Text(), _history_table(rows, run.started_at)]
+    if silent := history_rows.silent(history):
+        parts.append(Text(silent, style="dim"))
+    return Group(*parts)
 
 
 def _facts(run: RunChanged) -> list[tuple[str, str]]:
@@ -146,30 +170,30 @@ def _facts(run: RunChanged) -> list[tuple[str, str]]:
     return facts + [(name, escape(text)) for name, text in optional if text]
 
 
-def _hint(run: RunChanged, declared: Declared | None) -> str:
+def _hint(seen: Seen) -> str:
+    run = seen.run
     match run.status:
         case "stuck":
-            return f"mend the code: the worker loads it again and the run goes on; or perdure cancel {run.workflow_id}"
-        case "failed" | "timed-out":
-            return f"perdure resume {run.workflow_id}   (--edit or --skip POSITION=JSON for a task that fails again)"
+            return remedies.for_stuck(run, seen.history)
+        case "failed":
+            return remedies.for_failed(run.workflow_id, seen.history)
         case "paused":
             return f"perdure unpause {run.workflow_id}"
         case _:
-            hindered = waiting.obstacle(run, declared)
+            hindered = waiting.obstacle(run, seen.declared)
             return f"declare it: the run {hindered}" if hindered and run.ended_at is None else ""
 
 
-def _history_table(history: Sequence[Recorded], started_at: int) -> Table:
-    rows = timeline.rows(history)
-    in_force = {recorded.seq for recorded in effective(history)}
+def _history_table(rows: Sequence[Row], started_at: int) -> Table:
     table = plain_table("#", "+MS", "POSITION", "EVENT", "DETAIL")
     if len(rows) > HISTORY_ROWS_MAX:
         table.title = f"the last {HISTORY_ROWS_MAX} of {len(rows)} rows; all: -o jsonl"
     for row in rows[-HISTORY_ROWS_MAX:]:
-        void = row["seq"] not in in_force and row["event"] != "rewound"
+        void = row.get("superseded", False)
+        detail = f"superseded: {row['detail']}" if void else row["detail"]
         status = row["event"].rpartition(" ")[2]
         event = row["event"] if void else row["event"].replace(status, status_markup(status))
         offset = str(row["at"] - started_at)
         style = "dim strike" if void else ""
-        table.add_row(str(row["seq"]), offset, row["position"], event, escape(row["detail"]), style=style)
+        table.add_row(str(row["seq"]), offset, row["position"], event, escape(detail), style=style)
     return table

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
+from perdure._names import check_workflow_id
 from perdure.cli import declared as declarations
 from perdure.cli import session as cli
 from perdure.cli import waiting
 from perdure.cli.on_run import Target, on_run
 from perdure.cli.output import print_one, print_value, stderr
-from perdure_schemas.common import ConflictPolicy
+from perdure_schemas.common import ConflictPolicy, ReusePolicy
+
+if TYPE_CHECKING:
+    from perdure.handle import Handle
 
 Arguments = Annotated[
     list[str] | None, typer.Argument(metavar="[JSON]...", help="Arguments, each as JSON.", show_default=False)
@@ -60,6 +64,9 @@ def start(
     conflict: Annotated[
         str, typer.Option("--conflict", help="If the id is in use: fail, use-existing, terminate-existing.")
     ] = "fail",
+    reuse: Annotated[
+        str, typer.Option("--reuse", help="If its last run has ended, begin another: always, after-failure, never.")
+    ] = "always",
     tag: Annotated[list[str] | None, typer.Option("--tag", help="May be given several times.")] = None,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the end and print the result.")] = False,
     unchecked: Annotated[
@@ -70,23 +77,41 @@ def start(
     namespace: cli.Namespace = cli.DEFAULT_NAMESPACE,
 ) -> None:
     """Start a run; prints its id as soon as it is recorded: with --wait to stderr, since stdout has the result."""
-    values, policy = _values(args), _policy(conflict)
+    values, policy, after = _values(args), _policy(conflict), _reuse(reuse)
+    if id is not None:
+        _check_id(id)
 
-    async def work(client: Any) -> tuple[str, str, object]:
+    async def work(client: Any) -> tuple[dict[str, Any], str, object]:
         declared = declarations.read(database)
         if declared is not None and not unchecked:
             declarations.check_start(declared, workflow, values)
-        handle = await client.start(workflow, *values, id=id, conflict=policy, tags=tag or [])
+        handle = await client.start(workflow, *values, id=id, conflict=policy, reuse=after, tags=tag or [])
+        said = await _said(handle)
         if wait:
-            stderr().print(f"started {escape(handle.id)}", style="dim")
-        return handle.id, handle.run_id, await waiting.result_of(handle, None, declared) if wait else None
+            stderr().print(escape(said), style="dim")
+        shown = {"id": handle.id, "run_id": handle.run_id, "started": not handle.existing}
+        return shown, said, await waiting.result_of(handle, None, declared) if wait else None
 
-    started, run_id, result = cli.with_client(database, namespace, work)
+    shown, said, result = cli.with_client(database, namespace, work)
     if wait:
         print_value(result, output)
     else:
-        shown = {"id": started, "run_id": run_id}
-        print_one(shown, output, lambda: f"started {escape(started)}   [dim]perdure show {escape(started)}[/]")
+        print_one(shown, output, lambda: f"{escape(said)}   [dim]perdure show {escape(shown['id'])}[/]")
+
+
+async def _said(run: Handle[Any]) -> str:
+    """Whether the run was started, or was there and in which state."""
+    if not run.existing:
+        return f"started {run.id}"
+    described = await waiting.view_of(run)
+    return f"{run.id} is there already" + (f": {described.status}" if described is not None else "")
+
+
+def _check_id(id: str) -> None:
+    try:
+        check_workflow_id(id)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--id") from None
 
 
 def _policy(text: str) -> ConflictPolicy:
@@ -97,12 +122,20 @@ def _policy(text: str) -> ConflictPolicy:
             raise typer.BadParameter("fail, use-existing or terminate-existing", param_hint="--conflict")
 
 
+def _reuse(text: str) -> ReusePolicy:
+    match text:
+        case "always" | "after-failure" | "never":
+            return text
+        case _:
+            raise typer.BadParameter("always, after-failure or never", param_hint="--reuse")
+
+
 @on_run(lambda _, value, output: print_value(value, output))
 async def result(
     at: Target,
     *,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the end.")] = False,
-    timeout: Annotated[float | None, typer.Option("--timeout", help="Wait at most so many seconds.")] = None,
+    timeout: waiting.Timeout = None,
 ) -> object:
     """Print a run's result as JSON. Exit code 1 when it failed, or is still open."""
     seconds = timeout if timeout is not None else (None if wait else ENDED_SECONDS_MAX)

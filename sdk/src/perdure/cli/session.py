@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -14,23 +15,22 @@ import msgspec
 import typer
 
 from perdure import _app
-from perdure.cli.locations import DATABASE, socket_path
+from perdure.cli.locations import DATABASE, TOKEN, URL, api_url, socket_path
 from perdure.cli.output import ExitCode, Format, Problem, exit_with
 from perdure.errors import (
     AlreadyStarted,
     DefinitionError,
+    NotInstalled,
     NotInWorkflow,
     PayloadTooLarge,
     PerdureError,
     Refused,
-    RunCanceled,
     RunFailed,
     RunNotFound,
-    RunTerminated,
     SerializationError,
     Unavailable,
 )
-from perdure_runtime.errors import AlreadyInUse, PerdureRuntimeError, StorageUnavailable
+from perdure_runtime.errors import AlreadyInUse, StorageUnavailable
 
 if TYPE_CHECKING:
     from perdure.client import Client
@@ -50,7 +50,9 @@ DEFAULT_NAMESPACE = "default"
 
 
 def with_client(database: Path, namespace: str, work: Callable[[Client], Awaitable[T]], *, about: str = "") -> T:
-    """Runs `work` with a client of the `perdure dev` that holds this database; errors end the program.
+    """Runs `work` with a client of the API at PERDURE_URL, else of the `perdure dev` that holds this database.
+
+    Errors end the program.
 
     Args:
         about: the workflow id of the run that it is about, if it is about one.
@@ -58,6 +60,10 @@ def with_client(database: Path, namespace: str, work: Callable[[Client], Awaitab
     from perdure.client import Client
 
     path = socket_path(database)
+
+    async def at_url() -> T:
+        async with Client.connect(api_url(), namespace=namespace, token=os.environ.get(TOKEN, "")) as client:
+            return await work(client)
 
     async def connected() -> T:
         if not path.exists():
@@ -71,7 +77,7 @@ def with_client(database: Path, namespace: str, work: Callable[[Client], Awaitab
                 raise
             return await work(client)
 
-    return run(connected, about=about)
+    return run(at_url if api_url() else connected, about=about)
 
 
 def run(work: Callable[[], Awaitable[T]], *, about: str = "") -> T:
@@ -84,7 +90,7 @@ def run(work: Callable[[], Awaitable[T]], *, about: str = "") -> T:
         return asyncio.run(awaited())
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    except (PerdureError, PerdureRuntimeError, Problem) as error:
+    except (PerdureError, Problem) as error:
         exit_with(problem_of(error, about))
 
 
@@ -106,14 +112,11 @@ def problem_of(error: Exception, about: str = "") -> Problem:
         case _app.AppNotFound():
             return Problem(str(error), hint="perdure dev app.py   (a file), or   package.module", code=ExitCode.usage)
         case Unavailable() | StorageUnavailable():
-            return Problem(str(error), hint="perdure dev APP", code=ExitCode.unavailable)
-        case SerializationError() | PayloadTooLarge() | DefinitionError() | NotInWorkflow():
+            return Problem(str(error), hint=_engine_hint(), code=ExitCode.unavailable)
+        case SerializationError() | PayloadTooLarge() | DefinitionError() | NotInWorkflow() | NotInstalled():
             return Problem(str(error), code=ExitCode.usage)
         case RunFailed(workflow_id=id) if id:
-            resumable = not isinstance(error, (RunCanceled, RunTerminated))
-            return Problem(
-                str(error), hint=f"perdure show {id}" + (f"   then   perdure resume {id}" if resumable else "")
-            )
+            return Problem(str(error), hint=f"perdure show {id}")
         case _:
             return Problem(str(error) or repr(error))
 
@@ -139,6 +142,10 @@ def _root(error: BaseException) -> BaseException:
     return error
 
 
+def _engine_hint() -> str:
+    return f"{URL}={api_url()} names the API, {TOKEN} what it asks for" if api_url() else "perdure dev APP"
+
+
 def _not_running(database: Path) -> Problem:
     return Problem(
         f"no `perdure dev` runs on {database}",
@@ -162,8 +169,8 @@ def parse_json(text: str, what: str) -> Any:
         raise Problem(f"{what} is not JSON: {text!r} ({error})", hint=f"'{quoted}'", code=ExitCode.usage) from error
 
 
-def parse_assignments(assignments: list[str], option: str, *, arrays: bool = False) -> dict[str, Any]:
-    """`POSITION=JSON` as a mapping; with `arrays` every value must be one."""
+def parse_assignments(assignments: list[str], option: str) -> dict[str, Any]:
+    """`POSITION=JSON` as a mapping."""
     parsed = {}
     for text in assignments:
         position, equals, value = text.partition("=")
@@ -172,7 +179,4 @@ def parse_assignments(assignments: list[str], option: str, *, arrays: bool = Fal
                 f"{option} takes POSITION=JSON, not {text!r}", hint=f"{option} 2='[\"corrected\"]'", code=ExitCode.usage
             )
         parsed[position] = parse_json(value, f"{option} {position}")
-        if arrays and not isinstance(parsed[position], list):
-            hint = f"{option} {position}='[{value}]'"
-            raise Problem(f"{option} takes a JSON array of arguments, not {value}", hint=hint, code=ExitCode.usage)
     return parsed

@@ -6,19 +6,24 @@ import asyncio
 import re
 import sys
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
+import typer
 from rich.markup import escape
 from rich.status import Status
 
+from perdure.cli import remedies
 from perdure.cli.declared import Declared
 from perdure.cli.output import ExitCode, Problem, status_markup, stderr
-from perdure.errors import ResultTimeout, RunNotFound
+from perdure.errors import PerdureError, ResultTimeout, RunFailed, RunNotFound
+from perdure.failures import FAIL_ON_PURPOSE, of_user
 from perdure_runtime.errors import StorageUnavailable
 from perdure_schemas.messages import RunChanged
 
 if TYPE_CHECKING:
     from perdure.handle import Handle
+
+Timeout = Annotated[float | None, typer.Option("--timeout", help="Wait at most so many seconds.")]
 
 LOOK_SECONDS = 1.0
 """Between two looks at the run; also before the first, since most runs end sooner."""
@@ -28,9 +33,10 @@ _COUNT = re.compile(r" \(\d+\)$")
 
 
 async def result_of(
-    run: Handle[Any], seconds: float | None, declared: Declared | None, *, mended: bool = True
+    run: Handle[Any], seconds: float | None, declared: Declared | None, *, mended: bool = True, overdue: str = ""
 ) -> object:
-    """Its result. Raises what `Handle.result` does, but Problem when the run is still open after `seconds`.
+    """Its result. Raises what `Handle.result` does, but Problem when the run is still open after `seconds`: `overdue`
+    is the hint then.
 
     With `mended=False` nobody will mend its code while it runs: then Problem too when it is stuck.
     """
@@ -40,30 +46,54 @@ async def result_of(
         with _Shown(run.id) as shown:
             while not waiting.done():
                 await asyncio.wait({waiting}, timeout=pause)
-                if not waiting.done() and (described := await _described(run)) is not None:
+                if not waiting.done() and (described := await view_of(run)) is not None:
                     if described.status == "stuck" and not mended:
                         raise _at_fault(described)
-                    shown.update(described, declared)
+                    if shown.update(described, declared) and described.status == "stuck":
+                        shown.remedy(await _after_stuck(run, described))
         return await waiting
+    except RunFailed as error:
+        hint = await _after_failure(run) if mended else "mend the code, and run it again"
+        raise Problem(str(error), hint=hint) from error
     except ResultTimeout:
-        described = await _described(run)
+        described = await view_of(run)
         state = f": {described.status}{_reason(described, declared)}" if described is not None else ""
-        hint = f"perdure result {run.id} --wait   or   perdure show {run.id}"
+        hint = overdue or f"perdure show {run.id}   tells more;   perdure result {run.id} --wait   has no time limit"
         raise Problem(f"run {run.id!r} is still open{state}", hint=hint, code=ExitCode.failed) from None
     finally:
         waiting.cancel()
 
 
-async def _described(run: Handle[Any]) -> RunChanged | None:
+async def view_of(run: Handle[Any]) -> RunChanged | None:
+    """None: nothing is known of it yet, or the engine is away."""
     try:
         return await run.describe()
     except (RunNotFound, StorageUnavailable):  # not visible yet, or the engine restarts: for the result to tell
         return None
 
 
+async def _after_failure(run: Handle[Any]) -> str:
+    show = f"perdure show {run.id}"
+    try:
+        remedy = remedies.for_failed(run.id, await run.history())
+    except PerdureError:  # the failure is what was asked for
+        return show
+    return f"{show}   then   {remedy}" if remedy else show
+
+
+async def _after_stuck(run: Handle[Any], described: RunChanged) -> str:
+    try:
+        history = await run.history()
+    except PerdureError:
+        history = []
+    return remedies.for_stuck(described, history)
+
+
 def _at_fault(run: RunChanged) -> Problem:
     """The worker's log has told the traceback."""
-    return Problem(f"workflow {run.name} cannot go on: {run.last_error}", hint="mend the code, and run it again")
+    meant = f"   or   {FAIL_ON_PURPOSE}" if of_user(run.last_error.partition(":")[0]) else ""
+    hint = f"mend the code, and run it again{meant}"
+    return Problem(f"workflow {run.name} cannot go on: {run.last_error}", hint=hint)
 
 
 def obstacle(run: RunChanged, declared: Declared | None) -> str:
@@ -107,20 +137,22 @@ class _Shown:
     def __enter__(self) -> Self:
         return self
 
-    def update(self, run: RunChanged, declared: Declared | None) -> None:
+    def update(self, run: RunChanged, declared: Declared | None) -> bool:
+        """Whether what hinders the run was told, and not before."""
         reason = _reason(run, declared)
         if self._status is not None:
             self._status.start()
             self._status.update(f"{escape(self._id)} {status_markup(run.status)}[dim]{escape(reason)}[/]")
         if not obstacle(run, declared) or reason == self._told:
-            return
+            return False
         self._told = reason
         self._console.print(f"{escape(self._id)} is {status_markup(run.status)}{escape(reason)}")
-        if run.status == "stuck":
-            self._console.print(
-                f"  [dim]try:[/] mend the code: the worker loads it again, and the run goes on by itself;"
-                f"   perdure show {escape(self._id)}   has the traceback"
-            )
+        return True
+
+    def remedy(self, text: str) -> None:
+        """What a person can type for a stuck run."""
+        show = f"perdure show {escape(self._id)}   has the traceback"
+        self._console.print(f"  [dim]try:[/] {escape(text)};   {show}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

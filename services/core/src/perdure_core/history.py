@@ -7,7 +7,8 @@ An event is *in the region* of a Rewound when it lies after `to_seq` and before 
 of several Rewounds may nest and overlap; each one counts. In a region
 
 - `TurnCommitted`, `Stuck` and `RunEnded` are out of force;
-- a `CommandSettled` stays if its command did not fail, or the workflow itself canceled it;
+- a `CommandSettled` stays if its command did not fail, or the workflow itself canceled it; but not a result given by
+  skip that the Rewound takes back;
 - a `CancelRequested` stays, unless the region undoes the very end that the cancel brought about;
 - everything else stays: signals, updates, pauses, moves and the Rewounds themselves.
 
@@ -34,6 +35,7 @@ def effective(records: Sequence[Recorded]) -> list[Recorded]:
     `records` is one run's history, by seq, from its first event on.
     """
     commands = _Commands()
+    taken_back = _taken_back(records)
     last = records[-1].seq if records else 0
     kept: list[Recorded] = []
     for record, barrier, cancel_barrier in zip(records, *_barriers(records, last), strict=True):
@@ -42,6 +44,8 @@ def effective(records: Sequence[Recorded]) -> list[Recorded]:
             case TurnCommitted() | Stuck() | RunEnded() if record.seq > barrier:
                 continue
             case CancelRequested() if record.seq > cancel_barrier:
+                continue
+            case CommandSettled() if record.seq in taken_back:
                 continue
             case CommandSettled() if not commands.settle(event, undone=record.seq > barrier):
                 continue
@@ -91,3 +95,17 @@ def _barriers(records: Sequence[Recorded], last: int) -> tuple[list[int], list[i
         elif isinstance(event, RunEnded) and event.status == "canceled" and records[index].seq > lowest:
             cancel_lowest = min(cancel_lowest, lowest)
     return barriers, cancel_barriers
+
+
+def _taken_back(records: Sequence[Recorded]) -> set[int]:
+    """Seqs of the results given by skip that a later Rewound takes back."""
+    found: set[int] = set()
+    given: dict[str, list[int]] = {}
+    for record in records:
+        event = record.event
+        if isinstance(event, CommandSettled) and event.outcome == "skipped":
+            given.setdefault(event.command_id, []).append(record.seq)
+        elif isinstance(event, Rewound):
+            for command_id in event.taken_back:
+                found.update(given.pop(command_id, ()))
+    return found

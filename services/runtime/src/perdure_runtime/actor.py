@@ -24,7 +24,7 @@ class Actor:
     loaded_seq: int = 0
     """Events after it were committed here, and what they publish is confirmed, or this actor would be gone."""
     fresh: bool = False
-    """The view was loaded or compared after the messages under decision had come: discards may rest on it."""
+    """The view was compared after the messages under decision had come: discards may rest on it."""
     buffer: list[Recorded] = field(default_factory=list)
     held: list[Delivery] = field(default_factory=list)
     turn_hash: str = ""
@@ -41,6 +41,10 @@ class Actor:
     @property
     def loaded(self) -> bool:
         return self.head.version >= 0
+
+    def stands_at(self, head: Head) -> bool:
+        """Whether the view is of it. By the run, too: after a purge versions begin again."""
+        return (self.head.version, self.head.run_id) == (head.version, head.run_id)
 
     def take(self) -> list[Delivery]:
         """What has come until now; what comes during a round is not covered by its view."""

@@ -1,9 +1,13 @@
-"""What ports raise, by whose fault it is."""
+"""What ports raise, by whose fault it is. Users meet some of it, so it has the base of all that they meet."""
 
 from __future__ import annotations
 
 
-class PerdureRuntimeError(Exception):
+class PerdureError(Exception):
+    """Base of everything Perdure raises, but for control flow."""
+
+
+class PerdureRuntimeError(PerdureError):
     """Base of what the runtime raises."""
 
 

@@ -67,6 +67,13 @@ class Intake:
             await self._bury([item for item in batch if isinstance(item, Undeliverable)])
         return readable
 
+    async def take(self, handle: Callable[[Sequence[Delivery]], Awaitable[None]]) -> bool:
+        """Handle what comes next; whether there was anything that can be read."""
+        batch = await self.receive()
+        if batch:
+            await self.handle(batch, handle)
+        return bool(batch)
+
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Never raises: if the broker did not take it, they come again."""
         try:

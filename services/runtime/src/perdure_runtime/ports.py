@@ -5,7 +5,7 @@ One contract suite per port (tests/contracts) runs on every adapter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -35,8 +35,10 @@ class Delivery(Struct, kw_only=True, eq=False):
     redeliveries: int
     """How often it was delivered before, as far as the broker knows; brokers forget."""
     deaths: int = 0
-    """How often a consumer died while it held the message, as far as the broker knows. One that handed it back did
-    not, nor did one that still lives when the broker is restarted: three deployments are no three deaths."""
+    """How often a consumer died after user code had begun on the message, as far as the broker knows. A consumer that
+    handed it back did not die, nor did one that still lives when the broker is restarted: three deployments are no
+    three deaths. On Pulsar workers tell each other, and the first death goes uncounted if it was quick; there, one that
+    lives counts if its message goes to another when a broker is restarted."""
     token: object = None
     """The adapter's own handle."""
 
@@ -67,6 +69,19 @@ class Consumer(Protocol):
 
     async def nack(self, deliveries: Sequence[Delivery | Undeliverable], delay_ms: int) -> None:
         """Hand back: delivered again, to anybody, not before `delay_ms`. Never fails; never waits for durability."""
+        ...
+
+    def begin(self, deliveries: Sequence[Delivery]) -> Awaitable[None] | None:
+        """User code is about to run on them: should this consumer vanish while they are its own, they die with it.
+
+        Their `deaths` are then one more; of what was held and not begun they stay. What is handed back, or delivered
+        again, has not begun. The code may run at once when `None` is returned, else when what is returned is done;
+        it never fails: a death that cannot be written down goes uncounted.
+        """
+        ...
+
+    def spare(self, deliveries: Sequence[Delivery]) -> Awaitable[None] | None:
+        """They have not begun, after all: what is going to run beside them may kill this consumer. As `begin`."""
         ...
 
     async def close(self) -> None:
@@ -132,10 +147,15 @@ class Head(Struct, frozen=True, kw_only=True):
     seq: int
     """The last seq of the current run."""
     runs: int
-    """How many runs this workflow id has had."""
+    """How many runs this workflow id has had, until the last of them is purged."""
 
 
 NO_HEAD = Head(version=0, run_id="", seq=0, runs=0)
+
+
+def vacant_head(runs: int) -> Head:
+    """Of a workflow id whose current run is gone while earlier ones are kept: versions begin again, runs count on."""
+    return Head(version=0, run_id="", seq=0, runs=runs)
 
 
 class Commit(Struct, frozen=True, kw_only=True):
@@ -155,15 +175,25 @@ class Commit(Struct, frozen=True, kw_only=True):
     """Set while the row is unborn: it may vanish after that time."""
 
 
+UNBOUNDED = 2**62
+"""Bytes: as many as there are."""
+
+
 class Store(Protocol):
     """Heads and histories."""
 
     async def load(self, key: RunKey) -> tuple[Head, Sequence[Recorded]]:
-        """The head and the current run's whole history, by a serial read; `NO_HEAD` and nothing if there is no row."""
+        """The head and the current run's whole history; `NO_HEAD` and nothing if there is no row.
+
+        A commit in doubt may be missing, and be there later: what may not be decided on less than all asks for
+        `head` after the load. Every commit that was confirmed is there.
+
+        A `vacant_head` and nothing where only earlier runs are kept: what they recorded is still theirs.
+        """
         ...
 
-    async def version(self, key: RunKey) -> int:
-        """The head's version by a serial read; 0: no row."""
+    async def head(self, key: RunKey) -> Head:
+        """The head by a serial read, which settles a commit in doubt; as `load` gives it."""
         ...
 
     async def commit(self, commit: Commit) -> bool:
@@ -176,9 +206,13 @@ class Store(Protocol):
         ...
 
     async def history(  # noqa: PLR0917 - which run, from where, to where, how many: as a slice reads
-        self, key: RunKey, run_id: str, after_seq: int, up_to: int, limit: int
+        self, key: RunKey, run_id: str, after_seq: int, up_to: int, limit: int, *, bytes_max: int = UNBOUNDED
     ) -> Sequence[Recorded]:
-        """Events with after_seq < seq <= up_to, in order, at most `limit`."""
+        """Events with after_seq < seq <= up_to, in order, at most `limit`.
+
+        Fewer, but at least one, if those have more than about `bytes_max` as they are stored: who asks for a page does
+        not want all of a large history read for it.
+        """
         ...
 
     async def find_cause(self, key: RunKey, cause: str) -> tuple[str, int] | None:
@@ -196,7 +230,8 @@ class Store(Protocol):
     async def purge(self, key: RunKey, run_id: str, expected_version: int, tombstone_ttl_ms: int) -> bool:
         """Forget a run: write its tombstone, then delete its rows if the head's version is as expected.
 
-        When it is the current run the head goes too. False: the version was another, nothing was deleted.
+        When it is the current run the head is vacant, or goes with the last of the runs.
+        False: the version was another, nothing was deleted.
         """
         ...
 
@@ -251,17 +286,27 @@ class RunFilter:
     """Which runs to list: all conditions hold. `None` or empty: no condition."""
 
     name: str | None = None
+    """Of the workflow."""
     status: str | None = None
+    """One of them, such as "running" or "failed"."""
     tag: str | None = None
+    """One that the run has."""
     workflow_id: str | None = None
+    """Whose runs: they follow each other."""
     attribute: tuple[str, str] | None = None
+    """Name and value of a search attribute."""
     waits_for: str | None = None
+    """What it waits for, as lists show it."""
     started_from: int | None = None
+    """Epoch milliseconds, included."""
     started_before: int | None = None
+    """Epoch milliseconds, excluded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPage:
+    """Some of the runs that were asked for."""
+
     runs: Sequence[RunChanged] = field(default_factory=tuple)
     """Newest first; without their events."""
     cursor: str | None = None

@@ -25,6 +25,9 @@ SWEEP_MS = 60_000
 WORKERS_MAX = 10_000
 """Workers remembered; the one heard of longest ago is forgotten first, and new when it comes again."""
 PAGE_RUNS = 200
+DEADLY = "WorkerDied:"
+"""How the error of a run begins whose turns kill workers. Each death brings a new worker, which it would kill at once:
+it is tried again by its back-off alone, so that others get on in the pauses."""
 
 
 class Sweep:
@@ -52,9 +55,7 @@ class Sweep:
 
     async def _take(self) -> None:
         assert self._intake is not None
-        batch = await self._intake.receive()
-        if batch:
-            await self._intake.handle(batch, self._heard)
+        await self._intake.take(self._heard)
 
     async def _heard(self, batch: Sequence[Delivery]) -> None:
         assert self._intake is not None
@@ -69,7 +70,8 @@ class Sweep:
         now = self._ports.clock.now()
         for name in hello.workflows:
             if hello.worker not in self._workers:
-                await self._look([run async for run in self._listed(name, "stuck") if run.build in (None, hello.build)])
+                stuck = [run async for run in self._listed(name, "stuck") if run.build in (None, hello.build)]
+                await self._look([run for run in stuck if not run.last_error.startswith(DEADLY)])
             since = self._swept.get(name)
             due = since is None or now - since >= SWEEP_MS
             await self._rescue(name, hello, due=due)

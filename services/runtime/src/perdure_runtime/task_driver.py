@@ -142,7 +142,7 @@ def _task_message(delivery: Delivery) -> TaskMessage:
 async def read_authority(store: Store, namespace: str, ask: Ask, task_id: str) -> Authority:
     """What the run's history says of a task (protocol rule 22: the history is the authority)."""
     key, run_id = RunKey(namespace, ask.workflow.workflow_id), ask.workflow.run_id
-    verdict = judge(await store.task_marks(key, run_id, task_id), ask.generation)
+    verdict = judge(task_id, await store.task_marks(key, run_id, task_id), ask.generation)
     if not (ask.wants_event and verdict.settled_seq):
         return verdict
     seq = verdict.settled_seq

@@ -25,7 +25,8 @@ class Holds:
         """The deliveries that are done, or `None`: the record must be looked at.
 
         A new dispatch of a workflow's task is kept, and nothing is done yet. A success ends the dispatch that is
-        kept for it: its worker has told the run (rule 21). What else is kept for the task has waited for nothing.
+        kept for it: its worker has told the run (rule 21). One from before a rewind does not end what was dispatched
+        after it: it was told when the run had another outcome. What else is kept for the task has waited for nothing.
         """
         key = delivery.message.key
         held = self._held.get(key)
@@ -34,10 +35,11 @@ class Holds:
                 self.keep(key, delivery)
                 return []
             return None
-        if not _success(delivery):
+        success = _success(delivery)
+        if success is None:
             return None
         dispatches = [other for other in held if _dispatched(other)]
-        if not dispatches:
+        if not dispatches or any(_generation(other) > success.generation for other in dispatches):
             return None
         others = [other for other in self.release(key) if other not in dispatches]
         if others:
@@ -71,6 +73,14 @@ def _dispatched(delivery: Delivery) -> bool:
     return isinstance(body, DispatchTask) and body.dispatched and body.workflow is not None
 
 
-def _success(delivery: Delivery) -> bool:
+def _generation(delivery: Delivery) -> int:
     body = delivery.message.body
-    return isinstance(body, AttemptOutcome) and body.outcome == "completed" and not body.delegated
+    assert isinstance(body, DispatchTask)
+    return body.generation
+
+
+def _success(delivery: Delivery) -> AttemptOutcome | None:
+    body = delivery.message.body
+    if isinstance(body, AttemptOutcome) and body.outcome == "completed" and not body.delegated:
+        return body
+    return None

@@ -49,9 +49,7 @@ class TimerService:
 
     async def _take(self) -> None:
         assert self._intake is not None
-        batch = await self._intake.receive()
-        if batch:
-            await self._intake.handle(batch, self._store)
+        if await self._intake.take(self._store):
             self._changed.set()
 
     async def _store(self, batch: Sequence[Delivery]) -> None:

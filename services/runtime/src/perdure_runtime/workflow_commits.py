@@ -72,7 +72,8 @@ class Commits:
         for delivery in held:
             this.publish.extend(reply(state, delivery.message, "ok"))
         if state.ended is not None:
-            this.publish.extend(run_result(state, state.ended, waiter) for waiter in actor.waiters)
+            told = state.started.reply_topic if state.started is not None else ""
+            this.publish.extend(run_result(state, state.ended, one) for one in actor.waiters if one != told)
             actor.waiters = []
         if actor.turn_hash and state.needs_turn():
             actor.turn_hash = ""  # protocol rule 15: an early flush publishes the turn again, on the committed base

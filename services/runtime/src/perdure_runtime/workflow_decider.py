@@ -91,7 +91,7 @@ class Decider:
                 self._arm_flush(actor, HOLD_MAX_MS)
             case d.AlreadyRecorded(seq=seq) if seq > actor.loaded_seq:
                 this.answer(delivery, reply(actor.state, delivery.message, "ok"))
-            case d.Later():
+            case d.Later() if actor.fresh or actor.buffer:  # what is on its way may be recorded elsewhere already
                 age_ms = self._views.now() - delivery.message.at
                 self._intake.hand_back([delivery], later_ms(age_ms))
             case _ if not actor.fresh or actor.buffer:

@@ -111,7 +111,10 @@ async def history_page(store: Store, actor: Actor, message: Message) -> Publishe
     assert isinstance(body, GetHistory)
     up_to = body.up_to or actor.committed
     run_id = body.run_id or actor.state.run_id
-    events = _page(await store.history(actor.key, run_id, body.after_seq, up_to, HISTORY_PAGE_EVENTS))
+    found = await store.history(
+        actor.key, run_id, body.after_seq, up_to, HISTORY_PAGE_EVENTS, bytes_max=HISTORY_PAGE_BYTES
+    )
+    events = _page(found)
     page = HistoryPage(
         workflow_id=body.workflow_id, run_id=run_id, events=events, after_seq=body.after_seq, last_seq=up_to
     )

@@ -11,8 +11,10 @@ from perdure_runtime.ports import Delivery
 
 HOLD_MAX_MS = 1_000
 """Protocol rule 9: a held message is committed within a second; only so does a replica learn that it is stale."""
-START_HOLD_MAX_MS = 200
-"""A start is committed sooner: its caller waits for the acceptance, also when no worker is there to run a turn."""
+START_HOLD_MAX_MS = 500
+"""A start is committed sooner: its caller waits for the acceptance, also when no worker is there to run a turn. Not
+much sooner: a commit without the first turn is one more, and the turn is asked for twice, just when there is much to
+do."""
 LOST_DELAY_MS = 20
 """After a lost compare-and-set another replica is at work on the run: come back soon, at most 100 ms."""
 AHEAD_DELAY_MS = 300

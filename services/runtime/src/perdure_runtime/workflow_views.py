@@ -60,8 +60,8 @@ class Views:
         """Load what is not loaded, and compare what is to be fresh, once nothing is buffered on it."""
         due = []
         for actor in actors:
-            actor.fresh = not actor.loaded or (actor.refresh_due and not actor.buffer)
-            if actor.fresh:
+            actor.fresh = actor.refresh_due and not actor.buffer
+            if actor.fresh or not actor.loaded:
                 due.append(actor)
         if len(due) == 1:
             await self._freshen(due[0])
@@ -69,8 +69,12 @@ class Views:
             await asyncio.gather(*map(self._freshen, due))
 
     async def _freshen(self, actor: Actor) -> None:
-        if not actor.loaded or await self._ports.store.version(actor.key) != actor.head.version:
-            actor.view(*await self._ports.store.load(actor.key))
+        """A load alone is not fresh: what it misses, the commit finds out for less than a serial read costs."""
+        store = self._ports.store
+        if not actor.loaded:
+            actor.view(*await store.load(actor.key))
+        if actor.fresh and not actor.stands_at(await store.head(actor.key)):
+            actor.view(*await store.load(actor.key))
         actor.refresh_due = False
 
     def now(self) -> int:
@@ -85,7 +89,7 @@ class Views:
             build = route(await ports.routing.get(self._namespace, body.name), body.workflow_id)
             if body.run_id != state.run_id:
                 purged = await ports.store.tombstone(actor.key, body.run_id)
-                earlier = bool(await ports.store.history(actor.key, body.run_id, 0, 1, 1))
+                earlier = bool(actor.head.runs and await ports.store.history(actor.key, body.run_id, 0, 1, 1))
         elif isinstance(body, _FOR_A_RUN) and state.started is None and body.run_id:
             purged = await ports.store.tombstone(actor.key, body.run_id)
         now = ports.clock.now()

@@ -10,6 +10,7 @@ Whatever runs outside a workflow, or in `inline(fn)`, is none of their business.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable
 from typing import Any, Protocol, get_args
@@ -49,18 +50,20 @@ def check(mode: Mode, workflows: Iterable[Guarded]) -> None:
     """Read the code of workflows. What only may differ in replay, such as the order of a set, is never refused.
 
     Raises:
-        DefinitionError: with "error", a workflow calls what would differ; the message names every line.
+        DefinitionError: with "error", workflows call what would differ; the message names every line of all of them.
     """
     if mode == "off":
         return
-    for workflow in workflows:
-        findings = source.check(workflow.target).findings
-        certain = [finding for finding in findings if finding.certain]
-        if certain and mode == "error":
-            lines = "\n".join(f"  {finding}" for finding in certain)
-            raise DefinitionError(f"workflow {workflow.name} would come out differently in replay:\n{lines}")
-        for finding in findings:
-            log_once(str(finding))
+    found = {workflow.name: source.check(workflow.target).findings for workflow in workflows}
+    refused: list[str] = []
+    for name, findings in found.items():
+        certain = [f"  {finding}" for finding in findings if finding.certain]
+        if certain:
+            refused += [f"workflow {name} would come out differently in replay:", *certain]
+    if refused and mode == "error":
+        raise DefinitionError("\n".join(refused))
+    for finding in itertools.chain.from_iterable(found.values()):
+        log_once(str(finding))
 
 
 def install(mode: Mode, workflows: Iterable[Guarded]) -> None:

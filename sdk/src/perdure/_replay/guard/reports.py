@@ -33,6 +33,10 @@ def use(mode: Mode) -> None:
     _mode = mode
 
 
+def mode() -> Mode:
+    return _mode
+
+
 def watched() -> ReplayLoop | None:
     """The loop of the workflow that runs on this thread, unless it may do what it likes."""
     loop = compat.running_loop()

@@ -35,6 +35,8 @@ class Mark(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """`rewound`: the events after it, up to the mark, are undone."""
     status: EndStatus | None = None
     """`ended`: how the run did."""
+    taken_back: tuple[str, ...] = ()
+    """`rewound`: ids of tasks whose result, given by skip, counts no more."""
 
 
 def marks(recorded: Recorded) -> Iterator[tuple[str, Mark]]:
@@ -50,7 +52,11 @@ def marks(recorded: Recorded) -> Iterator[tuple[str, Mark]]:
         case CommandSettled() if event.outcome != "fired":
             yield event.command_id, Mark(seq=seq, kind="settled", outcome=event.outcome)
         case Rewound():
-            yield EVERY_COMMAND, Mark(seq=seq, kind="rewound", to_seq=event.to_seq, generation=event.generation)
+            back = tuple(event.taken_back)
+            yield (
+                EVERY_COMMAND,
+                Mark(seq=seq, kind="rewound", to_seq=event.to_seq, generation=event.generation, taken_back=back),
+            )
         case RunEnded():
             yield EVERY_COMMAND, Mark(seq=seq, kind="ended", status="terminated" if event.final else event.status)
         case _:
@@ -71,9 +77,9 @@ class Authority(Struct, frozen=True, kw_only=True, gc=False):
     """`settled`: the event, if it was asked for."""
 
 
-def judge(found: Sequence[Mark], generation: int) -> Authority:
+def judge(task_id: str, found: Sequence[Mark], generation: int) -> Authority:
     """The verdict on a task of that generation. `found`: its marks and those of every command, by seq."""
-    in_force = list(_in_force(found))
+    in_force = list(_in_force(task_id, found))
     if any(mark.kind == "ended" and mark.status != "failed" for mark in in_force):
         return Authority(state="ended")
     settled: Mark | None = None
@@ -89,17 +95,18 @@ def judge(found: Sequence[Mark], generation: int) -> Authority:
         return Authority(state="settled", settled_seq=settled.seq, outcome=settled.outcome)
     if canceled and issued:
         return Authority(state="settled", outcome="canceled")
-    return Authority(state="open" if _pending(found, generation, in_force=issued) else "gone")
+    return Authority(state="open" if _pending(task_id, found, generation, in_force=issued) else "gone")
 
 
-def _in_force(found: Sequence[Mark]) -> Iterator[Mark]:
+def _in_force(task_id: str, found: Sequence[Mark]) -> Iterator[Mark]:
     """As `perdure_core.history.effective`: the marks that no rewind undid."""
     canceled = False
     for index, mark in enumerate(found):
         barrier = min((later.to_seq for later in found[index + 1 :] if later.kind == "rewound"), default=mark.seq)
         undone = mark.seq > barrier
         if mark.kind == "settled":
-            undone = undone and mark.outcome not in KEPT_OUTCOMES and not canceled
+            taken_back = mark.outcome == "skipped" and any(task_id in later.taken_back for later in found[index + 1 :])
+            undone = taken_back or (undone and mark.outcome not in KEPT_OUTCOMES and not canceled)
         elif mark.kind == "rewound":
             continue
         if not undone:
@@ -107,30 +114,32 @@ def _in_force(found: Sequence[Mark]) -> Iterator[Mark]:
             yield mark
 
 
-def _pending(found: Sequence[Mark], generation: int, *, in_force: bool) -> bool:
+def _pending(task_id: str, found: Sequence[Mark], generation: int, *, in_force: bool) -> bool:
     """Whether an outcome of that dispatch is still of use. Also of a task whose turn a rewind dropped (not `in_force`):
     the next turn may adopt it as it runs, and if it does not, the task is canceled.
 
     A command's generation is counted as `workflow_engine.lineage` does: by the rewinds before its last dispatch.
     """
-    last, issued_seq, failed_seq, succeeded = -1, 0, 0, False
+    last, issued_seq, failed_seq, succeeded_seq = -1, 0, 0, 0
     for mark in found:
         if mark.kind == "issued":
             if last < 0 or failed_seq:
                 last, failed_seq = mark.generation, 0
             issued_seq = mark.seq
         elif mark.kind == "rewound":
+            if succeeded_seq and task_id in mark.taken_back:
+                failed_seq, succeeded_seq = succeeded_seq, 0
             if 0 < issued_seq <= mark.to_seq < failed_seq:
                 last, failed_seq = mark.generation, 0
         elif mark.kind == "settled" and mark.outcome in KEPT_OUTCOMES:
-            succeeded = succeeded or issued_seq > 0
+            succeeded_seq = mark.seq if issued_seq else 0
         elif issued_seq:
-            failed_seq = _failed_seq(mark, failed_seq, succeeded)
-    over = succeeded or failed_seq > 0
+            failed_seq = _failed_seq(mark, failed_seq, succeeded=succeeded_seq > 0)
+    over = succeeded_seq > 0 or failed_seq > 0
     return issued_seq > 0 and last <= generation and (in_force or not over)
 
 
-def _failed_seq(mark: Mark, before: int, succeeded: bool) -> int:
+def _failed_seq(mark: Mark, before: int, *, succeeded: bool) -> int:
     """Where a rewind must go back behind, for the task to be dispatched anew; 0: nowhere."""
     if mark.kind == "settled":
         return mark.seq

@@ -128,7 +128,8 @@ def _outcome(
 
 def _succeeded(record: TaskRecord | None, message: AttemptOutcome, header: Header) -> Decision:
     """A success counts whatever its attempt and generation (rule 31). Of a workflow's task it only ends supervision:
-    the worker told the run first (rule 21)."""
+    the worker told the run first (rule 21). If it did so before a rewind, the run may have had another outcome then,
+    and ignored this one: it is told again."""
     if record is None or (not record.open and record.generation < message.generation):
         return Discard("unknown-task") if header.waited else Hold()
     if not record.open:
@@ -141,7 +142,7 @@ def _succeeded(record: TaskRecord | None, message: AttemptOutcome, header: Heade
         result=message.result,
         failure=None,
         retry_at=None,
-        closed=record.task.workflow is not None,
+        closed=record.task.workflow is not None and message.generation >= record.generation,
         stopped=record.running if message.attempt_id != record.attempt_id else None,
     )
     return save(done)

@@ -14,9 +14,9 @@ from typing import assert_never
 from perdure_core.workflow_engine.decisions import Published
 from perdure_core.workflow_engine.outgoing import outgoing
 from perdure_core.workflow_engine.replies import run_result, tell_parent
-from perdure_core.workflow_engine.state import CommandState, Dispatched, RunState
+from perdure_core.workflow_engine.state import Dispatched, RunState
 from perdure_schemas import ids, topics
-from perdure_schemas.common import Address, Command, Parent, RunOptions, TaskOptions, WorkflowRef
+from perdure_schemas.common import Address, Command, Parent, Payload, RunOptions, TaskOptions, WorkflowRef
 from perdure_schemas.events import Recorded, Rewound, RunEnded, Started, Stuck, TurnCommitted, Unpaused
 from perdure_schemas.messages import (
     Body,
@@ -82,7 +82,7 @@ def turn_retry_timer(state: RunState, at: int, attempt: int) -> Published:
 
 
 def _timer(
-    state: RunState, kind: TimerKind, due_at: int, *, of: CommandState | None = None, attempt: int = 0
+    state: RunState, kind: TimerKind, due_at: int, *, of: Dispatched | None = None, attempt: int = 0
 ) -> Published:
     """`of`: the command of a workflow's own timer."""
     timer_id = _timer_id(state, kind, state.generation, attempt) if of is None else _command_timer_id(of)
@@ -159,19 +159,21 @@ def _command(state: RunState, command: Command, recorded: Recorded) -> list[Publ
 def _issue(state: RunState, command: Command, recorded: Recorded) -> list[Published]:
     """Nothing for a command that has its outcome, that an older turn dispatched, or that a rewind dispatched anew.
 
+    Of a turn that was dropped before all of it was published, the rest is published still: whoever adopts a command
+    takes it to be under way.
     After the end only children that outlive the run are started.
     """
-    open_command = state.open_command(command.id)
+    known = state.under_way(command.id)
     turn = recorded.event
     assert isinstance(turn, TurnCommitted)
-    if open_command is None or open_command.generation != turn.generation:
+    if known is None or known.generation != turn.generation:
         return []
     if state.closed and not (command.kind == "child" and command.close_policy == "abandon"):
         return []
-    return _start(state, open_command, recorded.at)
+    return _start(state, known, recorded.at)
 
 
-def _start(state: RunState, open_command: CommandState, at: int) -> list[Published]:
+def _start(state: RunState, open_command: Dispatched, at: int) -> list[Published]:
     command = open_command.command
     if command.kind == "timer":
         assert command.due_at is not None
@@ -181,12 +183,10 @@ def _start(state: RunState, open_command: CommandState, at: int) -> list[Publish
     return dispatch_task(state, open_command, at)
 
 
-def dispatch_task(state: RunState, open_command: CommandState, at: int) -> list[Published]:
+def dispatch_task(state: RunState, open_command: Dispatched, at: int) -> list[Published]:
     """Attempt 1 straight to the task's topic, and beside it the task engine's order to supervise it."""
     command, generation = open_command.command, open_command.generation
-    assert command.args is not None
-    edit = state.edits.get(command.position)
-    args = edit.args if edit is not None and edit.args is not None else command.args
+    args = _args(state, command)
     options = command.task if command.task is not None else TaskOptions()
     answer_to = [Address(topics.WORKFLOW_ENGINE, state.workflow_id), Address(topics.TASK_ENGINE, command.id)]
     assert state.started is not None
@@ -221,8 +221,14 @@ def dispatch_task(state: RunState, open_command: CommandState, at: int) -> list[
     ]
 
 
-def _start_child(state: RunState, command: Command, generation: int, at: int) -> Published:
+def _args(state: RunState, command: Command) -> Payload:
+    """What its task or child is given: as the code says, or as a person has corrected it."""
     assert command.args is not None
+    edit = state.edits.get(command.position)
+    return edit.args if edit is not None and edit.args is not None else command.args
+
+
+def _start_child(state: RunState, command: Command, generation: int, at: int) -> Published:
     child_id = child_workflow_id(command)
     parent = Parent(
         workflow_id=state.workflow_id,
@@ -235,7 +241,7 @@ def _start_child(state: RunState, command: Command, generation: int, at: int) ->
         workflow_id=child_id,
         run_id=ids.derive_id(command.id, "run"),
         name=command.name,
-        args=command.args,
+        args=_args(state, command),
         parent=parent,
         build=_build_of(state, command),
         options=command.run if command.run is not None else RunOptions(),

@@ -27,6 +27,11 @@ class Orphan:
     failed: bool
     """Its last attempt failed: adopted, it is dispatched again."""
 
+    @property
+    def under_way(self) -> bool:
+        """It goes on somewhere: adopted, it is not dispatched again."""
+        return self.settled is None and not self.failed
+
     def ended(self, event: CommandSettled) -> Orphan:
         """After an outcome that came while the command is in no turn."""
         if event.outcome in COMPLETED:
@@ -40,6 +45,7 @@ class _Trace:
     turn_seq: int
     generation: int
     success: CommandSettled | None = None
+    success_seq: int = 0
     failed_seq: int = 0
 
     def orphan(self) -> Orphan:
@@ -119,7 +125,7 @@ def _settled(lineage: Lineage, event: CommandSettled, seq: int) -> None:
     if known is None:
         return
     if event.outcome in COMPLETED:
-        known.success = event
+        known.success, known.success_seq = event, seq
     else:
         known.failed_seq = seq
 
@@ -135,12 +141,13 @@ def _reopened(lineage: Lineage) -> None:
 def _rewound(lineage: Lineage, history: Sequence[Recorded], event: Rewound, seq: int) -> None:
     _reopened(lineage)
     lineage.undone, lineage.abandoned = set(), []
+    _take_back(lineage, event.taken_back)
     for command_id, known in lineage.traces.items():
         if known.turn_seq <= event.to_seq < known.failed_seq:
             known.generation, known.failed_seq = event.generation, 0
             lineage.undone.add(command_id)
     if event.position:
-        targets = _from_position(history[event.to_seq : seq - 1], event.position) - lineage.reset
+        targets = from_position(history[event.to_seq : seq - 1], event.position) - lineage.reset
         lineage.reset |= targets
         known_targets = [lineage.traces[id] for id in sorted(targets) if id in lineage.traces]
         lineage.abandoned = [
@@ -148,7 +155,16 @@ def _rewound(lineage: Lineage, history: Sequence[Recorded], event: Rewound, seq:
         ]
 
 
-def _from_position(dropped: Sequence[Recorded], position: str) -> set[str]:
+def _take_back(lineage: Lineage, command_ids: Sequence[str]) -> None:
+    """A result that a person gave by skip, and corrects, counts as a failure."""
+    for command_id in command_ids:
+        known = lineage.traces.get(command_id)
+        if known is not None and known.success is not None and known.success.outcome == "skipped":
+            known.success, known.failed_seq = None, known.success_seq
+
+
+def from_position(dropped: Sequence[Recorded], position: str) -> set[str]:
+    """Ids of the commands that a reset to the position does anew. `dropped`: the history that it undoes."""
     targets: set[str] = set()
     found = False
     for recorded in dropped:

@@ -180,4 +180,6 @@ def _last_error(state: RunState) -> str:
     failure = state.ended.failure if state.ended is not None else None
     if state.stuck is not None:
         failure = state.stuck.failure
-    return "" if failure is None else f"{failure.name}: {failure.message}"
+    if failure is None:
+        return ""
+    return f"{failure.name}: {failure.message}" if failure.message else failure.name

@@ -44,12 +44,18 @@ def decide_update(state: RunState, message: Message, body: UpdateRun, context: C
 
 
 def decide_query(state: RunState, message: Message, body: QueryRun) -> Decision:
+    """Answered on the last turn in force, which comes after all that was recorded before the question was asked.
+
+    What came in since is not waited for: a run that is never at rest can be asked, too.
+    """
     if state.started is None:
         return Discard("unknown-run", reply(state, message, "not-found"))
     if not state.is_meant(body.run_id):
         return Discard("other-run", reply(state, message, "not-found"))
     if state.turn is None and state.status == "running":
         return Later("the run has had no turn yet")
+    if state.needs_turn() and state.unfed and state.unfed[0].at <= message.at:
+        return Later("a turn on what happened before comes first")
     if state.turn is None:
         detail = f"the run is {state.status} and has had no turn: nothing can be asked of it"
         return Discard("not-applicable", reply(state, message, "refused", detail))

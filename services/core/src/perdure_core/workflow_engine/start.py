@@ -4,9 +4,14 @@ A parent that dispatches its child command again, after a rewind, sends the same
 then the child that failed is resumed, one that ended otherwise tells its end once more, one that runs goes on.
 A child whose workflow id has had another run since tells its end once more, however it ended: only the last run of an
 id can go on.
+
+Once the last run of an id has ended, the reuse policy of a start says whether another may begin: as long as that run is
+kept. What continues a run is no other.
 """
 
 from __future__ import annotations
+
+from typing import assert_never
 
 from perdure_core.workflow_engine.decisions import (
     Context,
@@ -42,11 +47,10 @@ def decide_start(state: RunState, message: Message, body: StartWorkflow, context
         return _known(state, message, body)
     if context.earlier:
         return FindEnd(body.run_id)
-    if state.started is None or state.ended is not None:
-        follows = state.ended is not None and state.ended.next_run_id == body.run_id
-        if awaits_next_run(state, context) and not follows:
-            return Later("the run continues as a new one, whose start is on its way")
-        return closed_for_good(state, message) or _begin(state, body, context)
+    if state.started is None or _continued_by(state, body):
+        return _begin(state, body, context)
+    if state.ended is not None:
+        return _after_end(state, message, body, context)
     match body.conflict_policy:
         case "use-existing" if body.parent is None:
             return Discard("already-started", reply(state, message, "ok", "an open run has this id"))
@@ -55,7 +59,41 @@ def decide_start(state: RunState, message: Message, body: StartWorkflow, context
             ended = RunEnded(status="terminated", failure=failure)
             return Record(events=[ended], now=True, again=True, cause=termination_cause(message))
         case "fail" | "use-existing":
-            return _refused(state, message, "already-started", "an open run has this id")
+            given = '"use-existing" gives that run, ' if body.parent is None else ""
+            detail = f'an open run has this id (conflict {given}"terminate-existing" replaces it)'
+            return _refused(state, message, "already-started", detail)
+
+
+def _continued_by(state: RunState, body: StartWorkflow) -> bool:
+    return state.ended is not None and state.ended.next_run_id == body.run_id
+
+
+def _after_end(state: RunState, message: Message, body: StartWorkflow, context: Context) -> Decision:
+    """Another run than the one that has ended, and than the one that continues it."""
+    if awaits_next_run(state, context):
+        return Later("the run continues as a new one, whose start is on its way")
+    if may_follow(state, message, body):
+        return closed_for_good(state, message) or _begin(state, body, context)
+    ended = f"the run of this id has ended: {state.status}"
+    if body.conflict_policy == "use-existing" and body.parent is None:
+        return Discard("already-started", reply(state, message, "ok", ended))
+    remedy = 'reuse "always" does, and conflict "use-existing" gives the run that has ended'
+    detail = f'{ended}, and reuse "{body.reuse_policy}" lets no other begin ({remedy})'
+    return _refused(state, message, "already-started", detail)
+
+
+def may_follow(state: RunState, message: Message, body: StartWorkflow) -> bool:
+    """Whether the reuse policy lets another run begin after the one that has ended."""
+    assert state.ended is not None
+    match body.reuse_policy:
+        case "always":
+            return True
+        case "after-failure":
+            return state.ended.status != "completed"
+        case "never":  # speaks of runs that had ended, and not of one that this very start terminated
+            return state.causes.get(termination_cause(message)) == state.ended_seq
+        case _:
+            assert_never(body.reuse_policy)
 
 
 def closed_for_good(state: RunState, message: Message) -> Record | None:
@@ -90,8 +128,7 @@ def termination_cause(message: Message) -> str:
 
 def _begin(before: RunState, body: StartWorkflow, context: Context) -> Record:
     """`Started`, then signals the run before did not receive, and signals and cancels that overtook the start."""
-    follows = before.ended is not None and before.ended.next_run_id == body.run_id
-    first = before.started.first_run_id if follows and before.started is not None else body.run_id
+    first = before.started.first_run_id if before.started is not None and _continued_by(before, body) else body.run_id
     started = Started(
         run_id=body.run_id,
         name=body.name,

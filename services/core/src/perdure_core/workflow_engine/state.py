@@ -146,12 +146,19 @@ class RunState:
     def still_open(self) -> list[Dispatched]:
         """What goes on somewhere for this run, for dropped turns too."""
         issued = [known for known in self.commands.values() if known.settled is None]
-        dropped = [orphan for orphan in self.orphans.values() if orphan.settled is None and not orphan.failed]
+        dropped = [orphan for orphan in self.orphans.values() if orphan.under_way]
         return [*issued, *dropped]
 
     def open_command(self, command_id: str) -> CommandState | None:
         state = self.commands.get(command_id)
         return state if state is not None and state.settled is None else None
+
+    def under_way(self, command_id: str) -> Dispatched | None:
+        """A command that goes on somewhere, also if a rewind dropped its turn: a later turn may adopt it."""
+        orphan = self.orphans.get(command_id)
+        if orphan is None:
+            return self.open_command(command_id)
+        return orphan if orphan.under_way else None
 
 
 def fold(namespace: str, workflow_id: str, ordinal: int, history: Sequence[Recorded]) -> RunState:

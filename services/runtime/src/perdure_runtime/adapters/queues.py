@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import count
 from typing import Protocol
 
 from perdure_runtime.adapters.retention import DEAD_LETTERS, kept
 from perdure_runtime.adapters.subscriptions import INBOX_PREFIX, Entry, Inlet, Subscription
+from perdure_runtime.announced import Announced, of_topics
 from perdure_runtime.errors import AlreadyInUse, StorageUnavailable
 from perdure_runtime.ports import Delivery, SubscriptionType, Undeliverable
 from perdure_schemas.messages import Message
@@ -43,15 +44,15 @@ class Journal(Protocol):
         """Make them durable, then route each; return when both are done."""
         ...
 
-    async def held_here(self, entries: list[Entry]) -> None:
-        """A consumer in this process is about to get entries that an earlier process left.
+    async def begun_here(self, entries: list[Entry]) -> None:
+        """User code of this process is about to run on entries that an earlier process left.
 
         If this one dies too, their deaths are one more when they are restored.
         """
         ...
 
     def count_deaths(self, entries: list[Entry]) -> None:
-        """Write down their `deaths`, soon: they are handed back, and nobody is about to die of them any more."""
+        """Write down their `deaths`, soon: nobody is about to die of them any more."""
         ...
 
     def acknowledge(self, entries: list[Entry]) -> None:
@@ -101,6 +102,14 @@ class Queues:
         ]
         return sorted(found, key=lambda entry: entry.id, reverse=True)[:limit]
 
+    def subscribed(self, namespace: str) -> list[str]:
+        """Topics that somebody has subscribed to, now or before."""
+        return [
+            topic
+            for (space, topic), found in self._topics.items()
+            if space == namespace and any(subscription.name != BACKLOG for subscription in found)
+        ]
+
     def of_topic(self, namespace: str, topic: str) -> Sequence[Subscription]:
         """Where a message published to the topic goes; nowhere if it is an inbox that is gone."""
         found = self._topics.get((namespace, topic))
@@ -130,6 +139,70 @@ class Queues:
         self._topics.pop((subscription.namespace, subscription.topic), None)
 
 
+class Holding:
+    """What one consumer took, and neither acknowledged nor handed back. Its journal is told what becomes of it."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._entries: dict[int, Entry] = {}
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries.values())
+
+    def add(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            self._entries[entry.id] = entry
+
+    def find(self, id: int, redeliveries: int) -> Entry | None:
+        """An entry whose delivery of that number is here."""
+        entry = self._entries.get(id)
+        return entry if entry is not None and entry.redeliveries == redeliveries else None
+
+    def of(self, deliveries: Sequence[Delivery | Undeliverable]) -> list[Entry]:
+        """Entries of those deliveries that are the latest of their message, and still here."""
+        return [
+            entry
+            for delivery in deliveries
+            if isinstance(entry := delivery.token, Entry) and self.find(entry.id, delivery.redeliveries) is entry
+        ]
+
+    def settle(self, entries: Iterable[Entry]) -> None:
+        """Acknowledge those that are here."""
+        settled = [entry for entry in entries if self._entries.pop(entry.id, None) is not None]
+        if settled:
+            self._journal.acknowledge(settled)
+            for entry in settled:
+                entry.subscription.release(entry)
+
+    def begin(self, entries: Iterable[Entry]) -> None:
+        """From now on they die with whoever received them."""
+        for entry in entries:
+            entry.begun = True
+
+    def spare(self, entries: Sequence[Entry]) -> None:
+        """They do not, after all."""
+        for entry in entries:
+            entry.begun = False
+        restored = [entry for entry in entries if entry.restored]
+        if restored:
+            self._journal.count_deaths(restored)
+
+    def release(self, entries: Iterable[Entry], *, died: bool) -> list[Entry]:
+        """Those that are here, to be delivered again."""
+        back = [entry for entry in entries if self._entries.pop(entry.id, None) is not None]
+        changed = []
+        for entry in back:
+            begun, entry.begun = entry.begun, False
+            entry.redeliveries += 1
+            entry.deaths += begun and died
+            entry.subscription.release(entry)
+            if begun and (died or entry.restored):
+                changed.append(entry)
+        if changed:
+            self._journal.count_deaths(changed)
+        return back
+
+
 class QueueConsumer:
     """A consumer in this process. One task at a time may receive from it."""
 
@@ -140,7 +213,7 @@ class QueueConsumer:
         self.seed = int.from_bytes(blake2b(b"%d" % next(queues.seeds), digest_size=8).digest(), "big") | 1
         self.inlet = Inlet()
         self._subscriptions: list[Subscription] = []
-        self._held: dict[int, Entry] = {}
+        self.holding = Holding(journal)
         self._closed = False
 
     def join(self, subscription: Subscription, type: SubscriptionType) -> None:
@@ -150,15 +223,7 @@ class QueueConsumer:
             self.inlet.shared.append(subscription)
 
     async def receive(self, limit: int = 256) -> Sequence[Delivery | Undeliverable]:
-        entries = await self.take(limit)
-        restored = [entry for entry in entries if entry.restored]
-        if restored:
-            try:
-                await self._journal.held_here(restored)
-            except BaseException:
-                self.hand_back(entries, 0)
-                raise
-        return [entry.delivery() for entry in entries]
+        return [entry.delivery() for entry in await self.take(limit)]
 
     async def take(self, limit: int) -> list[Entry]:
         """What `receive` delivers, still encoded if it came so."""
@@ -169,48 +234,40 @@ class QueueConsumer:
                 raise StorageUnavailable("this consumer is closed")
             entries = self.inlet.take(limit)
             if entries:
-                held = self._held
-                for entry in entries:
-                    held[entry.id] = entry
+                self.holding.add(entries)
                 return entries
             await self.inlet.wait()
 
     async def ack(self, deliveries: Sequence[Delivery | Undeliverable]) -> None:
-        self.settle(self._tokens(deliveries))
-
-    def settle(self, entries: Iterable[Entry]) -> None:
-        """Acknowledge entries that this consumer took."""
-        settled = [entry for entry in entries if self._held.pop(entry.id, None) is not None]
-        if settled:
-            self._journal.acknowledge(settled)
-            for entry in settled:
-                entry.subscription.release(entry)
+        self.holding.settle(self.holding.of(deliveries))
 
     async def nack(self, deliveries: Sequence[Delivery | Undeliverable], delay_ms: int) -> None:
-        self.hand_back(self._tokens(deliveries), delay_ms)
+        self.hand_back(self.holding.of(deliveries), delay_ms)
 
     def hand_back(self, entries: Iterable[Entry], delay_ms: int) -> None:
         """Deliver entries that this consumer took again, not before the delay."""
-        _requeue_later(self._released(entries), delay_ms)
+        _requeue_later(self.holding.release(entries, died=False), delay_ms)
 
-    def _released(self, entries: Iterable[Entry], *, died: bool = False) -> list[Entry]:
-        back = [entry for entry in entries if self._held.pop(entry.id, None) is not None]
-        changed = []
-        for entry in back:
-            entry.redeliveries += 1
-            entry.deaths += died
-            entry.subscription.release(entry)
-            if died or entry.restored:
-                changed.append(entry)
-        if changed:
-            self._journal.count_deaths(changed)
-        return back
+    def begin(self, deliveries: Sequence[Delivery]) -> Awaitable[None] | None:
+        entries = self.holding.of(deliveries)
+        self.holding.begin(entries)
+        restored = [entry for entry in entries if entry.restored]
+        return asyncio.ensure_future(self._begun_here(restored)) if restored else None
+
+    async def _begun_here(self, entries: list[Entry]) -> None:
+        try:
+            await self._journal.begun_here(entries)
+        except StorageUnavailable:
+            pass  # the disk is full: a death is forgotten, should this process end before it has room
+
+    def spare(self, deliveries: Sequence[Delivery]) -> None:
+        self.holding.spare(self.holding.of(deliveries))
 
     async def close(self) -> None:
         self._leave(died=False, delay_ms=0)
 
     def lose(self, delay_ms: int = 0) -> None:
-        """Whoever received from it is gone without a word: what it held may have been the reason."""
+        """Whoever received from it is gone without a word: what it had begun may have been the reason."""
         self._leave(died=True, delay_ms=delay_ms)
 
     def _leave(self, *, died: bool, delay_ms: int) -> None:
@@ -221,24 +278,11 @@ class QueueConsumer:
             subscription.leave(self)
             if subscription.ephemeral:
                 self._queues.drop(subscription)
-        _requeue_later(self._released(list(self._held.values()), died=died), delay_ms)
+        _requeue_later(self.holding.release(list(self.holding), died=died), delay_ms)
         self.inlet.wake()
 
-    def held(self, id: int, redeliveries: int) -> Entry | None:
-        """An entry whose delivery of that number is here, and neither acknowledged nor handed back."""
-        entry = self._held.get(id)
-        return entry if entry is not None and entry.redeliveries == redeliveries else None
-
     def held_of(self, subscription: Subscription) -> Iterator[Entry]:
-        return (entry for entry in self._held.values() if entry.subscription is subscription)
-
-    def _tokens(self, deliveries: Sequence[Delivery | Undeliverable]) -> list[Entry]:
-        """Entries of those deliveries that are the latest of their message, and still held."""
-        return [
-            entry
-            for delivery in deliveries
-            if isinstance(entry := delivery.token, Entry) and self.held(entry.id, delivery.redeliveries) is entry
-        ]
+        return (entry for entry in self.holding if entry.subscription is subscription)
 
 
 def _requeue_later(back: list[Entry], delay_ms: int) -> None:
@@ -307,6 +351,10 @@ class QueueBroker:
 
     async def dead_letters(self, namespace: str, limit: int) -> Sequence[Delivery | Undeliverable]:
         return [entry.delivery() for entry in self._queues.dead_letters(namespace, limit)]
+
+    async def announced(self, namespace: str) -> Announced:
+        """What workers have, now or before."""
+        return of_topics(self._queues.subscribed(namespace))
 
     async def subscribe(
         self, namespace: str, topics: Sequence[str], subscription: str, type: SubscriptionType

@@ -22,7 +22,9 @@ _MASK = (1 << 64) - 1
 class Entry:
     """One message in one subscription."""
 
-    __slots__ = ("data", "deaths", "id", "key", "message", "reason", "redeliveries", "restored", "subscription")
+    __slots__ = (
+        "begun", "data", "deaths", "id", "key", "message", "reason", "redeliveries", "restored", "subscription",
+    )  # fmt: skip
 
     def __init__(
         self, id: int, subscription: Subscription, key: str, message: Message | None, *, data: bytes | None = None
@@ -38,6 +40,8 @@ class Entry:
         """Set on a dead letter that is no message."""
         self.redeliveries = 0
         self.deaths = 0
+        self.begun = False
+        """User code runs on it, where it is held: it dies with whoever holds it."""
         self.restored = False
         """A process before this one left it, and may have died of it."""
 

@@ -35,7 +35,7 @@ class MemoryJournal:
         for entry in entries:
             entry.subscription.route(entry)
 
-    async def held_here(self, entries: list[Entry]) -> None:
+    async def begun_here(self, entries: list[Entry]) -> None:
         """Nothing outlives the process."""
 
     def count_deaths(self, entries: list[Entry]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from perdure_core.task_engine.authority import EVERY_COMMAND, Mark, marks
-from perdure_runtime.ports import NO_HEAD, Clock, Commit, Head, RunKey
+from perdure_runtime.ports import NO_HEAD, UNBOUNDED, Clock, Commit, Head, RunKey, vacant_head
 from perdure_schemas.events import Recorded
 
 
@@ -23,6 +23,11 @@ class _Row:
         self.marks: dict[str, dict[str, list[Mark]]] = {}
         """By run id, then by command id."""
 
+    def forget(self, run_id: str) -> None:
+        events = self.runs.pop(run_id, None)
+        self.marks.pop(run_id, None)
+        self.causes = {cause: found for cause, found in self.causes.items() if found[1] is not events}
+
 
 class MemoryStore:
     def __init__(self, clock: Clock) -> None:
@@ -34,9 +39,9 @@ class MemoryStore:
         row = self._row(key)
         return (NO_HEAD, ()) if row is None else (row.head, tuple(row.runs.get(row.head.run_id, ())))
 
-    async def version(self, key: RunKey) -> int:
+    async def head(self, key: RunKey) -> Head:
         row = self._row(key)
-        return 0 if row is None else row.head.version
+        return NO_HEAD if row is None else row.head
 
     async def commit(self, commit: Commit) -> bool:
         row = self._row(commit.key)
@@ -66,7 +71,7 @@ class MemoryStore:
             run.clear()
 
     async def history(  # noqa: PLR0917 the port's
-        self, key: RunKey, run_id: str, after_seq: int, up_to: int, limit: int
+        self, key: RunKey, run_id: str, after_seq: int, up_to: int, limit: int, *, bytes_max: int = UNBOUNDED
     ) -> Sequence[Recorded]:
         row = self._row(key)
         run = [] if row is None else row.runs.get(run_id, [])
@@ -95,11 +100,9 @@ class MemoryStore:
         self._tombstones[key, run_id] = self._clock.now() + tombstone_ttl_ms
         if row is None:
             return True
-        events = row.runs.pop(run_id, None)
-        row.marks.pop(run_id, None)
-        row.causes = {cause: found for cause, found in row.causes.items() if found[1] is not events}
+        row.forget(run_id)
         if row.head.run_id == run_id:
-            row.head = NO_HEAD
+            row.head = vacant_head(row.head.runs)
         if not row.runs:
             del self._rows[key]
         return True
@@ -110,6 +113,9 @@ class MemoryStore:
     def _row(self, key: RunKey) -> _Row | None:
         row = self._rows.get(key)
         if row is not None and row.expires_at is not None and row.expires_at <= self._clock.now():
-            del self._rows[key]
-            return None
+            row.forget("")
+            row.head, row.expires_at = vacant_head(row.head.runs), None
+            if not row.runs:
+                del self._rows[key]
+                return None
         return row

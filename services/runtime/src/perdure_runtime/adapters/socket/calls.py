@@ -31,8 +31,8 @@ async def answer(ports: Ports, method: str, arguments: bytes) -> bytes:
     """Raises LookupError: no such method, a client of another release."""
     match method:
         case "history":
-            key, run_id, after_seq, up_to, limit = read_value(arguments, tuple[RunKey, str, int, int, int])
-            return encode_events(await ports.store.history(key, run_id, after_seq, up_to, limit))
+            key, run_id, after_seq, up_to, limit, size = read_value(arguments, tuple[RunKey, str, int, int, int, int])
+            return encode_events(await ports.store.history(key, run_id, after_seq, up_to, limit, bytes_max=size))
         case "list_runs":
             namespace, where, limit, cursor = read_value(arguments, tuple[str, RunFilter, int, str | None])
             page = await ports.read_model.list_runs(namespace, where, limit, cursor)
@@ -48,6 +48,9 @@ async def answer(ports: Ports, method: str, arguments: bytes) -> bytes:
             return _encode([_letter(letter) for letter in letters])
         case "counts":
             return _encode(await ports.read_model.counts(read_value(arguments, str)))
+        case "announced":
+            served = cast(QueueBroker, ports.broker)
+            return _encode(await served.announced(read_value(arguments, str)))
         case "get_routing":
             return _encode(await ports.routing.get(*read_value(arguments, tuple[str, str])))
         case "put_routing":

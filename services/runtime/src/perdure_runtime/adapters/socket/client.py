@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import msgspec
 from perdure_runtime import errors
 from perdure_runtime.adapters.queues import MESSAGE_MAX_BYTES
 from perdure_runtime.adapters.socket import calls, frames
+from perdure_runtime.announced import Announced
 from perdure_runtime.errors import MessageTooLarge, PerdureRuntimeError, StorageUnavailable
 from perdure_runtime.ports import Delivery, Routing, RunFilter, RunKey, RunPage, SubscriptionType, Undeliverable
 from perdure_schemas.codec import CodecError, decode, decode_events, encode
@@ -74,6 +75,15 @@ class Link:
                 self._connection.send(frame)
             except StorageUnavailable:
                 pass  # the loss is noticed, and made good, by whoever keeps the connection
+
+    def send_now(self, frame: msgspec.Struct) -> Awaitable[None] | None:
+        """As `send`, but written at once: when what is returned is done, if it is not `None`."""
+        if self._connection is not None:
+            try:
+                return self._connection.send_now(frame)
+            except StorageUnavailable:
+                pass  # as in `send`
+        return None
 
     def next_id(self) -> int:
         return next(self._ids)
@@ -207,6 +217,15 @@ class RemoteConsumer:
         if entries:
             self._link.send(frames.Nack(self._number, entries, delay_ms))
 
+    def begin(self, deliveries: Sequence[Delivery]) -> Awaitable[None] | None:
+        """No round trip: it is enough that the frame has left this process before it may die."""
+        entries = self._entries(deliveries)
+        return self._link.send_now(frames.Begin(self._number, entries)) if entries else None
+
+    def spare(self, deliveries: Sequence[Delivery]) -> Awaitable[None] | None:
+        entries = self._entries(deliveries)
+        return self._link.send_now(frames.Spare(self._number, entries)) if entries else None
+
     async def close(self) -> None:
         if self._link.consumers.pop(self._number, None) is None:
             return
@@ -272,8 +291,9 @@ class RemotePublisher:
                 )
             by_namespace.setdefault(message.namespace, []).append((topic, message.key, data))
         for namespace, encoded in by_namespace.items():
-            id = self._link.next_id()
-            await self._link.request(id, frames.Publish(id, namespace, encoded))
+            for portion in frames.portions(encoded, lambda item: len(item[2])):
+                id = self._link.next_id()
+                await self._link.request(id, frames.Publish(id, namespace, portion))
 
     async def publish_raw(self, topic: str, namespace: str, data: bytes, reason: str) -> None:
         id = self._link.next_id()
@@ -309,9 +329,9 @@ class RemoteReads:
         self._link = link
 
     async def history(  # noqa: PLR0917 the port's
-        self, key: RunKey, run_id: str, after_seq: int, up_to: int, limit: int
+        self, key: RunKey, run_id: str, after_seq: int, up_to: int, limit: int, *, bytes_max: int
     ) -> Sequence[Recorded]:
-        return decode_events(await self._call("history", (key, run_id, after_seq, up_to, limit)))
+        return decode_events(await self._call("history", (key, run_id, after_seq, up_to, limit, bytes_max)))
 
     async def list_runs(self, namespace: str, where: RunFilter, limit: int, cursor: str | None) -> RunPage:
         data = await self._call("list_runs", (namespace, where, limit, cursor))
@@ -330,6 +350,9 @@ class RemoteReads:
 
     async def counts(self, namespace: str) -> dict[str, dict[str, int]]:
         return calls.read_value(await self._call("counts", namespace), dict[str, dict[str, int]])
+
+    async def announced(self, namespace: str) -> Announced:
+        return calls.read_value(await self._call("announced", namespace), Announced)
 
     async def get_routing(self, namespace: str, workflow: str) -> Routing:
         return calls.read_value(await self._call("get_routing", (namespace, workflow)), Routing)

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from struct import Struct as Packing
 from typing import Generic, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Struct
 
-from perdure_runtime.errors import StorageUnavailable
+from perdure_runtime.errors import MessageTooLarge, StorageUnavailable
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 5
 """Of the frames. Both sides are of one installation; a mismatch says so instead of failing oddly."""
 
 FRAME_MAX_BYTES = 64 * 1024 * 1024
 """A longer length is a peer that speaks something else, or a bug; never allocate for it."""
 
+PORTION_MAX_BYTES = 16 * 1024 * 1024
+"""Of the messages in one frame. Far under the frame's limit, so that topics and keys have room beside them, and neither
+side holds more of a long batch at a time."""
+
 _LENGTH = Packing(">I")
+_READ_BYTES = 256 * 1024
 
 
 Held: TypeAlias = tuple[int, int]
@@ -88,7 +94,19 @@ class Call(Struct, array_like=True, tag=8):
     arguments: bytes
 
 
-Request: TypeAlias = Hello | Publish | PublishRaw | Subscribe | Credit | Ack | Nack | Unsubscribe | Call
+class Begin(Struct, array_like=True, tag=9):
+    """User code is about to run on them: written to the socket before it does."""
+
+    consumer: int
+    entries: list[Held]
+
+
+class Spare(Struct, array_like=True, tag=10):
+    consumer: int
+    entries: list[Held]
+
+
+Request: TypeAlias = Hello | Publish | PublishRaw | Subscribe | Credit | Ack | Nack | Unsubscribe | Call | Begin | Spare
 
 
 class Done(Struct, array_like=True, tag=1):
@@ -128,6 +146,24 @@ Response: TypeAlias = Hello | Done | Failed | Result | Deliver
 FrameT = TypeVar("FrameT", bound=Struct)
 
 
+ItemT = TypeVar("ItemT")
+
+
+def portions(items: Iterable[ItemT], size: Callable[[ItemT], int]) -> Iterator[list[ItemT]]:
+    """Cut a batch into frames' worth, in order. One message is never over the limit by itself."""
+    portion: list[ItemT] = []
+    total = 0
+    for item in items:
+        bytes_more = size(item)
+        if portion and total + bytes_more > PORTION_MAX_BYTES:
+            yield portion
+            portion, total = [], 0
+        portion.append(item)
+        total += bytes_more
+    if portion:
+        yield portion
+
+
 class Connection(asyncio.Protocol, Generic[FrameT]):
     """Frames in and out of one socket. What one turn of the loop sends is one write."""
 
@@ -154,6 +190,8 @@ class Connection(asyncio.Protocol, Generic[FrameT]):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._writable.set()
+        if exc is not None:
+            self._read_last_words()
         self._lost(self._refused or (str(exc) if exc else "the other side closed the connection"))
 
     def pause_writing(self) -> None:
@@ -191,19 +229,41 @@ class Connection(asyncio.Protocol, Generic[FrameT]):
         if frames:
             self._received(frames)
 
+    def _read_last_words(self) -> None:
+        """What the other side wrote before it died counts, also where its death showed at a write of ours first."""
+        assert self._transport is not None
+        descriptor = self._transport.get_extra_info("socket").fileno()
+        try:
+            while not self._refused and (data := os.read(descriptor, _READ_BYTES)):
+                self.data_received(data)
+        except OSError:
+            pass  # that was all
+
     def send(self, frame: Struct) -> None:
-        """Raises StorageUnavailable: the frame is over the limit, or there is no connection."""
+        """Raises StorageUnavailable: there is no connection; MessageTooLarge: the frame is over the limit."""
         transport = self._transport
         if transport is None or transport.is_closing():
             raise StorageUnavailable("the connection to the engine is lost")
         data = self._encoder.encode(frame)
         if len(data) > FRAME_MAX_BYTES:
-            raise StorageUnavailable(
-                f"a frame of {len(data)} bytes; the limit is {FRAME_MAX_BYTES}: use smaller batches"
-            )
+            raise MessageTooLarge(f"a frame of {len(data)} bytes; the limit is {FRAME_MAX_BYTES}")
         if not self._pending:
             asyncio.get_running_loop().call_soon(self._write)
         self._pending += (_LENGTH.pack(len(data)), data)
+
+    def send_now(self, frame: Struct) -> Awaitable[None] | None:
+        """As `send`. Once what is returned is done, or with `None` at once, the frame reaches the other side even if
+        this process dies."""
+        self.send(frame)
+        self._write()
+        assert self._transport is not None
+        return asyncio.ensure_future(self._emptied()) if self._transport.get_write_buffer_size() else None
+
+    async def _emptied(self) -> None:
+        assert self._transport is not None
+        self._transport.set_write_buffer_limits(high=0)
+        await self._writable.wait()
+        self._transport.set_write_buffer_limits()
 
     def refuse(self, reason: str) -> None:
         """End the connection for a fault of the other side."""

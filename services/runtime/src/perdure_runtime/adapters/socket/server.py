@@ -14,7 +14,7 @@ import msgspec
 from perdure_runtime.adapters.queues import QueueBroker, QueueConsumer
 from perdure_runtime.adapters.socket import calls, frames
 from perdure_runtime.adapters.subscriptions import Entry
-from perdure_runtime.errors import PerdureRuntimeError, StorageUnavailable
+from perdure_runtime.errors import MessageTooLarge, PerdureRuntimeError, StorageUnavailable
 from perdure_runtime.ports import Ports, SubscriptionType
 
 _BACKLOG = 128
@@ -110,7 +110,8 @@ class _Remote:
                 for entry in entries
             ]
             try:
-                self._connection.send(frames.Deliver(self.id, sent))
+                for portion in frames.portions(sent, lambda each: len(each.data)):
+                    self._connection.send(frames.Deliver(self.id, portion))
             except StorageUnavailable:
                 return  # the connection is gone; who notices hands back what the consumer holds
 
@@ -161,24 +162,28 @@ class _Peer:
             match request:
                 case frames.Publish():
                     publishes.append(request)
-                case frames.Ack() | frames.Credit() | frames.Nack():
+                case frames.Ack() | frames.Credit() | frames.Nack() | frames.Begin() | frames.Spare():
                     self._steer(request)
                 case _:
                     self._start(self._handle(request))
         if publishes:
             self._start(self._publish(publishes))
 
-    def _steer(self, request: frames.Ack | frames.Credit | frames.Nack) -> None:
+    def _steer(self, request: frames.Ack | frames.Credit | frames.Nack | frames.Begin | frames.Spare) -> None:
         remote = self._remotes.get(request.consumer)
         if remote is None:
             return  # it crossed the end of its consumer
         match request:
             case frames.Ack(entries=held):
-                remote.consumer.settle(_entries(remote, held))
+                remote.consumer.holding.settle(_entries(remote, held))
             case frames.Credit(deliveries=deliveries):
                 remote.grant(deliveries)
             case frames.Nack(entries=held, delay_ms=delay_ms):
                 remote.consumer.hand_back(_entries(remote, held), delay_ms)
+            case frames.Begin(entries=held):
+                remote.consumer.holding.begin(_entries(remote, held))
+            case frames.Spare(entries=held):
+                remote.consumer.holding.spare(_entries(remote, held))
 
     def _greet(self, request: frames.Request) -> None:
         if not isinstance(request, frames.Hello) or request.version != frames.PROTOCOL_VERSION:
@@ -230,7 +235,13 @@ class _Peer:
         except (LookupError, msgspec.MsgspecError) as error:
             self._send(frames.Failed([request.id], StorageUnavailable.__name__, f"the engine cannot answer: {error}"))
         else:
-            self._send(frames.Result(request.id, data))
+            self._result(request.id, data)
+
+    def _result(self, id: int, data: bytes) -> None:
+        try:
+            self._send(frames.Result(id, data))
+        except MessageTooLarge as error:  # who asks for less gets it, who hears nothing waits for ever
+            self._send(frames.Failed([id], type(error).__name__, str(error)))
 
     async def _confirmed(self, ids: list[int], *work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -254,4 +265,4 @@ class _Peer:
 
 
 def _entries(remote: _Remote, held: list[frames.Held]) -> list[Entry]:
-    return [entry for id, number in held if (entry := remote.consumer.held(id, number)) is not None]
+    return [entry for id, number in held if (entry := remote.consumer.holding.find(id, number)) is not None]

@@ -1,7 +1,7 @@
 """All ports in one SQLite file, which one process owns: messages and state, for laptops and single servers.
 
-What is confirmed survives `kill -9` of the process. It survives a loss of power only with synchronous="FULL",
-which costs a sync of the disk per group of writes.
+What is confirmed survives `kill -9` of the process. It survives a loss of power only if that is asked for, which costs
+a sync of the disk per group of writes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from perdure_runtime.adapters.queues import QueueBroker, Queues
-from perdure_runtime.adapters.sqlite.database import Database, Synchronous
+from perdure_runtime.adapters.sqlite.database import Database
 from perdure_runtime.adapters.sqlite.expiry import Expiry
 from perdure_runtime.adapters.sqlite.journal import SqliteJournal
 from perdure_runtime.adapters.sqlite.read_model import SqliteReadModel
@@ -17,7 +17,7 @@ from perdure_runtime.adapters.sqlite.records import SqliteBlobs, SqliteRouting, 
 from perdure_runtime.adapters.sqlite.store import SqliteStore
 from perdure_runtime.ports import Clock, Ports
 
-__all__ = ["SqlitePorts", "Synchronous", "open_sqlite"]
+__all__ = ["SqlitePorts", "open_sqlite"]
 
 
 class SqlitePorts:
@@ -36,15 +36,18 @@ class SqlitePorts:
             self._database.close()
 
 
-async def open_sqlite(path: str | Path, clock: Clock, synchronous: Synchronous = "NORMAL") -> SqlitePorts:
+async def open_sqlite(path: str | Path, clock: Clock, *, survive_power_loss: bool = False) -> SqlitePorts:
     """Open or make the file; what was unacknowledged in it will be delivered again.
+
+    Args:
+        survive_power_loss: nothing is confirmed before the disk has it (SQLite's synchronous=FULL, else NORMAL).
 
     Raises:
         AlreadyInUse: another process has it, or this one has it already.
         NewerDatabase: a later release of Perdure wrote it.
         StorageUnavailable: it cannot be opened, or is no such database.
     """
-    database = Database(Path(path), clock, synchronous)
+    database = Database(Path(path), clock, survive_power_loss=survive_power_loss)
     try:
         Expiry(database)
         journal = SqliteJournal(database)

@@ -23,8 +23,6 @@ from perdure_runtime.ports import Clock
 
 log = logging.getLogger("perdure.sqlite")
 
-Synchronous = Literal["NORMAL", "FULL"]
-
 FILE_MODE = 0o600
 """Of what is made: nobody else can read it. What is there keeps the mode that its owner gave it."""
 _TELL_INTERVAL_MS = 10_000
@@ -65,7 +63,7 @@ class Group:
 class Database:
     """Raises as `open_sqlite`."""
 
-    def __init__(self, path: Path, clock: Clock, synchronous: Synchronous) -> None:
+    def __init__(self, path: Path, clock: Clock, *, survive_power_loss: bool) -> None:
         self.clock = clock
         self._path = path
         self._group: Group | None = None
@@ -74,7 +72,7 @@ class Database:
         self._lock = _lock(path)
         try:
             _create(path)
-            self._connection = self._connect(synchronous)
+            self._connection = self._connect("FULL" if survive_power_loss else "NORMAL")
             self._checkpoints = Checkpoints(path)
         except (sqlite3.Error, OSError) as error:
             os.close(self._lock)
@@ -83,7 +81,7 @@ class Database:
             os.close(self._lock)
             raise
 
-    def _connect(self, synchronous: Synchronous) -> sqlite3.Connection:
+    def _connect(self, synchronous: Literal["NORMAL", "FULL"]) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, cached_statements=_STATEMENTS)
         try:
             connection.execute("PRAGMA journal_mode=WAL")

@@ -7,6 +7,12 @@ from perdure_runtime.adapters.sqlite.database import Database
 _SWEEP_INTERVAL_MS = 60_000
 _SWEEP_ROWS = 500
 """Per table and sweep: about a millisecond of work."""
+NO_RUN = 0
+"""A head whose current run was purged while older ones are kept points to no run."""
+_VACATE = f"""
+    UPDATE heads SET version = 0, run_id = '', seq = 0, run = {NO_RUN}, expires_at = NULL, commit_id = ''
+    WHERE number = ?
+"""
 _EXPIRED = "SELECT number FROM {} WHERE expires_at <= ? LIMIT ?"
 
 
@@ -24,7 +30,7 @@ class Expiry:
             return
         self._sweep_at = now + _SWEEP_INTERVAL_MS
         for (number,) in database.read(_EXPIRED.format("heads"), (now, _SWEEP_ROWS)):
-            forget_head(database, number)
+            forget_unborn(database, number)
         for table in ("tombstones", "tasks", "forgotten_runs"):
             database.write(f"DELETE FROM {table} WHERE number IN ({_EXPIRED.format(table)})", (now, _SWEEP_ROWS))
 
@@ -35,9 +41,22 @@ class Expiry:
         """The next sweep finds them again."""
 
 
-def forget_head(database: Database, number: int) -> None:
-    """Delete a head with all its runs."""
-    for table in ("events", "marks"):
-        database.write(f"DELETE FROM {table} WHERE run IN (SELECT run FROM runs WHERE head = ?)", (number,))
-    for statement in ("causes WHERE head", "runs WHERE head", "heads WHERE number"):
-        database.write(f"DELETE FROM {statement} = ?", (number,))
+def forget_unborn(database: Database, number: int) -> None:
+    """The current run is unborn, and past its time: forget it, and the head too, unless earlier runs are kept."""
+    for (run,) in database.read("SELECT run FROM runs WHERE head = ? AND run_id = ''", (number,)):
+        forget_run(database, number, run)
+    vacate_head(database, number)
+
+
+def forget_run(database: Database, head: int, run: int) -> None:
+    for table in ("events", "marks", "runs"):
+        database.write(f"DELETE FROM {table} WHERE run = ?", (run,))
+    database.write("DELETE FROM causes WHERE head = ? AND run = ?", (head, run))
+
+
+def vacate_head(database: Database, number: int) -> None:
+    """Its current run is gone. While earlier ones are kept it tells how many there were, and points to none."""
+    if database.read("SELECT 1 FROM runs WHERE head = ? LIMIT 1", (number,)):
+        database.write(_VACATE, (number,))
+    else:
+        database.write("DELETE FROM heads WHERE number = ?", (number,))

@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from itertools import count
 
 from perdure_runtime.adapters.sqlite.database import Database
-from perdure_runtime.adapters.sqlite.expiry import forget_head
+from perdure_runtime.adapters.sqlite.expiry import forget_unborn, vacate_head
 from perdure_runtime.ports import Commit, Head, RunKey
 
-PURGED_RUN = 0
-"""A head whose current run was purged while older ones are kept points to no run."""
 _ROWS_MAX = 10_000
 """Heads kept in memory, about 0.5 kB each."""
 
@@ -70,9 +68,9 @@ class Heads:
             row = HeadRow(number, run, Head(version=version, run_id=run_id, seq=seq, runs=runs), expires_at)
             self._keep(key, row)
         if row.expires_at is not None and row.expires_at <= self._database.clock.now():
-            forget_head(self._database, row.number)
+            forget_unborn(self._database, row.number)
             self._rows.pop(key, None)
-            return None
+            return self.find(key)
         return row
 
     def write(self, commit: Commit, row: HeadRow | None, run: int) -> int:
@@ -90,10 +88,9 @@ class Heads:
 
     def forget_run(self, key: RunKey, row: HeadRow, run_id: str) -> None:
         """The run is gone, and the head with the last of its runs."""
-        if not self._database.read("SELECT 1 FROM runs WHERE head = ? LIMIT 1", (row.number,)):
-            forget_head(self._database, row.number)
-        elif row.head.run_id == run_id:
-            self._database.write(_UPDATE_HEAD, (0, "", 0, 0, PURGED_RUN, None, "", row.number))
+        last = not self._database.read("SELECT 1 FROM runs WHERE head = ? LIMIT 1", (row.number,))
+        if last or row.head.run_id == run_id:
+            vacate_head(self._database, row.number)
         self._rows.pop(key, None)
 
     def next_run(self) -> int:

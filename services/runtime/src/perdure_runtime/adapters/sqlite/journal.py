@@ -89,7 +89,7 @@ class SqliteJournal:
         self._published += entries
         await self._database.settled()
 
-    async def held_here(self, entries: list[Entry]) -> None:
+    async def begun_here(self, entries: list[Entry]) -> None:
         self._database.write_many(_COUNT_DEATHS, [(entry.deaths + 1, entry.id) for entry in entries])
         await self._database.settled()
 

@@ -8,9 +8,10 @@ import msgspec
 
 from perdure_core.task_engine.authority import EVERY_COMMAND, Mark, marks
 from perdure_runtime.adapters.sqlite.database import Database
-from perdure_runtime.adapters.sqlite.heads import PURGED_RUN, HeadRow, Heads
+from perdure_runtime.adapters.sqlite.expiry import NO_RUN, forget_run
+from perdure_runtime.adapters.sqlite.heads import HeadRow, Heads
 from perdure_runtime.errors import StorageUnavailable
-from perdure_runtime.ports import NO_HEAD, Commit, Head, RunKey
+from perdure_runtime.ports import NO_HEAD, UNBOUNDED, Commit, Head, RunKey
 from perdure_schemas.codec import CodecError, decode_events, encode_events
 from perdure_schemas.events import Recorded
 
@@ -20,6 +21,13 @@ _ROW_EVENTS_MAX = 1_000
 
 _encode_mark = msgspec.msgpack.Encoder().encode
 _decode_mark = msgspec.msgpack.Decoder(Mark).decode
+
+_PART = (
+    "FROM events WHERE run = ? AND first_seq >= coalesce("
+    "(SELECT max(first_seq) FROM events WHERE run = ? AND first_seq <= ?), 0) "
+    "AND first_seq <= ? ORDER BY first_seq LIMIT ?"
+)
+"""Of a history, from the row that holds an event on."""
 
 
 class SqliteStore:
@@ -37,10 +45,10 @@ class SqliteStore:
         await self._database.settled()
         return (NO_HEAD if row is None else row.head), [event for (data,) in rows for event in _decode(data)]
 
-    async def version(self, key: RunKey) -> int:
+    async def head(self, key: RunKey) -> Head:
         row = self._heads.find(key)
         await self._database.settled()
-        return 0 if row is None else row.head.version
+        return NO_HEAD if row is None else row.head
 
     async def commit(self, commit: Commit) -> bool:
         row = self._heads.find(commit.key)
@@ -54,7 +62,7 @@ class SqliteStore:
     def _write(self, commit: Commit, row: HeadRow | None) -> None:
         database, heads, run_id = self._database, self._heads, commit.head.run_id
         parts, found_marks = _parts(commit.events), _marks_of(commit.events)  # may fail: before anything is written
-        if row is not None and row.run != PURGED_RUN and row.head.run_id in (run_id, ""):
+        if row is not None and row.run != NO_RUN and row.head.run_id in (run_id, ""):
             run = row.run
             if row.head.run_id != run_id:
                 self._adopt_unborn(run, commit)
@@ -79,21 +87,15 @@ class SqliteStore:
             self._database.write("DELETE FROM events WHERE run = ?", (run,))
 
     async def history(  # noqa: PLR0917 the port's
-        self, key: RunKey, run_id: str, after_seq: int, up_to: int, limit: int
+        self, key: RunKey, run_id: str, after_seq: int, up_to: int, limit: int, *, bytes_max: int = UNBOUNDED
     ) -> Sequence[Recorded]:
         row = self._heads.find(key)
         run = None if row is None else self._heads.run(row.number, run_id)
         # A commit has at least one event, so `limit` rows hold enough; they are decoded one by one.
-        rows = (
-            ()
-            if run is None
-            else self._database.read(
-                "SELECT data FROM events WHERE run = ? AND first_seq >= coalesce("
-                "(SELECT max(first_seq) FROM events WHERE run = ? AND first_seq <= ?), 0) "
-                "AND first_seq <= ? ORDER BY first_seq LIMIT ?",
-                (run, run, after_seq + 1, up_to, limit),
-            )
-        )
+        of = (run, run, after_seq + 1, up_to, limit)
+        if run is not None and bytes_max < UNBOUNDED:
+            of = (run, run, after_seq + 1, self._last_within(of, bytes_max), limit)
+        rows = () if run is None else self._database.read(f"SELECT data {_PART}", of)
         await self._database.settled()
         found: list[Recorded] = []
         for (data,) in rows:
@@ -101,6 +103,17 @@ class SqliteStore:
             if len(found) >= limit:
                 break
         return found[:limit]
+
+    def _last_within(self, of: tuple[object, ...], bytes_max: int) -> int:
+        """The first seq of the last row that such a page has. No data is read for it."""
+        sizes = self._database.read(f"SELECT first_seq, length(data) {_PART}", of)
+        last = total = 0
+        for first_seq, size in sizes:
+            total += size
+            if last and total > bytes_max:
+                break
+            last = first_seq
+        return last
 
     async def find_cause(self, key: RunKey, cause: str) -> tuple[str, int] | None:
         row = self._heads.find(key)
@@ -137,10 +150,8 @@ class SqliteStore:
 
     def _forget_run(self, key: RunKey, row: HeadRow, run_id: str) -> None:
         database, run = self._database, self._heads.run(row.number, run_id)
-        database.write("DELETE FROM events WHERE run = ?", (run,))
-        database.write("DELETE FROM marks WHERE run = ?", (run,))
-        database.write("DELETE FROM causes WHERE head = ? AND run = ?", (row.number, run))
-        database.write("DELETE FROM runs WHERE run = ?", (run,))
+        if run is not None:
+            forget_run(database, row.number, run)
         self._heads.forget_run(key, row, run_id)
 
     async def tombstone(self, key: RunKey, run_id: str) -> bool:

@@ -1,0 +1,76 @@
+"""Engines in other processes, as programs name them: the file of a `perdure dev`, or the brokers of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from perdure._extras import needed
+from perdure.cli.locations import socket_path
+from perdure.errors import PerdureError, Unavailable
+from perdure_runtime.adapters.socket import SocketClient, connect
+from perdure_runtime.errors import StorageUnavailable
+from perdure_runtime.ports import Broker
+
+if TYPE_CHECKING:
+    from perdure_runtime.adapters.pulsar import PulsarBroker
+
+_PULSAR = ("pulsar://", "pulsar+ssl://")
+
+
+async def engine_of(path: Path) -> SocketClient:
+    """The engine of a `perdure dev` on this machine, by the path of its database or of its socket (`.sock`).
+
+    Raises:
+        Unavailable: there is none.
+    """
+    try:
+        return await connect(path if path.suffix == ".sock" else socket_path(path))
+    except (OSError, StorageUnavailable) as error:
+        raise Unavailable(f"{error}. Is `perdure dev` running?") from error
+
+
+class Elsewhere:
+    """The broker of engines in other processes, to be opened on the loop that uses it."""
+
+    def __init__(self, target: str | Path, namespace: str) -> None:
+        self._target = target
+        self._namespace = namespace
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Broker]:
+        """The broker, for as long as it is needed.
+
+        Raises:
+            Unavailable: nobody is there.
+            NotInstalled: a cluster needs the extra `cluster`.
+            PerdureError: a setting of the cluster is wrong.
+        """
+        if str(self._target).startswith(_PULSAR):
+            broker = _pulsar(str(self._target), self._namespace)
+            try:
+                yield broker
+            finally:
+                await broker.close()
+        else:
+            engine = await engine_of(Path(self._target))
+            try:
+                yield engine.broker
+            finally:
+                await engine.close()
+
+
+def _pulsar(url: str, namespace: str) -> PulsarBroker:
+    """Tenant, credentials and TLS are those of the environment, as for `perdure worker`."""
+    with needed("cluster", "a worker of a cluster"):
+        from pydantic import ValidationError
+
+        from perdure_runtime.adapters.pulsar import PulsarBroker
+        from perdure_runtime.service.settings import BrokerSettings, mistakes
+    try:
+        settings = BrokerSettings.model_validate({"pulsar_url": url, "namespace": namespace})
+    except ValidationError as error:
+        raise PerdureError("; ".join(mistakes(error))) from None
+    return PulsarBroker(settings.pulsar())

@@ -1,0 +1,1 @@
+"""HTTP between clients and the API: one JSON form of messages, the client's backend, the API itself."""

@@ -1,0 +1,265 @@
+"""The HTTP API on a broker, a read model and a store: what clients, the command line and the page speak to."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from msgspec import Struct
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from perdure._client.backend import PortsBackend
+from perdure._client.requests import Requests
+from perdure._client.signals import Signals
+from perdure._client.unknown import Known
+from perdure._http.asking import Asker
+from perdure._http.endpoints import ENDPOINTS, PREFIX, STATUS_CODES, STILL_OPEN, WAIT_SECONDS_MAX, Endpoint
+from perdure._http.forms import MalformedJson, plain, to_json
+from perdure._ids import IdSource
+from perdure.errors import PayloadTooLarge, Unavailable
+from perdure_runtime.announced import Announced, Announcements
+from perdure_runtime.errors import MessageTooLarge, StorageUnavailable
+from perdure_runtime.ports import Ports, RunFilter
+from perdure_schemas import topics
+
+log = logging.getLogger("perdure.api")
+
+BODY_MAX_BYTES = 2 * 1024 * 1024
+"""A message has at most one megabyte, and JSON in JSON up to twice that."""
+PAGE_MAX = 1_000
+_NAMESPACES = "/api/v1/namespaces/"
+_COMMAND_SECONDS = 30.0
+"""An engine answers in milliseconds, its successor in seconds."""
+
+Backlog = Callable[[], Awaitable[list[dict[str, Any]]]]
+"""Messages waiting, per topic of workers: `{"kind", "name", "build", "waiting"}`."""
+
+
+class Problem(Exception):
+    """What the caller is told, with the status code."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def make_application(
+    ports: Ports,
+    namespace: str,
+    *,
+    token: str = "",
+    backlog: Backlog | None = None,
+    announcements: Announcements | None = None,
+) -> FastAPI:
+    """The API of one namespace.
+
+    Args:
+        token: callers must show it as `Authorization: Bearer …`; empty: anybody may call.
+        backlog: what waits for workers, where that can be known.
+        announcements: what workers have, where the broker does not know it by itself.
+    """
+    backend = PortsBackend(namespace)
+    backend.use(ports.broker, ports.read_model, ports.store, announcements)
+    known = Known(backend.announced)
+    asker: list[Asker] = []
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        me = IdSource()()
+        requests = Requests(backend, me, topics.inbox(me))
+        await backend.open(me, requests.deliver)
+        asker.append(Asker(requests, Signals(requests, me), known))
+        yield
+        requests.close()
+        await backend.close()
+
+    application = FastAPI(title="Perdure", version="1", lifespan=lifespan, openapi_url="/api/v1/openapi.json")
+    application.add_middleware(_Guard, namespace=namespace, token=token)
+    _answer_errors(application)
+    for endpoint in ENDPOINTS:
+        application.add_api_route(
+            PREFIX + endpoint.path,
+            _asking(endpoint, asker),
+            methods=["GET" if endpoint.reads else "POST"],
+            summary=endpoint.summary,
+            openapi_extra=_described(endpoint),
+            response_class=Response,
+        )
+    _add_reads(application, backend, backlog)
+    return application
+
+
+class _Guard:
+    """Lets through what shows the token and asks for this namespace.
+
+    A plain ASGI application: FastAPI's `@middleware` runs each request in a task group, for one look at it.
+    """
+
+    def __init__(self, app: ASGIApp, namespace: str, token: str) -> None:
+        self._app = app
+        self._namespace = namespace
+        self._expected = f"Bearer {token}".encode() if token else b""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        await (refusal or self._app)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        if self._expected:
+            shown = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+            if not hmac.compare_digest(shown, self._expected):
+                return _problem(401, "show the API's token: Authorization: Bearer …")
+        path: str = scope["path"]
+        if path.startswith(_NAMESPACES) and path.split("/", 5)[4] != self._namespace:
+            return _problem(404, f"this API serves namespace {self._namespace!r}")
+        return None
+
+
+def _answer_errors(application: FastAPI) -> None:
+    async def answer(_: Request, error: Exception) -> Response:
+        match error:
+            case Problem():
+                return _problem(error.status, str(error))
+            case MalformedJson():
+                return _problem(400, str(error))
+            case RequestValidationError():
+                first = error.errors()[0]
+                return _problem(400, f"{first['loc'][-1]}: {first['msg']}")
+            case HTTPException():
+                return _problem(error.status_code, str(error.detail))
+            case PayloadTooLarge() | MessageTooLarge():
+                return _problem(413, str(error))
+            case Unavailable() | StorageUnavailable():
+                return _problem(503, str(error))
+            case _:
+                log.error("request failed", exc_info=error, extra={"action": "request_failed"})
+                return _problem(500, "a defect of the API; its log says more")
+
+    kinds = (Problem, MalformedJson, PayloadTooLarge, MessageTooLarge, Unavailable, StorageUnavailable)
+    for kind in (*kinds, RequestValidationError, HTTPException, Exception):
+        application.add_exception_handler(kind, answer)
+
+
+def _asking(endpoint: Endpoint, asker: list[Asker]) -> Callable[..., Awaitable[Response]]:
+    async def handle(request: Request) -> Response:
+        path = {name: value for name, value in request.path_params.items() if name != "namespace"}
+        if endpoint.reads:
+            given: dict[str, Any] = dict(request.query_params)
+            wait = _seconds(given.pop("wait", str(WAIT_SECONDS_MAX)))
+            follow = given.pop("follow", "true") != "false"
+        else:
+            given, wait, follow = await _json_object(request), _COMMAND_SECONDS, True
+        message = asker[0].message(endpoint, given, path, request.headers.get("idempotency-key", ""))
+        answer = await asker[0].ask(endpoint, message, wait, follow)
+        warning = await asker[0].warning(message)
+        more = {"warning": warning} if warning else {}
+        if answer is None:
+            return _json({"status": "open", **more}, STILL_OPEN)
+        return _json({**plain(answer), **more}, STATUS_CODES.get(getattr(answer, "status", "ok"), 200))
+
+    return handle
+
+
+def _add_reads(application: FastAPI, backend: PortsBackend, backlog: Backlog | None) -> None:
+    @application.get(PREFIX + "/runs", summary="Runs, newest first, a page at a time.", response_class=Response)
+    async def list_runs(
+        *,
+        name: str | None = None,
+        status: str | None = None,
+        tag: str | None = None,
+        workflow_id: str | None = None,
+        attribute: Annotated[str | None, Query(description="name=value")] = None,
+        waits_for: str | None = None,
+        started_from: int | None = None,
+        started_before: int | None = None,
+        limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 50,
+        cursor: str | None = None,
+    ) -> Response:
+        name_, _, value = (attribute or "").partition("=")
+        where = RunFilter(
+            name=name, status=status, tag=tag, workflow_id=workflow_id, waits_for=waits_for,
+            attribute=(name_, value) if attribute else None, started_from=started_from, started_before=started_before,
+        )  # fmt: skip
+        page = await backend.list_runs(where, limit, cursor)
+        return _json({"runs": list(page.runs), "cursor": page.cursor})
+
+    @application.get(PREFIX + "/runs/{workflow_id}", summary="Where a run stands.", response_class=Response)
+    async def get_run(workflow_id: str, run_id: str | None = None) -> Response:
+        found = await backend.get_run(workflow_id, run_id)
+        if found is None:
+            raise Problem(404, f"there is no run of workflow id {workflow_id!r}, or it is past its retention")
+        return _json(found)
+
+    @application.get(PREFIX + "/runs/{workflow_id}/history", summary="Its events.", response_class=Response)
+    async def history(
+        workflow_id: str,
+        run_id: str,
+        after: Annotated[int, Query(ge=0)] = 0,
+        limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = PAGE_MAX,
+    ) -> Response:
+        return _json({"events": list(await backend.history(workflow_id, run_id, after, limit))})
+
+    @application.get(PREFIX + "/runs/{workflow_id}/tasks", summary="Its supervised tasks.", response_class=Response)
+    async def tasks(workflow_id: str, run_id: str) -> Response:
+        return _json({"tasks": list(await backend.list_tasks(workflow_id, run_id))})
+
+    @application.get(PREFIX + "/counts", summary="Runs per name and status.", response_class=Response)
+    async def counts() -> Response:
+        return _json({"counts": await backend.counts()})
+
+    @application.get(PREFIX + "/announced", summary="Names that workers have.", response_class=Response)
+    async def announced() -> Response:
+        found = await backend.announced()
+        return _json(Announced([], []) if found is None else found)
+
+    @application.get(PREFIX + "/backlog", summary="What waits for workers.", response_class=Response)
+    async def waiting() -> Response:
+        return _json({"backlog": [] if backlog is None else await backlog()})
+
+
+async def _json_object(request: Request) -> dict[str, Any]:
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > BODY_MAX_BYTES:
+            raise Problem(413, f"a request has at most {BODY_MAX_BYTES:,} bytes")
+    try:
+        given = msgspec.json.decode(bytes(data)) if data else {}
+    except msgspec.DecodeError as error:
+        raise MalformedJson(f"no JSON: {error}") from error
+    if not isinstance(given, dict):
+        raise MalformedJson("a JSON object is expected")
+    return given
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise MalformedJson(f"wait: {text!r} is no number of seconds") from None
+    return min(max(0.0, seconds), WAIT_SECONDS_MAX)
+
+
+def _described(endpoint: Endpoint) -> dict[str, Any]:
+    """For OpenAPI: the fields of the body, or the parameters."""
+    if endpoint.reads:
+        names: list[tuple[str, Literal["string", "number"]]] = [(name, "string") for name in sorted(endpoint.fields)]
+        names.append(("wait", "number"))
+        return {"parameters": [{"name": n, "in": "query", "schema": {"type": t}} for n, t in names]}
+    schema = {"type": "object", "properties": {name: {} for name in sorted(endpoint.fields)}}
+    return {"requestBody": {"content": {"application/json": {"schema": schema}}}}
+
+
+def _json(value: Struct | dict[str, Any], status: int = 200) -> Response:
+    return Response(to_json(value), status_code=status, media_type="application/json")
+
+
+def _problem(status: int, message: str) -> Response:
+    return _json({"error": message}, status)

@@ -1,0 +1,134 @@
+"""The API's own client of the engines: turns a request into a message, and waits for the answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from perdure._client.ends import RunEnd
+from perdure._client.requests import Requests, any_run
+from perdure._client.signals import Signals
+from perdure._client.unknown import Known
+from perdure._http.endpoints import Endpoint
+from perdure._http.expected import ExpectedEnds
+from perdure._http.forms import MalformedJson, of_plain
+from perdure_schemas.messages import (
+    DispatchTask,
+    Message,
+    QueryRun,
+    ResumeRun,
+    SendSignal,
+    StartWorkflow,
+    UpdateRun,
+    WaitForResult,
+)
+
+_NO_ARGUMENTS: list[Any] = []
+
+
+class Asker:
+    """Asks for what requests want. One for all requests: its inbox is where all answers come."""
+
+    def __init__(self, requests: Requests, signals: Signals, known: Known) -> None:
+        self._requests = requests
+        self._known = known
+        self._signals = signals
+        self._expected = ExpectedEnds(requests)
+
+    def message(self, endpoint: Endpoint, given: Mapping[str, Any], path: Mapping[str, str], key: str) -> Message:
+        """The message of a request.
+
+        Raises:
+            MalformedJson: an unknown field, a missing one, or a wrong type.
+        """
+        unknown = given.keys() - endpoint.fields
+        if unknown:
+            raise MalformedJson(
+                f"unknown: {', '.join(sorted(unknown))}; known here: {', '.join(sorted(endpoint.fields))}"
+            )
+        fields = {**given, **endpoint.fixed, **path}
+        body = of_plain(endpoint.body, self._completed(endpoint, fields))
+        message = self._requests.message(_key(body), body)
+        return msgspec.structs.replace(message, id=key) if key else message
+
+    def _completed(self, endpoint: Endpoint, fields: dict[str, Any]) -> dict[str, Any]:
+        """With what only the API knows, and with defaults."""
+        inbox = self._requests.reply_topic
+        if endpoint.body is StartWorkflow:
+            run_id = fields.get("run_id") or self._requests.new_id()
+            fields = {"args": _NO_ARGUMENTS, **fields, "run_id": run_id}
+            fields.setdefault("workflow_id", run_id)
+        elif endpoint.body is QueryRun:
+            query = {
+                "query_id": fields.pop("query_id", None) or self._requests.new_id(),
+                "name": fields.pop("name"),
+                "args": fields.pop("args", _NO_ARGUMENTS),
+                "reply_to": {"topic": inbox, "key": ""},
+            }
+            fields["query"] = query
+        elif endpoint.body is UpdateRun:
+            fields = {"args": _NO_ARGUMENTS, "update_id": self._requests.new_id(), **fields}
+        elif endpoint.body is SendSignal:
+            fields = {"payload": None, "sender": "", "number": 0, **fields}
+        elif endpoint.body is DispatchTask:
+            fields = {"task_id": self._requests.new_id(), "args": _NO_ARGUMENTS, "options": {}, **fields}
+            fields["answer_to"] = [{"topic": inbox, "key": fields["task_id"]}]
+            fields["dispatched"] = False
+        return {**fields, "reply_topic": inbox}
+
+    async def warning(self, message: Message) -> str:
+        """What to tell who starts what no worker has announced; else empty."""
+        match message.body:
+            case StartWorkflow(name=name):
+                return await self._known.lacking("workflow", name)
+            case DispatchTask(name=name):
+                return await self._known.lacking("task", name)
+            case _:
+                return ""
+
+    async def ask(self, endpoint: Endpoint, message: Message, wait_seconds: float, follow: bool) -> Struct | None:
+        """The answer; `None` if it did not come in time.
+
+        Raises:
+            Unavailable, PayloadTooLarge: it could not be asked for.
+        """
+        body = message.body
+        try:
+            async with asyncio.timeout(wait_seconds):
+                if isinstance(body, WaitForResult):
+                    expected = self._expected.take(body.workflow_id, body.run_id)
+                    end = RunEnd(self._requests, body.workflow_id, expected)
+                    return await (end.wait(body.run_id) if follow else end.next(body.run_id))
+                if isinstance(body, SendSignal) and not body.sender:
+                    return await self._signals.send(body.workflow_id, body.channel, body.payload, body.run_id)
+                if isinstance(body, StartWorkflow):
+                    self._expected.expect(body.workflow_id, body.run_id)
+                elif isinstance(body, ResumeRun):
+                    self._expected.forget(body.workflow_id)
+                answer: Struct = await self._requests.ask(endpoint.topic, message, *_keys(body))
+                return answer
+        except TimeoutError:
+            return None
+
+
+def _key(body: Any) -> str:
+    """What the message is keyed by."""
+    key: str = body.task_id if hasattr(body, "task_id") else body.workflow_id
+    return key
+
+
+def _keys(body: Any) -> tuple[str, ...]:
+    """What else than the message id its answer is known by."""
+    match body:
+        case WaitForResult():
+            return (body.run_id or any_run(body.workflow_id),)
+        case QueryRun():
+            return (body.query.query_id,)
+        case UpdateRun():
+            return (body.update_id,)
+        case _:
+            return (body.task_id,) if hasattr(body, "task_id") else ()

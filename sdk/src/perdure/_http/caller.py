@@ -1,0 +1,121 @@
+"""Requests to the API, repeated while it is being restarted."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from perdure.errors import PayloadTooLarge, PerdureError, RunNotFound, Unavailable
+
+_TIMEOUT = aiohttp.ClientTimeout(total=70, connect=10)
+_TOO_LARGE = 413
+_UNAUTHORIZED = 401
+_NOT_FOUND = 404
+_ERRORS_FROM = 500
+_AWAY = frozenset({502, 503, 504})
+"""A proxy without an API behind it, or an API whose engines cannot be reached."""
+_PATIENCE_S = 30.0
+"""An API that has answered once is asked again for so long: it is being restarted, which takes a pod 10 to 20 s."""
+_RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+"""Before it is asked again; the last one from then on. Each request may be repeated: it says who it is."""
+
+
+class Caller:
+    """Of one API."""
+
+    def __init__(self, base: str, token: str) -> None:
+        """`base`: what all paths begin with."""
+        self._base = base
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._session: aiohttp.ClientSession | None = None
+        self._met = False
+        """It has answered: the URL is right."""
+
+    def open(self, client_id: str) -> None:
+        """On the loop that will call."""
+        self._session = aiohttp.ClientSession(
+            headers={**self._headers, "User-Agent": f"perdure/{client_id}"},
+            timeout=_TIMEOUT,
+            connector=aiohttp.TCPConnector(limit=0),  # long polls would starve the other requests
+        )
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        parameters: dict[str, str] | None = None,
+        body: bytes | None = None,
+        key: str = "",
+    ) -> tuple[int, bytes]:
+        """Status and body of an answer that is one.
+
+        Raises:
+            Unavailable: the API cannot be reached, or its engines cannot; of an API that has answered: for long.
+            PayloadTooLarge: it said so.
+            RunNotFound: there is no such run, nor anything else at this path; it says which.
+            PerdureError: it refused the request as such.
+        """
+        headers = {"Content-Type": "application/json", **({"Idempotency-Key": key} if key else {})}
+        status, data = await self._send_patiently(method, path, params=parameters, data=body, headers=headers)
+        self._met = True
+        told = _told(data) if status >= 400 else ""
+        if status == _TOO_LARGE:
+            raise PayloadTooLarge(told)
+        if status >= _ERRORS_FROM:
+            raise Unavailable(told or f"the API answered {status}")
+        if told and status == _NOT_FOUND:
+            raise RunNotFound(told)
+        if told:
+            raise PerdureError(told if status != _UNAUTHORIZED else f"{told} (PERDURE_TOKEN)")
+        return status, data
+
+    async def _send_patiently(self, method: str, path: str, **what: Any) -> tuple[int, bytes]:
+        """Again and again, as long as the API may be restarting.
+
+        Raises:
+            Unavailable: it did not come back.
+        """
+        deadline = time.monotonic() + (_PATIENCE_S if self._met else 0)
+        for pause in itertools.chain(_RETRY_S, itertools.repeat(_RETRY_S[-1])):
+            try:
+                return await self._send(method, path, **what)
+            except Unavailable:
+                if time.monotonic() + pause > deadline:
+                    raise
+                await asyncio.sleep(pause)
+        raise AssertionError("the pauses do not end")
+
+    async def _send(self, method: str, path: str, **what: Any) -> tuple[int, bytes]:
+        """Once.
+
+        Raises:
+            Unavailable: it did not arrive, or nobody knows whether it did.
+        """
+        assert self._session is not None, "the client is open"
+        try:
+            async with self._session.request(method, self._base + path, **what) as response:
+                status, data = response.status, await response.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Unavailable(f"the API at {self._base} cannot be reached: {str(error) or repr(error)}") from error
+        if status in _AWAY:
+            raise Unavailable(_told(data) or f"the API at {self._base} answered {status}")
+        return status, data
+
+
+def _told(data: bytes) -> str:
+    """What an answer that is none of the engines' says."""
+    try:
+        decoded = msgspec.json.decode(data)
+    except msgspec.DecodeError:
+        return data[:200].decode(errors="replace") or "no reason given"
+    return str(decoded["error"]) if isinstance(decoded, dict) and "error" in decoded else ""

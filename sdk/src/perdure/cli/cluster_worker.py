@@ -1,0 +1,74 @@
+"""`perdure worker`: a worker of a cluster, the main process of a user's image."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from perdure import _app
+from perdure._extras import needed
+
+
+def worker(
+    app: Annotated[str, typer.Argument(metavar="APP", help="app.py, or package.module", envvar="PERDURE_APP")],
+) -> None:
+    """Run the workflows and tasks of APP on a cluster, until SIGTERM. Settings are environment variables PERDURE_…"""
+    from pydantic import Field
+
+    from perdure._worker.process import pin_hash_seed
+
+    pin_hash_seed(["-m", "perdure.cli", *sys.argv[1:]])
+    with needed("cluster", "perdure worker"):
+        import perdure_runtime.service.probes  # noqa: F401 `_work` wants it, when it is too late for a clear word
+        from perdure_runtime.service.logs import log_json
+        from perdure_runtime.service.settings import BrokerSettings, read_settings
+
+    class WorkerSettings(BrokerSettings):
+        """What a worker needs besides a broker."""
+
+        build: str = Field("dev", min_length=1)
+        """What this image's code is called: runs pinned to it come here."""
+        slots: int = Field(100, ge=1)
+        """Attempts of tasks at a time."""
+
+    settings = read_settings(WorkerSettings)
+    log_json("worker", settings.instance, settings.log_level)
+    module = _app.load(app)
+    asyncio.run(_work(module, settings, build=settings.build, slots=settings.slots))
+
+
+async def _work(module: object, settings: object, *, build: str, slots: int) -> None:
+    from perdure.worker import Worker
+    from perdure_runtime.adapters.pulsar import PulsarBroker
+    from perdure_runtime.service.metering import MeteredBroker, Progress
+    from perdure_runtime.service.probes import Health, probes
+    from perdure_runtime.service.settings import BrokerSettings
+
+    assert isinstance(settings, BrokerSettings)
+    progress = Progress()
+    health = Health(progress)
+    broker = PulsarBroker(settings.pulsar())
+    try:
+        async with probes(health, settings.probe_host, settings.probe_port):
+            worker = Worker(
+                MeteredBroker(broker, progress), [module], namespace=settings.namespace, build=build, slots=slots,
+                grace_seconds=settings.grace_seconds,
+            )  # fmt: skip
+
+            def drain() -> None:
+                health.draining = True
+                worker.drain()
+
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, drain)
+            logging.getLogger("perdure.worker").info(
+                "started", extra={"action": "started", "worker": worker.id, "build": build}
+            )
+            await worker.run()
+    finally:
+        await broker.close()

@@ -1,0 +1,1 @@
+"""The projector as a service: `python -m perdure_projector`."""

@@ -1,0 +1,58 @@
+"""How much lies beside each head, and when it is time to archive."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from perdure_runtime.adapters.cassandra.archives import Archives
+from perdure_runtime.ports import RunKey
+
+_TAIL_BYTES_MAX = 4 << 20
+"""Of commits beside a head: read whole by every load, so small; moved in one go, so not tiny."""
+_TAIL_ROWS_MAX = 2_000
+"""As above, where commits are small: a page of a read holds more."""
+_SIZES_MAX = 100_000
+"""Workflow ids whose size of the tail is remembered. A forgotten one is counted again when it is loaded."""
+
+
+@dataclass(slots=True)
+class _Size:
+    """Of the commits that lie beside a head."""
+
+    rows: int = 0
+    bytes: int = 0
+
+    def add(self, data: int) -> bool:
+        """Whether it is time to archive."""
+        self.rows += 1
+        self.bytes += data
+        return self.rows > _TAIL_ROWS_MAX or self.bytes > _TAIL_BYTES_MAX
+
+
+class Tails:
+    def __init__(self, archives: Archives) -> None:
+        self._archives = archives
+        self._sizes: OrderedDict[RunKey, _Size] = OrderedDict()
+        self._archiving: set[asyncio.Task[None]] = set()
+
+    def measured(self, key: RunKey, rows: int, data: int) -> None:
+        """A load has counted."""
+        self._sizes[key] = _Size(rows, data)
+        self._sizes.move_to_end(key)
+        if len(self._sizes) > _SIZES_MAX:
+            self._sizes.popitem(last=False)
+
+    def grown(self, key: RunKey, data: int) -> None:
+        """One commit more, of so many bytes beside the head; what is too much there is moved, while others go on."""
+        if self._sizes.setdefault(key, _Size()).add(data):
+            self._sizes[key] = _Size()
+            task = asyncio.get_running_loop().create_task(self._archives.move(key))
+            self._archiving.add(task)
+            task.add_done_callback(self._archiving.discard)
+
+    async def close(self) -> None:
+        """Wait for what is being archived."""
+        if self._archiving:
+            await asyncio.wait(self._archiving)

@@ -1,0 +1,87 @@
+"""The broker port on Apache Pulsar: durable once the brokers confirm."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pulsar
+
+from perdure_runtime.adapters.pulsar.admin import open_admin
+from perdure_runtime.adapters.pulsar.begun import Begun
+from perdure_runtime.adapters.pulsar.client import Bridge, open_client
+from perdure_runtime.adapters.pulsar.consumer import PulsarConsumer, subscribe
+from perdure_runtime.adapters.pulsar.letters import newest
+from perdure_runtime.adapters.pulsar.names import address, family
+from perdure_runtime.adapters.pulsar.publisher import Producers, PulsarPublisher
+from perdure_runtime.adapters.pulsar.settings import PulsarSettings
+from perdure_runtime.errors import StorageUnavailable
+from perdure_runtime.ports import Delivery, SubscriptionType, Undeliverable
+
+FETCHERS_MAX = 64
+"""Of one subscription, and threads that sleep in the library. A worker with many tasks seldom has a crowd of each."""
+
+__all__ = ["PulsarBroker", "PulsarSettings"]
+
+
+class PulsarBroker:
+    """Made inside a running loop, used from it alone. Closing it closes its consumers."""
+
+    def __init__(self, settings: PulsarSettings) -> None:
+        self._settings = settings
+        self._client: pulsar.Client = open_client(settings)
+        self._bridge = Bridge()
+        self._producers = Producers(self._client, settings.tenant)
+        self._consumers: list[PulsarConsumer] = []
+        self._begun: dict[str, asyncio.Task[Begun]] = {}
+        """By namespace: of those where user code runs here."""
+
+    def publisher(self) -> PulsarPublisher:
+        return PulsarPublisher(self._producers, self._bridge)
+
+    async def subscribe(
+        self, namespace: str, topics: Sequence[str], subscription: str, type: SubscriptionType
+    ) -> PulsarConsumer:
+        """Raises what `consumer.subscribe` does."""
+        deadly = any(family(topic).deadly for topic in topics)
+        consumer = PulsarConsumer(self._bridge, await self._begun_of(namespace) if deadly else None)
+        self._consumers = [other for other in self._consumers if not other.closed]
+        self._consumers.append(consumer)
+        try:
+            for topic in topics:
+                kind = family(topic)
+                name = address(self._settings.tenant, namespace, topic)
+                for _ in range(min(kind.fetchers, max(1, FETCHERS_MAX // len(topics)))):
+                    raw = await asyncio.to_thread(subscribe, self._client, name, subscription, type=type, kind=kind)
+                    consumer.add(topic, raw, kind)
+        except BaseException:
+            await consumer.close()
+            raise
+        return consumer
+
+    async def _begun_of(self, namespace: str) -> Begun:
+        opening = self._begun.get(namespace)
+        if opening is None:
+            opening = self._begun[namespace] = asyncio.ensure_future(self._open_begun(namespace))
+        try:
+            return await asyncio.shield(opening)
+        except StorageUnavailable:
+            self._begun.pop(namespace, None)
+            raise
+
+    async def _open_begun(self, namespace: str) -> Begun:
+        begun = Begun(self._client, self._producers, self._bridge, tenant=self._settings.tenant, space=namespace)
+        await begun.open()
+        return begun
+
+    async def dead_letters(self, namespace: str, limit: int) -> Sequence[Delivery | Undeliverable]:
+        """As `DeadLetters` says; Pulsar keeps all of them, until they are taken."""
+        async with open_admin(self._settings) as admin:
+            return await newest(admin, namespace, limit)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(consumer.close() for consumer in self._consumers if not consumer.closed))
+        for opened in await asyncio.gather(*self._begun.values(), return_exceptions=True):
+            if isinstance(opened, Begun):
+                await opened.close()
+        await asyncio.to_thread(self._client.close)

@@ -1,0 +1,1 @@
+"""The task engine as a service: `python -m perdure_task_engine`."""

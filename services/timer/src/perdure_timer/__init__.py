@@ -1,0 +1,1 @@
+"""The timer service as a service: `python -m perdure_timer`."""

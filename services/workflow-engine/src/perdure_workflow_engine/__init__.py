@@ -1,0 +1,1 @@
+"""The workflow engine as a service: `python -m perdure_workflow_engine`."""

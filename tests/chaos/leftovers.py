@@ -1,0 +1,137 @@
+"""What the auditor reads of topics and tables: the read model against the runs, and what is left after retention."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import pulsar
+
+from perdure import Client
+from perdure.errors import RunNotFound
+from perdure_runtime.adapters.cassandra.connection import Connection, connect
+from perdure_runtime.adapters.cassandra.recount import recount
+from perdure_runtime.adapters.pulsar.admin import PulsarAdmin, open_admin
+from perdure_runtime.adapters.pulsar.names import family
+from perdure_schemas import topics
+from perdure_schemas.codec import decode
+from perdure_schemas.messages import RunTask
+from tests.chaos.app import RETENTION_S
+from tests.chaos.audit import Report
+from tests.chaos.load import Promise
+from tests.chaos.stack import Stack
+
+_T = TypeVar("_T")
+AUDITOR = "auditor"
+_OF_RUNS = ("archives", "archived_causes", "archived_marks", "chunks", "chunked_commits", "listed_tasks")
+_SOON_S = 60.0
+"""What has to become true once nobody breaks anything any more; a machine under load takes its time."""
+_STILL_LISTED_S = RETENTION_S - 15.0
+"""So long after its end no run has been forgotten, whenever it is looked at."""
+
+
+async def audit_read_model(report: Report, client: Client, stack: Stack, promises: Sequence[Promise]) -> None:
+    """Once its events are applied, each run that has not been forgotten is listed as it ended, and counts are exact."""
+
+    events = (topics.WORKFLOW_EVENTS, topics.TASK_EVENTS)
+    async with open_admin(stack.pulsar()) as admin:
+
+        async def waiting() -> int:
+            return sum([await admin.backlog(stack.namespace, topic, "projector") for topic in events])
+
+        left = await _soon(waiting, _SOON_S)
+    report.hold(not left, f"read model: {left} events were not applied within {_SOON_S:.0f} s")
+    recent = (time.time() - _STILL_LISTED_S) * 1000
+    for promise in promises:
+        if promise.facts is None or promise.facts.ended_at < recent:
+            continue
+        report.listed += 1
+        try:
+            status: str = (await client.handle(promise.workflow_id).describe()).status
+        except RunNotFound:
+            status = "not there"
+        report.hold(status == "completed", f"read model: {promise.workflow_id} has completed, and is {status}")
+    for wrong in await recount(stack.cassandra(), stack.namespace):
+        report.violations.append(f"read model: {wrong.counted} runs counted, {wrong.found} listed: {wrong}")
+
+
+async def audit_leftovers(report: Report, client: Client, stack: Stack) -> None:
+    """After retention nothing is left: no row, no timer, no message, and no run counts."""
+    connection = await connect(stack.cassandra(), stack.cassandra().keyspace)
+    try:
+        async with open_admin(stack.pulsar()) as admin:
+            left = await _soon(lambda: _left(connection, admin, stack.namespace), RETENTION_S + _SOON_S)
+    finally:
+        await connection.close()
+    report.hold(not left, f"left over after retention: {left}")
+
+    async def counted() -> dict[str, dict[str, int]]:
+        return {name: counts for name, counts in (await client.counts()).items() if any(counts.values())}
+
+    counts = await _soon(counted, _SOON_S)
+    report.hold(not counts, f"read model: no run is left, and they count as {counts}")
+
+
+async def _soon(look: Callable[[], Awaitable[_T]], seconds: float) -> _T:
+    """Look until there is nothing, or the time is over; what there is then."""
+    until = time.monotonic() + seconds
+    while (found := await look()) and time.monotonic() < until:  # noqa: ASYNC110
+        await asyncio.sleep(1)
+    return found
+
+
+async def _left(connection: Connection, admin: PulsarAdmin, namespace: str) -> dict[str, int]:
+    left = {table: len(await connection.rows(f"SELECT workflow_id FROM {table}")) for table in _OF_RUNS}
+    left["commits"] = sum(1 for row in await connection.rows("SELECT version FROM commits") if row[0] is not None)
+    left["listed_runs"] = sum(
+        1 for row in await connection.rows("SELECT run_id FROM listed_runs") if row[0] is not None
+    )
+    # What has a time to live stands for what is over, as a tombstone does.
+    left["tasks"] = sum(1 for row in await connection.rows("SELECT ttl(record) FROM tasks") if row[0] is None)
+    left["timers"] = await _timers_to_come(connection)
+    for topic in await admin.topics(namespace):
+        subscription = family(topic).subscription
+        left[topic] = await admin.backlog(namespace, topic, subscription) if subscription else 0
+    return {place: count for place, count in left.items() if count}
+
+
+async def _timers_to_come(connection: Connection) -> int:
+    """Timers after the mark of their minute: those before it are done with, and go with their minute."""
+    minutes = await connection.rows("SELECT namespace, shard, minute, mark_at, mark_id FROM timer_minutes")
+    marks = {row[:3]: (row[3] or 0, row[4] or "") for row in minutes}
+    timers = await connection.rows("SELECT namespace, shard, minute, fire_at, timer_id FROM timers")
+    return sum(1 for row in timers if row[3:] > marks.get(row[:3], (0, "")))
+
+
+class Wiretap:
+    """A subscription of its own to topics of attempts: every RunTask that anybody ever published."""
+
+    def __init__(self, url: str, addresses: Sequence[str]) -> None:
+        self._client = pulsar.Client(url, logger=pulsar.ConsoleLogger(pulsar.LoggerLevel.Error))
+        self._consumers = [
+            self._client.subscribe(address, AUDITOR, initial_position=pulsar.InitialPosition.Earliest)
+            for address in addresses
+        ]
+
+    def published(self) -> Counter[str]:
+        """RunTask messages by attempt id. Blocking."""
+        found: Counter[str] = Counter()
+        for consumer in self._consumers:
+            while True:
+                try:
+                    message = consumer.receive(2_000)
+                except pulsar.Timeout:
+                    break
+                consumer.acknowledge(message)
+                body = decode(message.data()).body
+                if isinstance(body, RunTask):
+                    found[body.attempt_id] += 1
+        return found
+
+    def close(self) -> None:
+        for consumer in self._consumers:
+            consumer.unsubscribe()
+        self._client.close()

@@ -1,0 +1,78 @@
+"""What a `perdure dev` and its worker write: lines for people on a terminal, else one JSON object a line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from perdure.cli.dev_api import HOST, PORT
+from tests.cli.dev_process import ENVIRONMENT, WAIT_SECONDS, perdure, running_dev, until
+
+APP = """
+from perdure import task, workflow
+
+@task
+async def parse(text: str) -> int:
+    return int(text)
+
+@workflow
+async def parsed(text: str) -> int:
+    return await parse(text)
+"""
+
+
+def test_where_nobody_reads_along_the_logs_are_json_too(tmp_path: Path) -> None:
+    app = tmp_path / "logged_app.py"
+    app.write_text(APP)
+    with running_dev(app, tmp_path / "dev.sqlite") as dev:
+        dev.perdure("start", "parsed", '"seven"', "--wait", code=1)
+        until(lambda: "task_failed" in dev.errors)
+        app.write_text(APP + "\ndef broken(:\n")
+        until(lambda: "waits for a change" in dev.errors)
+    lines = [json.loads(line) for line in dev.errors.splitlines()]
+    actions = [line.get("action") for line in lines]
+    assert actions[0] == "task_failed"
+    assert "app_broken" in actions
+    assert "SyntaxError" in lines[actions.index("app_broken")]["message"]
+
+
+def _taken() -> socket.socket:
+    """Holds the usual port of the API, unless another process does."""
+    taken = socket.socket()
+    with contextlib.suppress(OSError):
+        taken.bind((HOST, PORT))
+        taken.listen()
+    return taken
+
+
+def test_on_a_terminal_nothing_is_json(tmp_path: Path) -> None:
+    """With the usual port taken, which is told on one line with what chooses another."""
+    (tmp_path / "logged_app.py").write_text(APP)
+    database = tmp_path / "dev.sqlite"
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "perdure.cli", "dev", str(tmp_path / "logged_app.py"), "--db", str(database)]
+    dev = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=ENVIRONMENT)
+    os.close(theirs)
+    written = ""
+    taken = _taken()
+    try:
+        while "worker ready" not in written or "API at" not in written:
+            written += os.read(ours, 65_536).decode()
+        perdure("start", "parsed", '"seven"', "--wait", "--db", str(database), code=1)
+        while "ValueError: " not in written:
+            written += os.read(ours, 65_536).decode()
+    finally:
+        dev.terminate()
+        dev.wait(timeout=WAIT_SECONDS)
+        os.close(ours)
+        taken.close()
+    assert "task_failed: attempt 1 of parse" in written
+    assert f"port {PORT} is in use, so the API is at another; --port chooses one" in re.sub("\x1b[^m]*m", "", written)
+    assert not [line for line in written.splitlines() if line.startswith("{")]

@@ -1,0 +1,49 @@
+"""A connection that dies under a request is an outage; it is not the fault of whose request it was."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from cassandra.connection import ConnectionBusy, ConnectionShutdown
+
+from perdure_runtime.adapters.cassandra.connection import Connection
+from perdure_runtime.errors import StorageUnavailable, UnknownOutcome
+
+
+class _Dying:
+    """A session each of whose requests fails as the driver's do."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def prepare(self, cql: str) -> Any:
+        return SimpleNamespace(bind=lambda values: SimpleNamespace(consistency_level=None))
+
+    def execute_async(self, statement: Any) -> Any:
+        def add_callbacks(on_rows: Callable[[Any], None], on_error: Callable[[Exception], None]) -> None:
+            on_error(self._error)
+
+        return SimpleNamespace(add_callbacks=add_callbacks)
+
+
+_LOST = [ConnectionShutdown("Connection to 10.0.0.1:9042 was closed"), ConnectionBusy("in flight")]
+
+
+@pytest.mark.parametrize("error", _LOST, ids=lambda error: type(error).__name__)
+def test_what_was_under_way_is_unavailable_or_of_unknown_outcome(error: Exception) -> None:
+    async def scenario() -> None:
+        session: Any = _Dying(error)
+        cluster: Any = None
+        connection = Connection(cluster, session, None)
+        with pytest.raises(StorageUnavailable, match="Cassandra cannot work now"):
+            await connection.rows("SELECT version FROM commits", serial=True)
+        with pytest.raises(StorageUnavailable):
+            await connection.write("INSERT INTO tasks (record) VALUES (?)", b"")
+        with pytest.raises(UnknownOutcome):
+            await connection.decide("UPDATE commits SET version = ? IF version = ?", 2, 1)
+
+    asyncio.run(scenario())

@@ -1,0 +1,92 @@
+"""Runs whose payloads are encrypted: nothing plain is stored, and whoever lacks the key can be given it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import pytest
+
+from perdure import Channel, Client, ResultTimeout, task, workflow
+from perdure.cli.timeline import brief
+from perdure.payloads import Payloads
+from perdure_schemas.events import Started
+
+OLD, NEW = bytes(range(32)), bytes(range(32, 64))
+SECRET = "4111-1111-1111-1111"
+
+
+@task
+async def charge(card: str) -> str:
+    return f"charged {card}"
+
+
+@workflow
+async def child(card: str) -> str:
+    return await charge(card)
+
+
+@workflow
+class Order:
+    approvals: Channel[str] = Channel()
+
+    async def run(self, card: str) -> list[str]:
+        first = await child(card)
+        return [first, await self.approvals.receive()]
+
+
+def old() -> Payloads:
+    return Payloads(keys={"old": OLD}, current="old", compress_from=32)
+
+
+def both() -> Payloads:
+    return Payloads(keys={"old": OLD, "new": NEW}, current="new", compress_from=32)
+
+
+def test_a_run_outlives_a_new_key_and_nothing_plain_is_stored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    db = tmp_path / "shop.sqlite"
+
+    async def scenario() -> None:
+        async with Client.embedded(Order, child, charge, db=db, payloads=old()) as client:
+            await client.start(Order, SECRET, id="o-1", memo={"card": SECRET})
+        async with Client.embedded(Order, child, charge, db=db, payloads=both()) as client:
+            handle = client.handle(Order, "o-1")
+            await handle.signal(Order.approvals, SECRET)
+            assert await handle.result(timeout=10) == [f"charged {SECRET}", SECRET]
+            shown = [brief(each.event.args) for each in await handle.history() if isinstance(each.event, Started)]
+            assert shown == [f'["{SECRET}"]']
+        async with Client.embedded(db=db, worker=False) as client:
+            history = await client.handle("o-1").history()
+            shown = [brief(each.event.args) for each in history if isinstance(each.event, Started)]
+            assert "encrypted" in shown[0]
+            assert "key old" in shown[0]
+
+    asyncio.run(scenario())
+    stored = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert SECRET.encode() not in stored
+    assert SECRET not in caplog.text
+    for key in (OLD, NEW):
+        assert key not in stored
+        assert key.hex() not in caplog.text
+        assert repr(key) not in caplog.text
+
+
+def test_a_run_whose_key_is_not_here_gets_stuck_and_goes_on_with_it(tmp_path: Path) -> None:
+    db = tmp_path / "shop.sqlite"
+    lacking = Payloads(keys={"new": NEW}, current="new")
+
+    async def scenario() -> None:
+        async with Client.embedded(db=db, worker=False, payloads=old()) as client:
+            await client.start("child", SECRET, id="c-1")
+        async with Client.embedded(child, charge, db=db, payloads=lacking) as client:
+            with pytest.raises(ResultTimeout):
+                await client.handle("c-1").result(timeout=2)
+            run = await client.handle("c-1").describe()
+            assert run.status == "stuck"
+            assert "encrypted with key 'old', which is not here" in run.last_error
+        async with Client.embedded(child, charge, db=db, payloads=both()) as client:
+            assert await client.handle("c-1").result(timeout=10) == f"charged {SECRET}"
+
+    asyncio.run(scenario())
