@@ -35,7 +35,7 @@ class Tails:
     def __init__(self, archives: Archives) -> None:
         self._archives = archives
         self._sizes: OrderedDict[RunKey, _Size] = OrderedDict()
-        self._archiving: set[asyncio.Task[None]] = set()
+        self._archiving: dict[RunKey, asyncio.Task[None]] = {}
 
     def measured(self, key: RunKey, rows: int, data: int) -> None:
         """A load has counted."""
@@ -45,14 +45,17 @@ class Tails:
             self._sizes.popitem(last=False)
 
     def grown(self, key: RunKey, data: int) -> None:
-        """One commit more, of so many bytes beside the head; what is too much there is moved, while others go on."""
-        if self._sizes.setdefault(key, _Size()).add(data):
+        """One commit more, of so many bytes beside the head; what is too much there is moved, while others go on.
+
+        One move of a workflow id at a time: a second one would copy what the first has not deleted yet.
+        """
+        if self._sizes.setdefault(key, _Size()).add(data) and key not in self._archiving:
             self._sizes[key] = _Size()
             task = asyncio.get_running_loop().create_task(self._archives.move(key))
-            self._archiving.add(task)
-            task.add_done_callback(self._archiving.discard)
+            self._archiving[key] = task
+            task.add_done_callback(lambda _: self._archiving.pop(key))
 
     async def close(self) -> None:
         """Wait for what is being archived."""
         if self._archiving:
-            await asyncio.wait(self._archiving)
+            await asyncio.wait(self._archiving.values())
