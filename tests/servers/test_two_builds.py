@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from perdure import Client, Handle
+from perdure import Handle
 from perdure_runtime.adapters.pulsar import PulsarSettings
-from perdure_runtime.ports import Ports, Routing
+from perdure_runtime.ports import Routing
 from perdure_schemas.events import TurnCommitted
-from tests.servers import clean
-from tests.servers.local import answers
-from tests.servers.provision import free_port
-from tests.servers.replicas import NAMESPACE, replicas, service
+from tests.servers.deployment import deployed, worker
+from tests.servers.replicas import NAMESPACE
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(600)]
-_SERVICES = ("workflow_engine", "workflow_engine", "task_engine", "timer", "projector", "api")
 _APP = """
 from perdure import Channel, task, workflow
 
@@ -42,38 +36,12 @@ class order:
 """
 
 
-@asynccontextmanager
-async def _deployed(tmp_path: Path) -> AsyncIterator[tuple[Client, Ports, PulsarSettings]]:
-    settings, port = clean.pulsar_settings(), free_port()
-    async with AsyncExitStack() as stack:
-        (ports,) = await stack.enter_async_context(replicas(1, settings))
-        for number, role in enumerate(_SERVICES):
-            given = {"PERDURE_API_PORT": str(port)}
-            stack.enter_context(service(role, settings, tmp_path / f"{role}.log", number, given=given))
-        url = f"http://127.0.0.1:{port}"
-        while not await asyncio.to_thread(answers, f"{url}/api/v1/openapi.json"):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
-        client = await stack.enter_async_context(Client.connect(url))
-        yield client, ports, settings
-
-
 @contextmanager
 def _worker(build: str, settings: PulsarSettings, folder: Path) -> Iterator[None]:
     app = folder / f"app_{build}.py"
     app.write_text(_APP.replace("{build}", build))
-    environment = {
-        **os.environ, "PERDURE_BUILD": build, "PERDURE_PROBE_PORT": "0", "PERDURE_PULSAR_URL": settings.url,
-        "PERDURE_PULSAR_TENANT": settings.tenant, "PYTHONHASHSEED": "0",
-    }  # fmt: skip
-    with (folder / f"worker-{build}.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "perdure.cli", "worker", str(app)], env=environment, stdout=log, stderr=log
-        )
-    try:
+    with worker(app, settings, folder / f"worker-{build}.log", given={"PERDURE_BUILD": build}):
         yield
-    finally:
-        process.kill()
-        process.wait()
 
 
 async def _at(run: Handle[Any]) -> str:
@@ -88,7 +56,7 @@ async def _at(run: Handle[Any]) -> str:
 
 
 async def test_a_run_stays_on_the_build_it_began_on_though_all_workers_of_it_were_away(tmp_path: Path) -> None:
-    async with asyncio.timeout(300), _deployed(tmp_path) as (client, ports, settings):
+    async with asyncio.timeout(300), deployed(tmp_path) as (client, ports, settings):
         await ports.routing.put(NAMESPACE, "order", Routing(current="one"))
         with _worker("two", settings, tmp_path):
             with _worker("one", settings, tmp_path):

@@ -1,0 +1,150 @@
+"""After their retention runs leave nothing, and what comes late for them is answered, and leaves nothing either."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import pytest
+
+from perdure import Handle
+from perdure.errors import PerdureError, RunFailed, RunNotFound
+from perdure_runtime.adapters.cassandra import tails
+from perdure_runtime.adapters.cassandra.connection import Connection, connect
+from perdure_runtime.adapters.pulsar import PulsarSettings
+from perdure_runtime.ports import Ports
+from perdure_schemas import topics
+from perdure_schemas.messages import Message, RunPurged, ScheduleTimer, StartReply, StartWorkflow
+from tests.sdk.semantics.world import World
+from tests.servers import clean, remains
+from tests.servers.replicas import LONG, NAMESPACE, replicas
+from tests.servers.retention_app import (
+    OBJECTS,
+    RETENTION_S,
+    Collector,
+    echo,
+    failing,
+    family,
+    many_turns,
+    mend,
+    patient,
+    plain,
+    refusing,
+    relay,
+)
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(900)]
+
+_T = TypeVar("_T")
+_SOON_S = 120.0
+"""What has to become true; a machine under load takes its time."""
+_MINUTES_S = 240.0
+"""A minute of timers is dropped when it is over for a minute; its owner looks now and then."""
+_LARGE = 400_000
+"""Of a signal: three of them are more than one row holds."""
+_TURNS = 12
+_RESUMED_S = 20.0
+"""Retention of what is resumed meanwhile."""
+_ROUNDS = 10 if LONG else 2
+"""Each with runs of every kind."""
+
+
+class _Servers:
+    """Two replicas of each engine."""
+
+    patience_seconds = 800
+    pause_seconds = 0.3
+
+    def __init__(self, settings: PulsarSettings) -> None:
+        self._settings = settings
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[Sequence[Ports]]:
+        async with replicas(2, self._settings) as found:
+            yield found
+
+    async def publish_bytes(self, ports: Ports, topic: str, key: str, data: bytes) -> None:
+        raise NotImplementedError
+
+
+@asynccontextmanager
+async def world(monkeypatch: pytest.MonkeyPatch, settings: PulsarSettings) -> AsyncIterator[World]:
+    monkeypatch.setattr(World, "place", _Servers(settings))
+    monkeypatch.setattr(tails, "_TAIL_ROWS_MAX", _TURNS // 2)
+    async with World(*OBJECTS) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def looking() -> AsyncIterator[Connection]:
+    """A look at the tables as they are."""
+    connection = await connect(clean.cassandra_settings(clean.keyspace()), clean.keyspace())
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def soon(look: Callable[[], Awaitable[_T]], seconds: float) -> _T:
+    """Look until there is nothing, or the time is over; what there is then."""
+    until = time.monotonic() + seconds
+    while (found := await look()) and time.monotonic() < until:  # noqa: ASYNC110
+        await asyncio.sleep(0.5)
+    return found
+
+
+async def ended(this: World, number: int) -> list[Handle[Any]]:
+    """Runs of every kind, all of which have ended."""
+    client = this.client
+    for part in "abc":  # before their start: with it they are one commit of more than a megabyte
+        await client.handle(f"large-{number}").signal("values", part * _LARGE)
+    large = await client.start(Collector, 3, id=f"large-{number}")
+    runs: list[Handle[Any]] = [
+        large,
+        await client.start(plain, "a", id=f"plain-{number}"),
+        await client.start(patient, "b", id=f"patient-{number}"),
+        await client.start(family, 3, id=f"family-{number}"),
+        await client.start(relay, 3, id=f"relay-{number}"),
+        await client.start(many_turns, _TURNS, id=f"turns-{number}"),
+    ]
+    canceled = await client.start(Collector, 1, id=f"canceled-{number}")
+    terminated = await client.start(Collector, 1, id=f"terminated-{number}")
+    await canceled.signal("values", "unread") if number % 2 else None
+    await canceled.cancel("no more of it")
+    await terminated.terminate("no more of it")
+    refused = await client.start(refusing, "c", id=f"refused-{number}")
+    with pytest.raises(RunFailed):
+        await refused.result()
+    resumed = await client.start(failing, f"name-{number}", id=f"resumed-{number}", retention=_RESUMED_S)
+    with pytest.raises(RunFailed):
+        await resumed.result()
+    mend(f"name-{number}")
+    await resumed.resume()
+    await asyncio.gather(*(run.result() for run in [*runs, resumed]))
+    assert await client.run(echo, "alone") == "alone"
+    again = await client.start(plain, "second run of this id", id=f"plain-{number}")
+    await again.result()
+    return [*runs, resumed, canceled, terminated, refused, again]
+
+
+async def test_nothing_is_left_of_runs_past_their_retention_and_of_what_comes_late(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = clean.pulsar_settings()
+    async with world(monkeypatch, settings) as this, looking() as connection:
+        first = await ended(this, 0)
+        places = await remains.topics_and_subscriptions(settings, NAMESPACE)
+        assert await connection.rows("SELECT * FROM chunks LIMIT 1"), "a commit was chunked"
+        assert await connection.rows("SELECT * FROM archives LIMIT 1"), "commits were archived"
+        runs = list(first)
+        for number in range(1, _ROUNDS):
+            runs += await ended(this, number)
+        began = time.monotonic()
+        assert not await soon(lambda: remains.of_runs(connection, minutes=LONG), RETENTION_S + _MINUTES_S)
+        took = time.monotonic() - began
+        assert await remains.topics_and_subscriptions(settings, NAMESPACE) == places, "runs have no topics of their own"
+        with capsys.disabled():
+            print(f"\n{len(runs)} runs and their children: nothing is left {took:.0f} s after the last end")
