@@ -13,7 +13,7 @@ from perdure_runtime.adapters.retention import FORGOTTEN_KEPT_MS
 from perdure_runtime.ports import Ports, Routing, RunFilter
 from perdure_schemas.common import Address, Payload, WorkflowRef
 from perdure_schemas.events import RunStatus
-from perdure_schemas.messages import RunChanged, ScheduleTimer, TaskChanged, TimerFired
+from perdure_schemas.messages import CancelTimer, RunChanged, ScheduleTimer, TaskChanged, TimerFired
 from tests.contracts.worlds import STORES, SteppedClock, open_ports
 
 Scenario = Callable[[Ports, SteppedClock], Awaitable[None]]
@@ -91,6 +91,21 @@ def test_a_timer_stored_again_or_removed_does_not_come_at_its_old_time(
         clock.time += 20
         await timers.put("ns", 1, [timer("d", now + 10)])
         assert {each.timer_id for each in await timers.due("ns", 1, clock.time, 10)} == {"a", "d"}
+
+    run(scenario)
+
+
+def test_a_canceled_timer_does_not_fire_whether_it_is_told_when_it_would(run: Callable[[Scenario], None]) -> None:
+    async def scenario(ports: Ports, clock: SteppedClock) -> None:
+        timers, now = ports.timers, clock.time
+        far = now + 400 * 86_400_000
+        await timers.put("ns", 1, [timer("near", now + 10), timer("far", far), timer("other", far), timer("told", far)])
+        await timers.cancel("ns", 1, [CancelTimer(timer_id="near"), CancelTimer(timer_id="far")])
+        await timers.cancel("ns", 1, [CancelTimer(timer_id=id, due_at=far) for id in ("told", "never")])
+        clock.time = far
+        assert list(await timers.due("ns", 1, far, 10)) == [timer("other", far)]
+        await timers.put("ns", 1, [timer("told", far)])
+        assert {each.timer_id for each in await timers.due("ns", 1, clock.time + 1, 10)} == {"other", "told"}
 
     run(scenario)
 

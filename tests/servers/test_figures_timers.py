@@ -14,7 +14,7 @@ from perdure_runtime.clock import SystemClock
 from perdure_runtime.ports import Consumer, Delivery, Ports
 from perdure_runtime.timer_driver import TimerService
 from perdure_schemas import topics
-from perdure_schemas.messages import Message, ScheduleTimer, TimerFired
+from perdure_schemas.messages import CancelTimer, Message, ScheduleTimer, TimerFired
 from tests.contracts.test_contract_records import timer
 from tests.servers import clean
 from tests.servers.replicas import LONG, NAMESPACE, frozen, replicas, service
@@ -122,7 +122,7 @@ async def test_an_owner_that_is_stopped_loses_no_timer_and_fires_none_early(tmp_
             assert all(owner.poll() is None for owner in owners), "nobody died of it"
 
 
-async def test_a_timer_a_year_ahead_is_one_row() -> None:
+async def test_a_timer_a_year_ahead_is_one_row_and_none_when_it_is_canceled() -> None:
     async with replicas(1) as (ports,), clean.cassandra() as connection:
         await ports.timers.put(NAMESPACE, 0, [timer("far", ports.clock.now() + YEAR_MS)])
         assert await ports.timers.due(NAMESPACE, 0, ports.clock.now(), 10) == []
@@ -130,3 +130,9 @@ async def test_a_timer_a_year_ahead_is_one_row() -> None:
         assert await clean.used_tables(connection) == ["timer_minutes", "timers"]
         minutes = await connection.rows("SELECT minute FROM timer_minutes")
         assert len(minutes) == 1, "and that its minute has one"
+        due_at = ports.clock.now() + 2 * YEAR_MS
+        await ports.timers.put(NAMESPACE, 0, [timer("further", due_at), timer("with it", due_at)])
+        for id in ("further", "with it"):
+            await ports.timers.cancel(NAMESPACE, 0, [CancelTimer(timer_id=id, due_at=due_at)])
+        assert [id for (id,) in await connection.rows("SELECT timer_id FROM timers")] == ["far"]
+        assert await connection.rows("SELECT minute FROM timer_minutes") == minutes

@@ -428,6 +428,8 @@ class ScheduleTimer(Struct, frozen=True, kw_only=True):
 
 class CancelTimer(Struct, frozen=True, kw_only=True):
     timer_id: str
+    due_at: int = 0
+    """When it would fire, by which a store finds it; 0: its sender does not know."""
 
 
 TimerMessage: TypeAlias = ScheduleTimer | CancelTimer

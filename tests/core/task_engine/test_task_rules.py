@@ -14,7 +14,7 @@ from perdure_core.task_engine.effects import timer
 from perdure_core.task_engine.transitions import RECORD_TTL_MS
 from perdure_schemas import topics
 from perdure_schemas.common import NULL, Address, TaskOptions
-from perdure_schemas.messages import RunTask, ScheduleTimer, TaskMessage, TaskOutcome
+from perdure_schemas.messages import CancelTimer, RunTask, ScheduleTimer, TaskMessage, TaskOutcome
 from tests.core.task_engine.samples import (
     OPEN,
     RETRY,
@@ -238,6 +238,20 @@ def test_rule_24_the_watches_of_two_attempts_are_two_timers() -> None:
     second = msgspec.structs.replace(first, attempt=2, version=first.version + 1)
     timers = [timer(record, 3_600_000)[1].body for record in (first, second)]
     assert len({body.timer_id for body in timers if isinstance(body, ScheduleTimer)}) == 2
+
+
+def test_rule_24_timers_far_ahead_go_with_their_attempt_and_are_never_those_of_the_current_one() -> None:
+    year_ms = 365 * 86_400_000
+    options = msgspec.structs.replace(TWICE, total_timeout_ms=year_ms)
+    waiting = saved(None, outcome("failed", of=task(options=options)), "f")
+    queued = saved(waiting.record, fired(9_000, 2, of=task(options=options)), "due", at=9_000)
+    assert not published(waiting, CancelTimer)
+    assert not published(queued, CancelTimer), "its time-out is what it is watched by"
+    (set_for_it,) = [body for _, message in queued.before if isinstance(body := message.body, ScheduleTimer)]
+    off = [CancelTimer(timer_id=set_for_it.timer_id, due_at=set_for_it.due_at)]
+    done = saved(queued.record, outcome("completed"), "o", at=9_001)
+    assert published(done, CancelTimer) == off
+    assert published(step(done.record, outcome("completed"), "o", at=9_001), CancelTimer) == off
 
 
 def test_rule_31_a_skip_that_is_taken_back_dispatches_anew() -> None:

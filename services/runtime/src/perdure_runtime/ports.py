@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from perdure_core.task_engine.authority import Mark
 from perdure_schemas.events import Recorded
-from perdure_schemas.messages import Message, RunChanged, ScheduleTimer, TaskChanged
+from perdure_schemas.messages import CancelTimer, Message, RunChanged, ScheduleTimer, TaskChanged
 
 
 class Clock(Protocol):
@@ -267,7 +267,13 @@ class TimerStore(Protocol):
         """Durable on return. The same timer_id again overwrites."""
         ...
 
-    async def remove(self, namespace: str, shard: int, timer_ids: Sequence[str]) -> None: ...
+    async def remove(self, namespace: str, shard: int, timer_ids: Sequence[str]) -> None:
+        """They have fired."""
+        ...
+
+    async def cancel(self, namespace: str, shard: int, timers: Sequence[CancelTimer]) -> None:
+        """They are not returned any more. One that is far ahead leaves nothing, if the time it is due is told."""
+        ...
 
     async def due(self, namespace: str, shard: int, until: int, limit: int) -> Sequence[ScheduleTimer]:
         """Timers with due_at <= until, in due order."""

@@ -55,23 +55,21 @@ class TimerService:
     async def _store(self, batch: Sequence[Delivery]) -> None:
         """Store what is scheduled, remove what is canceled; of one timer the last word counts."""
         assert self._intake is not None
-        wanted: dict[str, ScheduleTimer | None] = {}
+        wanted: dict[str, ScheduleTimer | CancelTimer] = {}
         for delivery in batch:
             body = delivery.message.body
             match body:
-                case ScheduleTimer():
+                case ScheduleTimer() | CancelTimer():
                     wanted[body.timer_id] = body
-                case CancelTimer():
-                    wanted[body.timer_id] = None
                 case _:
                     raise TypeError(f"{type(body).__name__} is no message of the timer service")
-        timers = [timer for timer in wanted.values() if timer is not None]
-        gone = [timer_id for timer_id, timer in wanted.items() if timer is None]
+        timers = [timer for timer in wanted.values() if isinstance(timer, ScheduleTimer)]
+        gone = [timer for timer in wanted.values() if isinstance(timer, CancelTimer)]
         async with self._writing:
             if timers:
                 await self._ports.timers.put(self._namespace, SHARD, timers)
             if gone:
-                await self._ports.timers.remove(self._namespace, SHARD, gone)
+                await self._ports.timers.cancel(self._namespace, SHARD, gone)
         await self._intake.ack(batch)
 
     # -- firing ------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from perdure_core.task_engine.people import decide_again, decide_cancel, decide_
 from perdure_core.task_engine.state import AttemptRef, TaskRecord
 from perdure_core.task_engine.transitions import (
     AGAINST,
+    armed,
     ask,
     attempt_failed,
     closed_by,
@@ -218,7 +219,7 @@ def _due(record: TaskRecord, message: TaskTimerFired, header: Header) -> Decisio
     if kind == "watch":
         due_at = next_watch(record, max(message.due_at, record.at))
     if kind == "watch" or due_at > max(header.at, message.due_at):
-        rearmed = noted(record, header)
+        rearmed = armed(noted(record, header), due_at)
         return Save(record=rearmed, before=[timer(rearmed, due_at)])
     if kind == "retry":
         return save(moved(record, header, status="queued", relayed=True, retry_at=None, dispatched_at=header.at))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from perdure_core.task_engine.decisions import Effect
-from perdure_core.task_engine.state import AttemptRef, TaskRecord
+from perdure_core.task_engine.state import AttemptRef, TaskRecord, TimerRef
 from perdure_schemas import ids, topics
 from perdure_schemas.common import Address, Outcome
 from perdure_schemas.messages import (
     AttemptCancelRequested,
     Body,
+    CancelTimer,
     CommandReply,
     Message,
     ReplyStatus,
@@ -67,17 +68,29 @@ def _answer_to(record: TaskRecord) -> list[Address]:
 def timer(record: TaskRecord, due_at: int) -> Effect:
     """The next deadline: a timer of its own for each attempt and due time, so a late one takes no other's place."""
     task = record.task
+    of = TimerRef(record.generation, record.attempt, due_at)
     fires = TaskTimerFired(
         task_id=task.task_id, generation=record.generation, attempt=record.attempt, due_at=due_at, task=task
     )
     body = ScheduleTimer(
-        timer_id=ids.derive_id(task.task_id, "due", record.generation, record.attempt, due_at),
+        timer_id=_timer_id(record, of),
         due_at=due_at,
         target=Address(topics.TASK_ENGINE, task.task_id),
         fires=fires,
         message_id=ids.derive_id(task.task_id, "due", record.version, due_at),
     )
     return topics.TIMERS, _message(record, task.task_id, body, "timer", record.version, due_at)
+
+
+def _timer_id(record: TaskRecord, of: TimerRef) -> str:
+    return ids.derive_id(record.task.task_id, "due", of.generation, of.attempt, of.due_at)
+
+
+def cancel_timer(record: TaskRecord, of: TimerRef) -> Effect:
+    """It would fire for nothing, and holds the arguments of its task until then."""
+    timer_id = _timer_id(record, of)
+    body = CancelTimer(timer_id=timer_id, due_at=of.due_at)
+    return topics.TIMERS, _message(record, record.task.task_id, body, "timer-off", timer_id)
 
 
 def stop_attempt(record: TaskRecord, attempt: AttemptRef) -> Effect:

@@ -28,6 +28,14 @@ class AttemptRef(Struct, frozen=True, gc=False):
     inbox: str
 
 
+class TimerRef(Struct, frozen=True, gc=False):
+    """A timer of an attempt."""
+
+    generation: int
+    attempt: int
+    due_at: int
+
+
 class TaskRecord(Struct, frozen=True, kw_only=True):
     """What is known of a task. Of a workflow's task it is supervision only: the run's history is the authority.
 
@@ -78,6 +86,11 @@ class TaskRecord(Struct, frozen=True, kw_only=True):
     """The attempt that the last transition made useless."""
     reply_topic: str = ""
     """Where the last transition is answered."""
+    timers: list[TimerRef] = []
+    """Of the current attempt: those that were set, and were still to come at the last transition."""
+    disarmed: list[TimerRef] = []
+    """Those far ahead that the last transition made useless: of an attempt or a task that is over, so never set again.
+    """
 
     @property
     def open(self) -> bool:

@@ -7,14 +7,25 @@ import msgspec
 from perdure_core.retry import next_delay_ms
 from perdure_core.task_engine.deadlines import next_deadline
 from perdure_core.task_engine.decisions import Ask, Authority, Effect, Header, Reason, Save
-from perdure_core.task_engine.effects import answers, changed, command_reply, run_task, stop_attempt, timer
-from perdure_core.task_engine.state import COMMANDS_KEPT, AttemptRef, TaskRecord, born
+from perdure_core.task_engine.effects import (
+    answers,
+    cancel_timer,
+    changed,
+    command_reply,
+    run_task,
+    stop_attempt,
+    timer,
+)
+from perdure_core.task_engine.state import COMMANDS_KEPT, AttemptRef, TaskRecord, TimerRef, born
 from perdure_schemas.common import Failure, Outcome
 from perdure_schemas.messages import DispatchTask, TaskStatus
 
 RECORD_TTL_MS = 30 * 24 * 3_600_000
 """A closed record is kept as long as a tombstone: longer than any message may come again (14 days), so that no late
 repetition starts a finished task anew (protocol rule 20)."""
+
+DISARM_FROM_MS = 24 * 3_600_000
+"""A timer that is due within a day is left to fire for nothing: most tasks have one, and to cancel it costs as much."""
 
 STATUSES: dict[Outcome, TaskStatus] = {
     "completed": "completed",
@@ -65,13 +76,37 @@ def reborn(older: TaskRecord | None, task: DispatchTask, attempt: int, header: H
         return msgspec.structs.replace(record, attempt=attempt)
     waiters = older.waiters if older.open else []  # the others were told
     return msgspec.structs.replace(
-        record, attempt=attempt, version=older.version, commands=older.commands, waiters=waiters
+        record,
+        attempt=attempt,
+        version=older.version,
+        commands=older.commands,
+        waiters=waiters,
+        timers=older.timers,
     )
+
+
+def armed(record: TaskRecord, due_at: int) -> TaskRecord:
+    """With a timer at that time."""
+    timer_ref = TimerRef(record.generation, record.attempt, due_at)
+    others = [other for other in record.timers if other != timer_ref and other.due_at > record.at]
+    return msgspec.structs.replace(record, timers=[*others, timer_ref])
+
+
+def _timed(record: TaskRecord) -> TaskRecord:
+    """With the timer of its next deadline; those of attempts that are over are off. Never one of the current attempt:
+    that might be set once more, and a cancel that comes twice would take it away."""
+    current = (record.generation, record.attempt)
+    to_come = [each for each in record.timers if each.due_at > record.at]
+    kept = [each for each in to_come if record.open and (each.generation, each.attempt) == current]
+    disarmed = [each for each in to_come if each not in kept and each.due_at > record.at + DISARM_FROM_MS]
+    timed = msgspec.structs.replace(record, timers=kept, disarmed=disarmed)
+    return armed(timed, next_deadline(timed)[0]) if timed.open else timed
 
 
 def save(record: TaskRecord) -> Save:
     """The timer of a workflow's task is confirmed before the record is saved: its dispatch, coming again, may be met
     in memory and forgotten (rule 24). That of a stand-alone task is an effect: no dispatch of it is ever forgotten."""
+    record = _timed(record)
     before = [timer(record, next_deadline(record)[0])] if record.open and record.task.workflow is not None else []
     ttl = None if record.open else RECORD_TTL_MS
     return Save(record=record, before=before, effects=effects(record), ttl_ms=ttl)
@@ -82,6 +117,7 @@ def effects(record: TaskRecord) -> list[Effect]:
     published = [changed(record)]
     if record.open and record.task.workflow is None:
         published.append(timer(record, next_deadline(record)[0]))
+    published += [cancel_timer(record, each) for each in record.disarmed]
     if record.status == "queued" and record.relayed:
         published.append(run_task(record))
     if record.stopped is not None:

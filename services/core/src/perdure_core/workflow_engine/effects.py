@@ -33,6 +33,8 @@ from perdure_schemas.messages import (
     UpdateResult,
 )
 
+CANCEL_FROM_MS = 24 * 3_600_000
+"""A time-out that is due within a day is left to fire for nothing, rather than canceled at each run's end."""
 TURN_RETRY_INITIAL_MS = 1_000
 TURN_RETRY_MAX_MS = 300_000
 """A stuck turn is retried after 1 s, doubling up to 5 minutes: a fix is seen soon, a broken run costs little."""
@@ -120,6 +122,18 @@ def _run_timeout(state: RunState, started: Started, at: int) -> list[Published]:
     if started.options.run_timeout_ms is None or state.ended is not None:
         return []
     return [_timer(state, "run-timeout", at + started.options.run_timeout_ms)]
+
+
+def _run_timeout_off(state: RunState, started: Started) -> list[Published]:
+    """If it is far ahead. Those of earlier generations too: nobody canceled that of a stuck run which was rewound."""
+    timeout_ms, published = started.options.run_timeout_ms, list[Published]()
+    for generation, since in state.timed_from.items():
+        if timeout_ms is not None and since + timeout_ms > state.ended_at + CANCEL_FROM_MS:
+            timer_id = _timer_id(state, "run-timeout", generation)
+            body = CancelTimer(timer_id=timer_id, due_at=since + timeout_ms)
+            cancel = outgoing(state.namespace, timer_id, state.ended_at, body, timer_id, "cancel")
+            published.append((topics.TIMERS, cancel))
+    return published
 
 
 def _turn(state: RunState, turn: TurnCommitted, recorded: Recorded) -> list[Published]:
@@ -264,7 +278,7 @@ def _cancel(state: RunState, known: Dispatched, at: int) -> Published:
     command = known.command
     if command.kind == "timer":
         timer_id = _command_timer_id(known)
-        body: Body = CancelTimer(timer_id=timer_id)
+        body: Body = CancelTimer(timer_id=timer_id, due_at=command.due_at or 0)
         return topics.TIMERS, outgoing(state.namespace, timer_id, at, body, timer_id, "cancel", state.generation)
     if command.kind == "child":
         child_id = child_workflow_id(command)
@@ -358,6 +372,7 @@ def _ended(state: RunState, event: RunEnded, recorded: Recorded) -> list[Publish
         published.append(_continue(state, started, event))
     if not event.resumable:
         published += _close_commands(state)
+    published += _run_timeout_off(state, started)
     published.append(_timer(state, "retention", state.ended_at + started.options.retention_ms))
     return published
 

@@ -83,6 +83,8 @@ class RunState:
     turn_seq: int = 0
     rewound_seq: int = 0
     generation: int = 0
+    timed_from: dict[int, int] = field(default_factory=dict)
+    """By generation: since when its run time-out counts."""
     edits: dict[str, Edit] = field(default_factory=dict)
     orphans: dict[str, Orphan] = field(default_factory=dict)
     unsaid: dict[str, Command] = field(default_factory=dict)
@@ -224,6 +226,7 @@ def _apply(state: RunState, recorded: Recorded) -> None:  # noqa: C901, PLR0912 
         case Started():
             state.run_id, state.started, state.started_at = event.run_id, event, recorded.at
             state.build, state.attributes, state.wake = event.build, event.options.attributes, True
+            state.timed_from[0] = recorded.at
             state.senders = {known.sender: known.number for known in event.senders}
         case CommandSettled():
             if not _apply_settled(state, event):
@@ -237,6 +240,7 @@ def _apply(state: RunState, recorded: Recorded) -> None:  # noqa: C901, PLR0912 
             state.canceled, state.wake = event, True
         case Rewound():
             state.generation, state.rewound_seq, state.wake = event.generation, recorded.seq, True
+            state.timed_from[event.generation] = recorded.at
             state.ended, state.stuck, state.stuck_count = None, None, 0
             kept = {} if event.position else state.edits  # a reset does it all anew
             state.edits = {**kept, **{edit.position: edit for edit in event.edits}}

@@ -15,7 +15,7 @@ from perdure_runtime.adapters.cassandra.connection import Connection
 from perdure_runtime.errors import StorageUnavailable
 from perdure_runtime.ports import Clock
 from perdure_schemas.codec import decode_timer, encode_timer
-from perdure_schemas.messages import ScheduleTimer
+from perdure_schemas.messages import CancelTimer, ScheduleTimer
 
 LEASE_MS = 10_000
 """An owner that died is succeeded after this time, or at once when its successor is given something to store."""
@@ -24,6 +24,10 @@ _RENEW_MS = 5_000
 _MINUTE_MS = 60_000
 _KEEP_MS = 60_000
 """A minute is dropped so long after it is over: nothing is stored into it then, by any replica's clock."""
+_FAR_MS = 25 * 3_600_000
+"""A canceled timer that is due later is deleted; of one that is due sooner the row is passed over, and goes with its
+minute. A minute's readers would pass over tombstones instead of rows, and Cassandra refuses to pass over 100,000: those
+of today are gone, a day and an hour from now (gc_grace_seconds)."""
 _LATEST_MAX = 100_000
 """Timers whose place is remembered. Of a forgotten one that was stored again or canceled, the old row fires too, to no
 harm."""
@@ -114,6 +118,29 @@ class CassandraTimers:
         for timer_id in timer_ids:
             state.note(timer_id, None)
         await self._pass(namespace, shard, state)
+
+    async def cancel(self, namespace: str, shard: int, timers: Sequence[CancelTimer]) -> None:
+        await self.remove(namespace, shard, [timer.timer_id for timer in timers])
+        of_minute: dict[int, list[tuple[str, Sequence[object]]]] = {}
+        for timer in timers:
+            if timer.due_at > self._clock.now() + _FAR_MS:
+                minute = timer.due_at // _MINUTE_MS
+                place = (namespace, shard, minute, timer.due_at, timer.timer_id)
+                of_minute.setdefault(minute, []).append((_TAKE_BACK, place))
+        for minute, deletions in of_minute.items():
+            for start in range(0, len(deletions), _BATCH):
+                await self._connection.write_together(deletions[start : start + _BATCH])
+            await self._forget_empty(namespace, shard, minute)
+
+    async def _forget_empty(self, namespace: str, shard: int, minute: int) -> None:
+        """A minute to come, if nothing is in it. Who does not own the shard leaves it as it is."""
+        await self._own(namespace, shard, steal=True)
+        if await self._connection.rows(_READ, namespace, shard, minute, 0, "", 1):
+            return
+        if await self._connection.decide(_FORGET, namespace, shard, minute, self._owner):
+            self._owned[namespace, shard].marks.pop(minute, None)
+        else:
+            self._owned.pop((namespace, shard), None)
 
     async def _pass(self, namespace: str, shard: int, state: _Shard) -> None:
         """Move the marks over what is over, up to the first that is not."""

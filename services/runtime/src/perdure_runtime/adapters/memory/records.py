@@ -7,7 +7,7 @@ from hashlib import sha256
 from heapq import heapify, heappop, heappush
 
 from perdure_runtime.ports import Clock, Routing
-from perdure_schemas.messages import ScheduleTimer
+from perdure_schemas.messages import CancelTimer, ScheduleTimer
 
 _NO_ROUTING = Routing()
 
@@ -89,6 +89,9 @@ class MemoryTimers:
         if found is not None:
             for timer_id in timer_ids:
                 found.timers.pop(timer_id, None)
+
+    async def cancel(self, namespace: str, shard: int, timers: Sequence[CancelTimer]) -> None:
+        await self.remove(namespace, shard, [timer.timer_id for timer in timers])
 
     async def due(self, namespace: str, shard: int, until: int, limit: int) -> Sequence[ScheduleTimer]:
         found = self._shards.get((namespace, shard))

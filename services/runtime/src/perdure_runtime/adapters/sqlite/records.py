@@ -8,7 +8,7 @@ from hashlib import sha256
 from perdure_runtime.adapters.sqlite.database import Database
 from perdure_runtime.ports import Routing
 from perdure_schemas.codec import decode_timer, encode_timer
-from perdure_schemas.messages import ScheduleTimer
+from perdure_schemas.messages import CancelTimer, ScheduleTimer
 
 
 class SqliteTasks:
@@ -60,6 +60,9 @@ class SqliteTimers:
         rows = [(namespace, shard, timer_id) for timer_id in timer_ids]
         self._database.write_many("DELETE FROM timers WHERE namespace = ? AND shard = ? AND timer_id = ?", rows)
         await self._database.settled()
+
+    async def cancel(self, namespace: str, shard: int, timers: Sequence[CancelTimer]) -> None:
+        await self.remove(namespace, shard, [timer.timer_id for timer in timers])
 
     async def due(self, namespace: str, shard: int, until: int, limit: int) -> Sequence[ScheduleTimer]:
         rows = self._database.read(
