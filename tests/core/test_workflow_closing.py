@@ -10,6 +10,7 @@ from perdure_schemas.common import ClosePolicy, RunOptions
 from perdure_schemas.events import RunEnded, Started, TurnCommitted
 from perdure_schemas.messages import (
     CancelTask,
+    CancelTimer,
     ControlRun,
     Message,
     ResumeRun,
@@ -140,3 +141,18 @@ def test_tasks_of_a_closed_run_are_tried_no_more() -> None:
     assert state() == "open"
     half_purged(case)
     assert state() == "ended"
+
+
+def test_the_time_out_of_a_run_that_has_ended_is_canceled_if_it_is_far_ahead() -> None:
+    """Of each generation: nobody canceled that of a run which was rewound."""
+    year_ms = 365 * 86_400_000
+    for timeout_ms, canceled in ((year_ms, True), (3_600_000, False)):
+        case = Case()
+        armed = case.start(options=RunOptions(run_timeout_ms=timeout_ms)).sent(ScheduleTimer)
+        first = case.turn(completion=failing())
+        armed += case.send(ResumeRun(workflow_id=WORKFLOW_ID)).sent(ScheduleTimer)
+        again = case.turn(completion=failing())
+        timeouts = [CancelTimer(timer_id=each.timer_id, due_at=each.due_at) for each in armed]
+        assert len(timeouts) == 2
+        assert [each for each in first.sent(CancelTimer) if each in timeouts] == (timeouts[:1] if canceled else [])
+        assert [each for each in again.sent(CancelTimer) if each in timeouts] == (timeouts if canceled else [])
