@@ -1,4 +1,4 @@
-"""What may remain of runs after their retention: nothing, but marks that expire by themselves. Read from every table."""
+"""What may remain of runs after their retention: nothing, but marks that expire. Read from every table."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from perdure_runtime.adapters.pulsar.names import family, inbox_namespace
 from tests.servers import clean
 
 _MARK_TTL_S = 32 * 24 * 3_600
-"""A tombstone, the mark of a run that lists forget, the record of a closed task: 30 days, one for clocks, one more."""
-_UNBORN_TTL_S = 2 * 24 * 3_600
-_OF_ALL_RUNS = ("commits", "archives", "archived_causes", "archived_marks", "chunked_commits", "chunks", "blobs",
+"""A tombstone, the mark of a run that lists forget, the record of a closed task: 30 days, one for clocks, one more. A
+signal that names no run, and so may have overtaken its start, is kept for an hour and a day."""
+_TIMER_S = 25 * 3_600
+"""What is due within a day, and an hour for clocks, is left to fire for nothing: tasks are watched by such timers."""
+_OF_ALL_RUNS = ("archives", "archived_causes", "archived_marks", "chunked_commits", "chunks", "blobs",
                 "routing", "listed_tasks")  # fmt: skip
 _OF_MARKS = {
     "tombstones": "SELECT ttl(expires_at), workflow_id, run_id FROM tombstones",
+    "commits": "SELECT ttl(last_seq), workflow_id, run_id FROM commits",
     "tasks": "SELECT ttl(record), task_id FROM tasks",
     "run_index": "SELECT ttl(forgotten), workflow_id, run_id FROM run_index",
     "run_index.started_at": "SELECT ttl(started_at), workflow_id, run_id, started_at FROM run_index",
@@ -40,12 +43,14 @@ async def of_runs(connection: Connection, *, minutes: bool) -> dict[str, object]
     listed = await connection.rows("SELECT run_id, counts FROM listed_runs")
     left["listed_runs"] = [run_id for run_id, _ in listed if run_id is not None]
     left["counts"] = [dict(counts) for _, counts in listed if counts]
-    left["timers"] = await timers_to_come(connection)
+    now = time.time() * 1000
+    left["timers"] = [timer for timer in await timers_to_come(connection) if timer[1] > _TIMER_S]
     if minutes:
         of_minutes = await connection.rows("SELECT minute FROM timer_minutes")
-        left["timer_minutes"] = sorted({minute for (minute,) in of_minutes if minute is not None})
-        left["timers of past minutes"] = len(await connection.rows("SELECT minute FROM timers"))
-    known = {*_OF_ALL_RUNS, "tombstones", "tasks", "run_index", "listed_runs", "timers", "timer_minutes"}
+        of_timers = await connection.rows("SELECT minute FROM timers")
+        over = now // 60_000
+        left["timers of past minutes"] = {minute for (minute,) in [*of_minutes, *of_timers] if (minute or over) < over}
+    known = {*_OF_ALL_RUNS, *_OF_MARKS, "listed_runs", "timers", "timer_minutes"}
     left["tables that nobody looks at"] = sorted(set(await clean.used_tables(connection)) - known)
     return {table: rows for table, rows in left.items() if rows}
 

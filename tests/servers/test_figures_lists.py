@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from perdure_runtime.adapters.cassandra.recount import recount
 from perdure_runtime.ports import Ports, RunFilter
 from perdure_schemas import topics
 from perdure_schemas.common import Payload
@@ -58,6 +59,7 @@ async def test_counts_are_exact_after_duplicates_and_deaths_of_the_projector(tmp
                 while (counts := await counted(ports)).get("completed") != len(ends):  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
         assert counts == expected
+        assert await recount(clean.cassandra_settings(clean.keyspace()), NAMESPACE) == [], "and so say the rows"
 
 
 async def test_runs_are_listed_by_all_conditions_at_once_newest_first_in_pages() -> None:

@@ -11,13 +11,23 @@ from typing import Any, TypeVar
 import pytest
 
 from perdure import Handle
-from perdure.errors import PerdureError, RunFailed, RunNotFound
+from perdure.errors import RunFailed, RunNotFound
 from perdure_runtime.adapters.cassandra import tails
 from perdure_runtime.adapters.cassandra.connection import Connection, connect
 from perdure_runtime.adapters.pulsar import PulsarSettings
-from perdure_runtime.ports import Ports
+from perdure_runtime.ports import Delivery, Ports
 from perdure_schemas import topics
-from perdure_schemas.messages import Message, RunPurged, ScheduleTimer, StartReply, StartWorkflow
+from perdure_schemas.common import NULL
+from perdure_schemas.messages import (
+    AttemptOutcome,
+    DispatchTask,
+    RunPurged,
+    RunTask,
+    RunWorkflowTask,
+    StartReply,
+    StartWorkflow,
+    TimerFired,
+)
 from tests.sdk.semantics.world import World
 from tests.servers import clean, remains
 from tests.servers.replicas import LONG, NAMESPACE, replicas
@@ -39,6 +49,7 @@ from tests.servers.retention_app import (
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(900)]
 
 _T = TypeVar("_T")
+AUDITOR = topics.inbox("auditor")
 _SOON_S = 120.0
 """What has to become true; a machine under load takes its time."""
 _MINUTES_S = 240.0
@@ -48,7 +59,7 @@ _LARGE = 400_000
 _TURNS = 12
 _RESUMED_S = 20.0
 """Retention of what is resumed meanwhile."""
-_ROUNDS = 10 if LONG else 2
+_ROUNDS = 10 if LONG else 1
 """Each with runs of every kind."""
 
 
@@ -112,7 +123,6 @@ async def ended(this: World, number: int) -> list[Handle[Any]]:
     ]
     canceled = await client.start(Collector, 1, id=f"canceled-{number}")
     terminated = await client.start(Collector, 1, id=f"terminated-{number}")
-    await canceled.signal("values", "unread") if number % 2 else None
     await canceled.cancel("no more of it")
     await terminated.terminate("no more of it")
     refused = await client.start(refusing, "c", id=f"refused-{number}")
@@ -128,6 +138,37 @@ async def ended(this: World, number: int) -> list[Handle[Any]]:
     again = await client.start(plain, "second run of this id", id=f"plain-{number}")
     await again.result()
     return [*runs, resumed, canceled, terminated, refused, again]
+
+
+async def everything_again(this: World) -> None:
+    """All that engines, worker and client ever published, but answers: timers as what they fired."""
+    known = (topics.WORKFLOW_ENGINE, topics.TASK_ENGINE, topics.WORKFLOW_EVENTS, topics.TASK_EVENTS)
+    again = [
+        (topic, message)
+        for topic, message in list(this.spy.published)
+        if topic in known or topic.startswith((topics.workflow_run(""), topics.task_run("")))
+    ]
+    kinds = {type(message.body) for _, message in again}
+    assert {StartWorkflow, RunTask, RunWorkflowTask, DispatchTask, AttemptOutcome, TimerFired, RunPurged} <= kinds
+    publisher = this.ports.broker.publisher()
+    for start in range(0, len(again), 100):
+        await publisher.publish(again[start : start + 100])
+
+
+async def told_that_it_is_gone(this: World, run: Handle[Any]) -> None:
+    run = this.client.handle(run.id, run_id=run.run_id)  # another than the one that was told how the run ended
+    for asked in (run.result(timeout=60), run.signal("values", "late"), run.cancel(), run.resume(), run.describe()):
+        with pytest.raises(RunNotFound):
+            await asked
+    consumer = await this.ports.broker.subscribe(NAMESPACE, [AUDITOR], AUDITOR, "exclusive")
+    start = StartWorkflow(workflow_id=run.id, run_id=run.run_id, name="plain", args=NULL, reply_topic=AUDITOR)
+    await this.send(topics.WORKFLOW_ENGINE, start, run.id, id=f"late start of {run.run_id}")
+    (answer,) = await consumer.receive(1)
+    assert isinstance(answer, Delivery)
+    assert isinstance(reply := answer.message.body, StartReply)
+    assert (reply.status, "purged" in reply.detail) == ("conflict", True)
+    await consumer.ack([answer])
+    await consumer.close()
 
 
 async def test_nothing_is_left_of_runs_past_their_retention_and_of_what_comes_late(
@@ -148,3 +189,11 @@ async def test_nothing_is_left_of_runs_past_their_retention_and_of_what_comes_la
         assert await remains.topics_and_subscriptions(settings, NAMESPACE) == places, "runs have no topics of their own"
         with capsys.disabled():
             print(f"\n{len(runs)} runs and their children: nothing is left {took:.0f} s after the last end")
+        await everything_again(this)
+        for run in runs[:: len(runs) // 12]:
+            await told_that_it_is_gone(this, run)
+        assert await (await this.client.start(plain, "anew", id=runs[1].id)).result() == "anew"
+        assert not await soon(lambda: remains.backlogs(settings, NAMESPACE), _SOON_S), "all was handled"
+        assert not await soon(lambda: remains.of_runs(connection, minutes=False), RETENTION_S + _SOON_S)
+        assert (await this.client.list()).runs == []
+        assert await remains.topics_and_subscriptions(settings, NAMESPACE) == places | {AUDITOR: []}
