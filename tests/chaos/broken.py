@@ -14,6 +14,7 @@ import msgspec
 
 from perdure_core.workflow_engine.decisions import Decision, Record
 from perdure_runtime import workflow_slow
+from perdure_runtime.adapters.cassandra import listed_runs
 from perdure_runtime.clock import SystemClock
 from perdure_runtime.ports import Delivery
 from perdure_runtime.projector import Projector
@@ -97,10 +98,21 @@ def skip_changes() -> None:
     Projector._apply = some  # type: ignore[method-assign]
 
 
+def miscount() -> None:
+    """A run that changes its status is counted under the new one, and under the old one still."""
+    once = listed_runs._count
+
+    def never_less(counts: dict[str, int], known: Any, by: int) -> None:
+        once(counts, known, max(by, 0))
+
+    listed_runs._count = never_less
+
+
 MUTATIONS = {
     "acknowledge-first": ("workflow_engine", acknowledge_first),
     "fire-early": ("timer", fire_early),
     "forget-effects": ("workflow_engine", forget_effects),
+    "miscount": ("projector", miscount),
     "pause-before-publishing": ("workflow_engine", pause_before_publishing),
     "record-signals-twice": ("workflow_engine", record_signals_twice),
     "skip-changes": ("projector", skip_changes),
