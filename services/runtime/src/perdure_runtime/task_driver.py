@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from typing import assert_never, cast, get_args
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -16,10 +17,14 @@ from perdure_runtime.poison import FAILED_DELAY_MS, Intake, for_ever
 from perdure_runtime.ports import Delivery, Ports, RunKey, Store
 from perdure_runtime.task_holds import Holds
 from perdure_schemas import topics
+from perdure_schemas.common import WorkflowRef
 from perdure_schemas.events import CommandSettled
 from perdure_schemas.messages import TaskMessage
 
 TASK_BODIES = get_args(TaskMessage)
+AT_ONCE = 64
+"""Reads and writes of the store at a time. A fan-out brings thousands that outlast their hold together: asked
+for all at once, a store answers none of them in time, and all of them come again."""
 
 
 class TaskEngine:
@@ -34,6 +39,9 @@ class TaskEngine:
         self._busy: dict[str, list[tuple[Delivery, bool]]] = {}
         """By task id: deliveries to come, each with whether it was held for as long as one may be."""
         self._work: set[asyncio.Task[None]] = set()
+        self._limit = asyncio.Semaphore(AT_ONCE)
+        self._asked: WeakValueDictionary[WorkflowRef, asyncio.Lock] = WeakValueDictionary()
+        """By run: its history is asked by one task at a time, since serial reads of one row hinder each other."""
 
     async def run(self) -> None:
         """Consume until canceled."""
@@ -92,12 +100,14 @@ class TaskEngine:
     async def _decide(self, key: str, delivery: Delivery, waited: bool) -> None:
         assert self._intake is not None
         message, body = delivery.message, _task_message(delivery)
-        version, data = await self._ports.tasks.load(self._namespace, key)
+        async with self._limit:
+            version, data = await self._ports.tasks.load(self._namespace, key)
         record = None if data is None else records.decode(data)
         header = Header(id=message.id, at=message.at, namespace=self._namespace, waited=waited)
         decision = decide(record, body, header, None)
         if isinstance(decision, Ask):
-            authority = await read_authority(self._ports.store, self._namespace, decision, key)
+            async with self._asked.setdefault(decision.workflow, asyncio.Lock()), self._limit:
+                authority = await read_authority(self._ports.store, self._namespace, decision, key)
             decision = decide(record, body, header, authority)
         match decision:
             case Hold():
@@ -119,7 +129,9 @@ class TaskEngine:
     async def _save(self, key: str, version: int, decision: Save) -> bool:
         await self._publish(decision.before)
         data = records.encode(decision.record)
-        if not await self._ports.tasks.save(self._namespace, key, version, data, ttl_ms=decision.ttl_ms):
+        async with self._limit:
+            saved = await self._ports.tasks.save(self._namespace, key, version, data, ttl_ms=decision.ttl_ms)
+        if not saved:
             return False
         await self._publish(decision.effects)
         return True

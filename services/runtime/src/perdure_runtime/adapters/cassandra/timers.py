@@ -91,7 +91,8 @@ class CassandraTimers:
         """Who is given timers is the shard's owner by the broker's will: it takes the shard if it does not have it."""
         state = await self._own(namespace, shard, steal=True)
         assert state is not None
-        rows = [self._place(state, timer) for timer in timers]
+        now = self._clock.now()
+        rows = [_place(state, timer, now) for timer in timers]
         for minute in {minute for minute, _, _ in rows} - state.marks.keys():
             if not await self._connection.decide(_NOTE, namespace, shard, minute, self._owner):
                 self._lost(namespace, shard)
@@ -228,13 +229,6 @@ class CassandraTimers:
 
     # -- minutes -----------------------------------------------------------------------------------
 
-    def _place(self, state: _Shard, timer: ScheduleTimer) -> _Place:
-        """A timer that comes too late goes to the present minute, after what is done with there."""
-        minute = max(timer.due_at, self._clock.now()) // _MINUTE_MS
-        mark_at, _ = state.marks.get(minute, (0, ""))
-        fire_at = timer.due_at if timer.due_at > mark_at else mark_at + 1
-        return minute, fire_at, timer.timer_id
-
     async def _after_mark(self, namespace: str, shard: int, minute: int, limit: int) -> list[tuple[int, str, bytes]]:
         mark = self._owned[namespace, shard].marks[minute]
         rows = await self._connection.rows(_READ, namespace, shard, minute, *mark, limit)
@@ -258,3 +252,11 @@ class CassandraTimers:
         else:
             self._owned.pop((namespace, shard), None)
             raise StorageUnavailable(f"timer shard {shard} went to another replica")
+
+
+def _place(state: _Shard, timer: ScheduleTimer, now: int) -> _Place:
+    """A timer that comes too late goes to the present minute, after what is done with there."""
+    minute = max(timer.due_at, now) // _MINUTE_MS
+    mark_at, _ = state.marks.get(minute, (0, ""))
+    fire_at = timer.due_at if timer.due_at > mark_at else mark_at + 1
+    return minute, fire_at, timer.timer_id
