@@ -121,6 +121,7 @@ async def ended(this: World, number: int) -> list[Handle[Any]]:
         await client.start(relay, 3, id=f"relay-{number}"),
         await client.start(many_turns, _TURNS, id=f"turns-{number}"),
     ]
+    results = [asyncio.create_task(run.result()) for run in runs]  # from now on: soon after its end a run is gone
     canceled = await client.start(Collector, 1, id=f"canceled-{number}")
     terminated = await client.start(Collector, 1, id=f"terminated-{number}")
     await canceled.cancel("no more of it")
@@ -133,7 +134,7 @@ async def ended(this: World, number: int) -> list[Handle[Any]]:
         await resumed.result()
     mend(f"name-{number}")
     await resumed.resume()
-    await asyncio.gather(*(run.result() for run in [*runs, resumed]))
+    await asyncio.gather(resumed.result(), *results)
     assert await client.run(echo, "alone") == "alone"
     again = await client.start(plain, "second run of this id", id=f"plain-{number}")
     await again.result()
