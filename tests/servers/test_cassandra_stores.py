@@ -146,6 +146,24 @@ def test_what_is_archived_while_it_is_read_is_neither_lost_nor_doubled(
     run(scenario)
 
 
+def test_large_commits_are_archived_too(run: Callable[[Scenario], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Together they are more than a node takes in one batch."""
+    monkeypatch.setattr(tails, "_TAIL_ROWS_MAX", 10)
+
+    async def scenario(connection: Connection, clock: SteppedClock, namespace: str) -> None:
+        key, store = RunKey(namespace, "w"), CassandraStore(connection, clock)
+        for version in range(11):
+            assert await store.commit(commit(key, version, 900_000))
+        await store.close()
+        archived = await connection.rows(
+            "SELECT archives FROM commits WHERE namespace = ? AND workflow_id = 'w' LIMIT 1", namespace
+        )
+        assert archived[0][0], "at least one"
+        assert [recorded.seq for recorded in (await store.load(key))[1]] == list(range(1, 12))
+
+    run(scenario)
+
+
 def test_an_unborn_row_that_vanishes_leaves_the_count_of_runs(
     run: Callable[[Scenario], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -28,6 +28,8 @@ log = logging.getLogger("perdure.cassandra")
 _PAGE = 5_000
 _BATCH = 50
 """Rows of one partition written together."""
+_BATCH_BYTES = 400_000
+"""Of them, unless one row has more: a node refuses batches above 640 KB."""
 _SKEW_US = 60_000_000
 """Moved rows are never written again: a deletion from the future beats every clock's skew."""
 
@@ -105,8 +107,7 @@ class Archives:
         if number is None:
             return
         rows = [row for row in await self._connection.rows(_BESIDE, *of, serial=True, page=_PAGE) if row[0]]
-        for start in range(0, len(rows), _BATCH):
-            part = rows[start : start + _BATCH]
+        for part in _parts(rows):
             await self._connection.write_together([(_COPY, (*of, number, *row[:5], began)) for row in part])
             notes = [(_NOTE_CAUSE, (*of, row[0], *cause, began)) for row in part for cause in (row[5] or {}).items()]
             await self._together(notes)
@@ -177,6 +178,21 @@ class Archives:
             if await self._connection.rows(_FIRST, key.namespace, key.workflow_id, archive):
                 return False
         return True
+
+
+def _parts(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """Rows (run_id, first_seq, last_seq, data, ...) to be written together."""
+    part: list[Row] = []
+    size = 0
+    for row in rows:
+        data = len(row[3] or b"")
+        if part and (len(part) == _BATCH or size + data > _BATCH_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(row)
+        size += data
+    if part:
+        yield part
 
 
 def _ahead() -> int:
