@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import msgspec
 import pytest
 
 from perdure_core.task_engine.state import born, encode
-from perdure_runtime import poison, task_holds
+from perdure_runtime import poison, task_driver, task_holds
 from perdure_runtime.errors import StorageUnavailable, UnknownOutcome
 from perdure_runtime.ports import Commit, Head, RunKey
 from perdure_runtime.task_driver import TaskEngine
@@ -259,3 +260,32 @@ def test_a_command_that_overtakes_a_stand_alone_dispatch_finds_it() -> None:
         assert (await answers.body(CommandReply)).status == "ok"
 
     play(scenario)
+
+
+def test_a_wide_fan_out_asks_the_store_for_a_few_at_a_time_and_its_run_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of its tasks outlast their hold together."""
+    monkeypatch.setattr(task_driver, "AT_ONCE", 8)
+    world, width, under_way, most = World(), 50, Counter[str](), Counter[str]()
+    ids_of = [f"t{number}" for number in range(width)]
+    tasks = world.ports.tasks
+
+    async def before(name: str, _: tuple[Any, ...]) -> None:
+        under_way[name] += 1
+        most[name] = max(most[name], under_way[name])
+        await asyncio.sleep(0.001)
+        under_way[name] -= 1
+
+    world.ports = hooked(hooked(world.ports, "tasks", before), "store", before)
+
+    async def scenario(world: World) -> None:
+        commands = [Command(id=id, position=id, kind="task", name="charge") for id in ids_of]
+        await record(world, msgspec.structs.replace(issued(), commands=commands))
+        for id in ids_of:
+            await world.send(topics.TASK_ENGINE, id, msgspec.structs.replace(task(), task_id=id))
+        async with asyncio.timeout(30):
+            while not all([(await tasks.load(NAMESPACE, id))[0] for id in ids_of]):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert (most["load"], most["task_marks"]) == (8, 1)
+        assert most["save"] <= 8
+
+    play(scenario, world)
