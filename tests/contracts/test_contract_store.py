@@ -47,6 +47,7 @@ def commit(  # noqa: PLR0917 a table of values
     *,
     after: str | None = None,
     runs: int = 1,
+    blind: bool = False,
 ) -> Commit:
     """`after`: the run before, where it is another."""
     head = Head(version=expected + 1, run_id=run_id, seq=last, runs=runs)
@@ -54,7 +55,7 @@ def commit(  # noqa: PLR0917 a table of values
         after = run_id if expected else ""
     return Commit(
         key=KEY, expected_version=expected, expected_run=after, head=head, events=events(first, last, cause),
-        commit_id=f"{run_id}{expected}", unborn_ttl_ms=ttl,
+        commit_id=f"{run_id}{expected}", unborn_ttl_ms=ttl, blind=blind,
     )  # fmt: skip
 
 
@@ -162,6 +163,23 @@ def test_the_head_goes_with_the_last_of_the_runs(run: Callable[[Scenario], None]
             assert await store.purge(KEY, run_id, (await store.head(KEY)).version, 1000)
         head, history = await store.load(KEY)
         assert (head, [*history]) == (NO_HEAD, [])
+        assert await store.commit(commit(0, "r3", 1, 1, "c"))
+
+    run(scenario)
+
+
+def test_a_blind_commit_is_recorded_only_where_nothing_is_known(run: Callable[[Scenario], None]) -> None:
+    async def scenario(ports: Ports, clock: SteppedClock) -> None:
+        store = ports.store
+        assert await store.commit(commit(0, "r1", 1, 1, "a", blind=True))
+        assert not await store.commit(commit(0, "r2", 1, 1, "b", blind=True)), "there is a run"
+        assert await store.commit(commit(1, "r2", 1, 1, "b", after="r1", runs=2))
+        assert await store.purge(KEY, "r2", 2, 1000)
+        assert not await store.commit(commit(0, "r3", 1, 1, "c", blind=True)), "an earlier run is kept"
+        assert await store.purge(KEY, "r1", 0, 1000)
+        assert (await store.load(KEY))[0] == NO_HEAD
+        assert not await store.commit(commit(0, "r2", 1, 1, "c", blind=True)), "runs were purged lately"
+        assert await store.tombstone(KEY, "r2")
         assert await store.commit(commit(0, "r3", 1, 1, "c"))
 
     run(scenario)

@@ -53,6 +53,7 @@ class Stage:
 
 RETENTION_SECONDS = 3_600
 """Of every run: so long after its end nothing may be left of it."""
+SOON_PURGED_SECONDS = 60
 kept = workflow(retention=RETENTION_SECONDS)
 
 
@@ -151,6 +152,11 @@ async def delegating(number: int) -> int:
 
 @kept
 async def hello(number: int) -> int:
+    return await add_one(number)
+
+
+@workflow(retention=SOON_PURGED_SECONDS)
+async def fleeting(number: int) -> int:
     return await add_one(number)
 
 
@@ -381,7 +387,8 @@ def registry() -> Registry:
     return Registry(
         [
             *(add_one, double, slow, flaky, hanging, beating, hopeless, gated, fickle, delegating),
-            *(hello, sequence, fan_out, in_order_of_arrival, branches, retries, first_of_two, naps, by_chance),
+            *(hello, fleeting, sequence, fan_out, in_order_of_arrival, branches),
+            *(retries, first_of_two, naps, by_chance),
             *(
                 child,
                 patient_child,

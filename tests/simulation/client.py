@@ -66,6 +66,8 @@ class Correspondent:
         self._ids = count(1)
         self._numbers = count(1)
         self._answers: dict[str, Body] = {}
+        self.starts: dict[str, Message] = {}
+        """By run id."""
         self._news = asyncio.Event()
         inbox = at_once(world.broker.subscribe(NAMESPACE, [self._topic], "inbox", "exclusive"))
         self._reading = world.loop.create_task(self._read(inbox))
@@ -141,7 +143,7 @@ class Client(Correspondent):
             reply_topic=self._topic,
             **changes,
         )
-        message = self.message(id, body)
+        message = self.starts[run_id] = self.message(id, body)
         if not wait:
             await self.publish(topics.WORKFLOW_ENGINE, message)
             return Run(id, run_id)

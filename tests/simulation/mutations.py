@@ -145,6 +145,16 @@ def tombstone_before_recorded(stack: ExitStack) -> None:
 
 
 @mutation
+def blind_commits_see_no_traces(stack: ExitStack) -> None:
+    record = MemoryStore.commit
+
+    async def commit(self: Any, commit: Any) -> bool:
+        return await record(self, msgspec.structs.replace(commit, blind=False))
+
+    patched_in(stack, MemoryStore, "commit", commit)
+
+
+@mutation
 def unknown_taken_as_applied(stack: ExitStack) -> None:
     """Rule 2."""
     make = Commits.__init__

@@ -59,6 +59,7 @@ CASES = {
     "nonce-ignored": Case(("by-chance",), ("wrong", "replay", "stuck")),
     "start-acknowledged-at-once": Case(("hello",), ("unfinished", "lost"), ENGINES_DIE),
     "an-ended-run-gives-up-its-id": Case(("impatience",), ("wrong",), NO_FAULTS),
+    "blind-commits-see-no-traces": Case(("reappearance",), ("late RunTask", "terminal", "chain")),
     "unborn-discarded": Case(("signals",), ("unfinished", "lost")),
     "task-engine-told-first": Case(("fickleness",), ("unfinished", "lost"), WORKERS_DIE, 0, 600),
     "history-is-not-asked": Case(("sequence",), ("left over", "late RunTask")),

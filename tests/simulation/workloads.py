@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from perdure import convert
+from perdure_schemas import topics
 from perdure_schemas.common import Failure
 from perdure_schemas.messages import RunResult
 from tests.simulation import app
@@ -222,6 +223,20 @@ async def impatience(client: Client, rng: random.Random) -> None:
     other.close()
 
 
+async def reappearance(client: Client, rng: random.Random) -> None:
+    """A start that is delivered once more after its run was purged begins nothing; another under its id does."""
+    runs = [await client.start(app.fleeting, 41, id="again")]
+    completed(await client.result(runs[0]), 42)
+    if rng.random() < 0.5:
+        runs.append(await client.start(app.fleeting, 41, id="again"))
+        completed(await client.result(runs[1]), 42)
+    await asyncio.sleep(app.SOON_PURGED_SECONDS * rng.choice((1.1, 3.0)))
+    await client.publish(topics.WORKFLOW_ENGINE, client.starts[rng.choice(runs).run_id])
+    if rng.random() < 0.5:
+        await asyncio.sleep(5.0)
+    completed(await client.result(await client.start(app.fleeting, 41, id="again")), 42)
+
+
 async def tasks(client: Client, rng: random.Random) -> None:
     """Tasks that belong to no run."""
     plain = await client.run_task(app.add_one, 1)
@@ -269,6 +284,7 @@ RUNS: dict[str, Script] = {
             pause,
             rivals,
             impatience,
+            reappearance,
             tasks,
             fickleness,
             delegation,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from perdure_core.workflow_engine.state import RunState, evolve, fold
-from perdure_runtime.ports import Delivery, Head, RunKey
+from perdure_runtime.ports import NO_HEAD, Delivery, Head, RunKey
 from perdure_schemas.events import Event, Recorded
 from perdure_schemas.messages import Message, TimerFired
 
@@ -23,6 +23,10 @@ class Actor:
     """The seq of `state` up to which it is committed."""
     loaded_seq: int = 0
     """Events after it were committed here, and what they publish is confirmed, or this actor would be gone."""
+    blind: bool = False
+    """Nothing was read: the workflow id is taken for new until its first commit, which finds out."""
+    known: bool = False
+    """It was taken for new, and is not."""
     fresh: bool = False
     """The view was compared after the messages under decision had come: discards may rest on it."""
     buffer: list[Recorded] = field(default_factory=list)
@@ -89,7 +93,19 @@ class Actor:
         self.head = head
         self.state = fold(self.key.namespace, self.key.workflow_id, ordinal, history)
         self.committed = self.loaded_seq = self.state.seq
-        self.buffer, self.turn_hash = [], ""
+        self.buffer, self.turn_hash, self.blind = [], "", False
+
+    def suppose_new(self) -> None:
+        """Nothing is known of the workflow id, and nobody is asked: its first commit finds out."""
+        self.view(NO_HEAD, ())
+        self.blind = True
+
+    def not_new(self) -> None:
+        """Its first commit found out: what was decided is decided again, on what is there."""
+        self.put_back([*self.release(), *self.take()])
+        self.head, self.blind, self.known = UNLOADED, False, True
+        self.flush_due = self.refresh_due = False
+        self.stop_timer()
 
     def next_head(self) -> Head:
         state = self.state
@@ -99,7 +115,7 @@ class Actor:
     def commit_done(self, head: Head) -> list[Recorded]:
         """The buffer is recorded; returns it."""
         events, self.buffer = self.buffer, []
-        self.head, self.committed, self.flush_due = head, self.state.seq, False
+        self.head, self.committed, self.flush_due, self.blind = head, self.state.seq, False, False
         self.stop_timer()
         return events
 

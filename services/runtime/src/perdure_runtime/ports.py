@@ -173,6 +173,9 @@ class Commit(Struct, frozen=True, kw_only=True):
     """Unique per try."""
     unborn_ttl_ms: int | None = None
     """Set while the row is unborn: it may vanish after that time."""
+    blind: bool = False
+    """Decided without a load, since the workflow id was taken for new: recorded only if nothing is known of it, neither
+    a head, nor a count of earlier runs, nor the tombstone of one."""
 
 
 UNBOUNDED = 2**62

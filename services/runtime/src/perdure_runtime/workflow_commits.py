@@ -47,6 +47,7 @@ class Commits:
             events=actor.buffer,
             commit_id=f"{self._owner}-{self._tries}",
             unborn_ttl_ms=UNBORN_TTL_MS if actor.state.started is None else None,
+            blind=actor.blind,
         )
         delay_ms = LOST_DELAY_MS
         extra = {"workflow_id": actor.key.workflow_id}
@@ -54,6 +55,9 @@ class Commits:
             if await self._store.commit(commit):
                 self._publish(actor, actor.commit_done(head), this)
                 return True
+            if commit.blind:
+                actor.not_new()
+                return False
         except UnknownOutcome:
             log.warning("commit outcome unknown", extra={"action": "commit_unknown", **extra})
         except StorageUnavailable as error:

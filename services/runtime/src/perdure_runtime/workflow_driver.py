@@ -149,7 +149,7 @@ class Rounds:
         """Decide, commit what was decided, publish all of it, acknowledge all of it: in this order (rule 2)."""
         batches = [(actor, actor.take()) for actor in reversed(actors)]
         try:
-            await self.views.freshen(actors)
+            await self.views.freshen(batches)
             while batches:
                 await self._decider.decide_all(*batches.pop(), this)
         except Exception:

@@ -56,12 +56,17 @@ class Views:
 
     # -- what is known -----------------------------------------------------------------------------
 
-    async def freshen(self, actors: Sequence[Actor]) -> None:
-        """Load what is not loaded, and compare what is to be fresh, once nothing is buffered on it."""
+    async def freshen(self, batches: Sequence[tuple[Actor, Sequence[Delivery]]]) -> None:
+        """Load what is not loaded, and compare what is to be fresh, once nothing is buffered on it.
+
+        A start that comes for the first time has a new workflow id nearly always: nothing is read for it.
+        """
         due = []
-        for actor in actors:
+        for actor, batch in batches:
             actor.fresh = actor.refresh_due and not actor.buffer
-            if actor.fresh or not actor.loaded:
+            if not actor.loaded and not actor.known and _begins(batch):
+                actor.suppose_new()
+            elif actor.fresh or not actor.loaded:
                 due.append(actor)
         if len(due) == 1:
             await self._freshen(due[0])
@@ -71,7 +76,7 @@ class Views:
     async def _freshen(self, actor: Actor) -> None:
         """A load alone is not fresh: what it misses, the commit finds out for less than a serial read costs."""
         store = self._ports.store
-        if not actor.loaded:
+        if not actor.loaded or actor.blind:
             actor.view(*await store.load(actor.key))
         if actor.fresh and not actor.stands_at(await store.head(actor.key)):
             actor.view(*await store.load(actor.key))
@@ -87,7 +92,7 @@ class Views:
         build, purged, earlier = None, False, False
         if isinstance(body, StartWorkflow) and (state.started is None or state.ended is not None):
             build = route(await ports.routing.get(self._namespace, body.name), body.workflow_id)
-            if body.run_id != state.run_id:
+            if body.run_id != state.run_id and not actor.blind:
                 purged = await ports.store.tombstone(actor.key, body.run_id)
                 earlier = bool(actor.head.runs and await ports.store.history(actor.key, body.run_id, 0, 1, 1))
         elif isinstance(body, _FOR_A_RUN) and state.started is None and body.run_id:
@@ -132,3 +137,11 @@ class Views:
     def clear(self) -> None:
         for actor in list(self._actors.values()):
             self.forget(actor)
+
+
+def _begins(batch: Sequence[Delivery]) -> bool:
+    """Whether the first of them starts a run that does not follow another, and was not delivered before."""
+    if not batch or batch[0].redeliveries:
+        return False
+    body = batch[0].message.body
+    return isinstance(body, StartWorkflow) and body.continued_from is None

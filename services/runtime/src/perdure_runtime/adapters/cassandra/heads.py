@@ -33,6 +33,8 @@ _FORGET_ALL = (
     "UPDATE commits SET archives = null, runs = null WHERE namespace = ? AND workflow_id = ? "
     "IF version = null AND archives = ? AND runs = ?"
 )
+_NOTE_BURIED = "UPDATE commits USING TTL ? SET buried = true WHERE namespace = ? AND workflow_id = ?"
+"""Some run has a tombstone: so that a commit of an id taken for new finds out by its condition. Goes when that does."""
 _BURY = "INSERT INTO tombstones (namespace, workflow_id, run_id, expires_at) VALUES (?, ?, ?, ?) USING TTL ?"
 _TOMBSTONE = "SELECT expires_at FROM tombstones WHERE namespace = ? AND workflow_id = ? AND run_id = ?"
 
@@ -110,6 +112,7 @@ class Heads:
         until, _, run_id = state.purging.partition(":")
         left_ms = max(0, int(until) - self._clock.now())
         ttl_s = left_ms // 1000 + self._slack_s
+        await self._connection.write(_NOTE_BURIED, ttl_s, key.namespace, key.workflow_id)
         await self._connection.write(_BURY, key.namespace, key.workflow_id, run_id, int(until), ttl_s)
         await self._archives.purge(key, run_id, state.archives)
         await self._chunks.purge(key, run_id)

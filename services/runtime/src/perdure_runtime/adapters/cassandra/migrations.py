@@ -33,6 +33,7 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             namespace text, workflow_id text, run_id text, first_seq bigint,
             version bigint static, head_run text static, head_seq bigint static, runs bigint static,
             commit_id text static, expires_at bigint static, archives int static, purging text static,
+            buried boolean static,
             last_seq bigint, causes frozen<map<text, bigint>>, marks map<text, blob>, data blob, chunks text,
             PRIMARY KEY ((namespace, workflow_id), run_id, first_seq)
         ) WITH gc_grace_seconds = 86400

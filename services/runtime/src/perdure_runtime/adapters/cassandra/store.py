@@ -39,6 +39,7 @@ _COMMIT = (
     "last_seq = ?, causes = ?, marks = marks + ?, data = ?, chunks = ? "
     "WHERE namespace = ? AND workflow_id = ? AND run_id = ? AND first_seq = ? IF version = ? AND head_run = ?"
 )
+_COMMIT_BLIND = f"{_COMMIT} AND runs = null AND buried = null"
 _COMMIT_UNBORN = _COMMIT.replace("UPDATE commits", "UPDATE commits USING TTL ?").replace("runs = ?, ", "")
 """How many runs there were stays when the row goes."""
 _EVENTS = (
@@ -110,7 +111,8 @@ class CassandraStore:
             chunks = commit.commit_id
             await self._chunks.write(commit.key, commit.head.run_id, chunks, data)
         won = await self._conditional(commit, data, causes, chunks)
-        if not won and commit.expected_version == 0 and await self._heads.forget_expired(commit.key):
+        first = commit.expected_version == 0 and not commit.blind
+        if not won and first and await self._heads.forget_expired(commit.key):
             won = await self._conditional(commit, data, causes, chunks)
         if not won:
             if chunks:
@@ -134,7 +136,7 @@ class CassandraStore:
         unborn = ttl_ms is not None
         expires_at = None if ttl_ms is None else self._clock.now() + ttl_ms
         return await self._connection.decide(
-            _COMMIT_UNBORN if unborn else _COMMIT,
+            _COMMIT_UNBORN if unborn else _COMMIT_BLIND if commit.blind else _COMMIT,
             *(() if ttl_ms is None else (ttl_ms // 1000 + EXPIRY_SLACK_S,)),
             head.version, head.run_id, head.seq, *(() if unborn else (head.runs,)), commit.commit_id, expires_at,
             commit.events[-1].seq, causes, _marks_of(commit.events), None if chunks else data, chunks,

@@ -33,7 +33,8 @@ class MemoryStore:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._rows: dict[RunKey, _Row] = {}
-        self._tombstones: dict[tuple[RunKey, str], int] = {}
+        self._tombstones: dict[RunKey, dict[str, int]] = {}
+        """Until when, by run id."""
 
     async def load(self, key: RunKey) -> tuple[Head, Sequence[Recorded]]:
         row = self._row(key)
@@ -47,6 +48,8 @@ class MemoryStore:
         row = self._row(commit.key)
         found = NO_HEAD if row is None else row.head
         if (found.version, found.run_id) != (commit.expected_version, commit.expected_run):
+            return False
+        if commit.blind and (row is not None or self._buried(commit.key)):
             return False
         if row is None:
             row = self._rows[commit.key] = _Row()
@@ -97,7 +100,7 @@ class MemoryStore:
         row = self._row(key)
         if (0 if row is None else row.head.version) != expected_version:
             return False
-        self._tombstones[key, run_id] = self._clock.now() + tombstone_ttl_ms
+        self._tombstones.setdefault(key, {})[run_id] = self._clock.now() + tombstone_ttl_ms
         if row is None:
             return True
         row.forget(run_id)
@@ -108,7 +111,12 @@ class MemoryStore:
         return True
 
     async def tombstone(self, key: RunKey, run_id: str) -> bool:
-        return self._tombstones.get((key, run_id), 0) > self._clock.now()
+        return self._tombstones.get(key, {}).get(run_id, 0) > self._clock.now()
+
+    def _buried(self, key: RunKey) -> bool:
+        """Whether any of its runs has a tombstone."""
+        now = self._clock.now()
+        return any(until > now for until in self._tombstones.get(key, {}).values())
 
     def _row(self, key: RunKey) -> _Row | None:
         row = self._rows.get(key)

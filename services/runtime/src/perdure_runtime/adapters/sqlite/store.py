@@ -54,6 +54,8 @@ class SqliteStore:
         row = self._heads.find(commit.key)
         found = NO_HEAD if row is None else row.head
         won = (found.version, found.run_id) == (commit.expected_version, commit.expected_run)
+        if won and commit.blind:
+            won = row is None and not self._buried(commit.key)
         if won:
             self._write(commit, row)
         await self._database.settled()
@@ -153,6 +155,14 @@ class SqliteStore:
         if run is not None:
             forget_run(database, row.number, run)
         self._heads.forget_run(key, row, run_id)
+
+    def _buried(self, key: RunKey) -> bool:
+        """Whether any of its runs has a tombstone."""
+        found = self._database.read(
+            "SELECT 1 FROM tombstones WHERE namespace = ? AND workflow_id = ? AND expires_at > ? LIMIT 1",
+            (key.namespace, key.workflow_id, self._database.clock.now()),
+        )
+        return bool(found)
 
     async def tombstone(self, key: RunKey, run_id: str) -> bool:
         found = self._database.read(
