@@ -20,6 +20,9 @@ SHARD = 0
 FIRE_BATCH = 500
 SLEEP_MAX_S = 3_600.0
 """Wall clocks are set: look again at least every hour."""
+LOOK_AFTER_S = 1.0
+"""After something was stored that is not due before the next look: who owned the shard until now may have stored what
+is. A look reads the minutes around now, so that one for every timer of a busy cluster would cost more than the timer."""
 
 
 class TimerService:
@@ -31,6 +34,10 @@ class TimerService:
         self._publisher = ports.broker.publisher()
         self._intake: Intake | None = None
         self._changed = asyncio.Event()
+        self._next_look = 0
+        """When it looks for what is due, if nothing is stored that is due sooner. Epoch ms; written under `_writing`."""
+        self._soon: asyncio.TimerHandle | None = None
+        """Ends the sleep within LOOK_AFTER_S."""
         self._writing = asyncio.Lock()  # a timer put while others fire must not be removed with them
         self._failures = FailureCounts()
 
@@ -49,8 +56,7 @@ class TimerService:
 
     async def _take(self) -> None:
         assert self._intake is not None
-        if await self._intake.take(self._store):
-            self._changed.set()
+        await self._intake.take(self._store)
 
     async def _store(self, batch: Sequence[Delivery]) -> None:
         """Store what is scheduled, remove what is canceled; of one timer the last word counts."""
@@ -70,20 +76,28 @@ class TimerService:
                 await self._ports.timers.put(self._namespace, SHARD, timers)
             if gone:
                 await self._ports.timers.cancel(self._namespace, SHARD, gone)
+            if timers:
+                self._look(sooner=any(timer.due_at < self._next_look for timer in timers))
         await self._intake.ack(batch)
+
+    def _look(self, *, sooner: bool) -> None:
+        if sooner:
+            self._changed.set()
+        elif self._soon is None:
+            self._soon = asyncio.get_running_loop().call_later(LOOK_AFTER_S, self._changed.set)
 
     # -- firing ------------------------------------------------------------------------------------
 
     async def _fire_and_sleep(self) -> None:
-        self._changed.clear()
         async with self._writing:
-            next_due = await self._fire()
-        await self._sleep(next_due)
-
-    async def _sleep(self, next_due: int | None) -> None:
-        delay = SLEEP_MAX_S
-        if next_due is not None:
-            delay = min(delay, max(0.0, (next_due - self._ports.clock.now()) / 1000))
+            self._changed.clear()
+            if self._soon is not None:
+                self._soon.cancel()
+                self._soon = None
+            next_due, now = await self._fire(), self._ports.clock.now()
+            latest = now + int(SLEEP_MAX_S * 1000)
+            self._next_look = latest if next_due is None else min(latest, max(now, next_due))
+            delay = (self._next_look - now) / 1000
         try:
             await asyncio.wait_for(self._changed.wait(), delay)
         except TimeoutError:

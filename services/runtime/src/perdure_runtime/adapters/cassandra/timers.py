@@ -104,7 +104,7 @@ class CassandraTimers:
         for writes in of_minute.values():
             for start in range(0, len(writes), _BATCH):
                 await self._connection.write_together(writes[start : start + _BATCH])
-        owner, _ = await self._owner_of(namespace, shard)
+        owner, _ = await self._owner_of(namespace, shard, serial=False)
         if owner != self._owner:
             await self._take_back(namespace, shard, rows)
             self._lost(namespace, shard)
@@ -219,8 +219,10 @@ class CassandraTimers:
         state.until = mine
         return state
 
-    async def _owner_of(self, namespace: str, shard: int) -> tuple[str, int]:
-        rows = await self._connection.rows(_OWNER, namespace, shard, serial=True)
+    async def _owner_of(self, namespace: str, shard: int, *, serial: bool = True) -> tuple[str, int]:
+        """Not `serial`: but for a claim in doubt. Whose claim that is reads the shard when it is not any more, and then
+        sees all that was stored before this read."""
+        rows = await self._connection.rows(_OWNER, namespace, shard, serial=serial)
         return (rows[0][0] or "", rows[0][1] or 0) if rows else ("", 0)
 
     def _lost(self, namespace: str, shard: int) -> None:
