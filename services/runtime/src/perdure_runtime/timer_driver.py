@@ -22,7 +22,7 @@ SLEEP_MAX_S = 3_600.0
 """Wall clocks are set: look again at least every hour."""
 LOOK_AFTER_S = 1.0
 """After something was stored that is not due before the next look: who owned the shard until now may have stored what
-is. A look reads the minutes around now, so that one for every timer of a busy cluster would cost more than the timer."""
+is. A look reads the minutes around now: one for every timer of a busy cluster would cost more than the timer."""
 
 
 class TimerService:
@@ -35,7 +35,7 @@ class TimerService:
         self._intake: Intake | None = None
         self._changed = asyncio.Event()
         self._next_look = 0
-        """When it looks for what is due, if nothing is stored that is due sooner. Epoch ms; written under `_writing`."""
+        """When it looks for what is due, if nothing is stored that is due sooner; epoch ms."""
         self._soon: asyncio.TimerHandle | None = None
         """Ends the sleep within LOOK_AFTER_S."""
         self._writing = asyncio.Lock()  # a timer put while others fire must not be removed with them
