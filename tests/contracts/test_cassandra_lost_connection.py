@@ -11,6 +11,7 @@ import pytest
 from cassandra.connection import ConnectionBusy, ConnectionShutdown
 
 from perdure_runtime.adapters.cassandra.connection import Connection
+from perdure_runtime.adapters.cassandra.settings import CassandraSettings
 from perdure_runtime.errors import StorageUnavailable, UnknownOutcome
 
 
@@ -38,8 +39,8 @@ def test_what_was_under_way_is_unavailable_or_of_unknown_outcome(error: Exceptio
     async def scenario() -> None:
         session: Any = _Dying(error)
         cluster: Any = None
-        connection = Connection(cluster, session, None)
-        with pytest.raises(StorageUnavailable, match="Cassandra cannot work now"):
+        connection = Connection(CassandraSettings(), cluster, session, keyspace=None)
+        with pytest.raises(StorageUnavailable, match=r"Cassandra at 127\.0\.0\.1, port 9042, cannot work now"):
             await connection.rows("SELECT version FROM commits", serial=True)
         with pytest.raises(StorageUnavailable):
             await connection.write("INSERT INTO tasks (record) VALUES (?)", b"")

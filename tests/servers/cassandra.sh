@@ -74,9 +74,9 @@ file_cache_size: 64MiB
 networking_cache_size: 32MiB
 auto_snapshot: false
 hinted_handoff_enabled: false
-disk_failure_policy: die
-commit_failure_policy: die
-authenticator: AllowAllAuthenticator
+disk_failure_policy: ${CASSANDRA_FAILURE_POLICY:-die}
+commit_failure_policy: ${CASSANDRA_FAILURE_POLICY:-die}
+authenticator: ${CASSANDRA_AUTHENTICATOR:-AllowAllAuthenticator}
 authorizer: AllowAllAuthorizer
 read_request_timeout: 10s
 write_request_timeout: 10s

@@ -59,7 +59,7 @@ start() {
       >>"$LOG" 2>&1 </dev/null 9>&- &
   echo $! >"$PIDF"; sleep 0.3
 }
-ready() { curl -fsS -m 5 "http://$HOST:$HTTP/admin/v2/brokers/health" 2>/dev/null | grep -q ok &&
-          curl -fsS -m 5 "http://$HOST:$HTTP/admin/v2/namespaces/public" 2>/dev/null | grep -q public/default; }
+ask() { curl -fsS -m 5 ${PULSAR_TOKEN:+-H "Authorization: Bearer $PULSAR_TOKEN"} "http://$HOST:$HTTP/admin/v2/$1" 2>/dev/null; }
+ready() { ask brokers/health | grep -q ok && ask namespaces/public | grep -q public/default; }
 addresses_of_clients() { echo "PULSAR_URL=pulsar://$HOST:$PORT"; echo "PULSAR_ADMIN_URL=http://$HOST:$HTTP"; }
 verb "$@"

@@ -58,8 +58,8 @@ class Commits:
             if commit.blind:
                 actor.not_new()
                 return False
-        except UnknownOutcome:
-            log.warning("commit outcome unknown", extra={"action": "commit_unknown", **extra})
+        except UnknownOutcome as error:
+            log.warning("commit outcome unknown", extra={"action": "commit_unknown", "error": str(error), **extra})
         except StorageUnavailable as error:
             log.warning("storage unavailable", extra={"action": "commit_outage", "error": str(error), **extra})
             delay_ms = OUTAGE_DELAY_MS

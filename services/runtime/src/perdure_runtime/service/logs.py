@@ -5,11 +5,53 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections import Counter
 from typing import Any
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _FIELD_MAX = 4_000
 """Characters of one field: a traceback's end says what happened, a payload has no place in a log."""
+
+
+REPEAT_S = 10.0
+"""An outage fails each of many messages twice a second; so often a line about it says that it lasts."""
+_OUTAGES = frozenset(
+    {
+        "broker_away",
+        "commit_outage",
+        "commit_unknown",
+        "messages_delayed",
+        "publish_retried",
+        "receive_retried",
+        "round_outage",
+        "step_delayed",
+    }
+)
+"""Actions whose lines tell of servers, not of what was to be done there."""
+
+
+class Repetitions(logging.Filter):
+    """Of lines about an outage, and of those of Cassandra's driver, lets one of a kind pass in REPEAT_S seconds.
+
+    It tells as `repeated` how many of its kind were left out before it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._passed: dict[tuple[str, str], float] = {}
+        self._left_out: Counter[tuple[str, str]] = Counter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        action = getattr(record, "action", "")
+        if action not in _OUTAGES and not record.name.startswith("cassandra"):
+            return True
+        kind = (record.name, str(record.msg))
+        if record.created < self._passed.get(kind, 0.0) + REPEAT_S:
+            self._left_out[kind] += 1
+            return False
+        self._passed[kind] = record.created
+        record.repeated = self._left_out.pop(kind, 0)
+        return True
 
 
 class JsonFormatter(logging.Formatter):
@@ -47,6 +89,7 @@ def log_json(service: str, instance: str, level: str) -> None:
     """Send all logs of this process to standard error, as JSON."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(service, instance))
+    handler.addFilter(Repetitions())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

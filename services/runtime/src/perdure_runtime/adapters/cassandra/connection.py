@@ -6,37 +6,24 @@ The driver answers on a thread of its own; answers are handed over in bunches, o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
-import socket
-import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from cassandra import ConsistencyLevel, DriverException, RequestExecutionException
-from cassandra.auth import PlainTextAuthProvider
-from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable, Session
+from cassandra.cluster import Cluster, NoHostAvailable, Session
 from cassandra.connection import ConnectionBusy, ConnectionException
-from cassandra.io.libevreactor import LibevConnection
-from cassandra.policies import (
-    ConstantReconnectionPolicy,
-    DCAwareRoundRobinPolicy,
-    FallthroughRetryPolicy,
-    TokenAwarePolicy,
-)
-from cassandra.query import BatchStatement, BatchType, BoundStatement, SimpleStatement, tuple_factory
+from cassandra.query import BatchStatement, BatchType, BoundStatement, SimpleStatement
 
+from perdure_runtime.adapters.cassandra.reaching import open_session, unavailable
 from perdure_runtime.adapters.cassandra.settings import CassandraSettings
 from perdure_runtime.errors import StorageUnavailable, UnknownOutcome
 
-_PROTOCOL = 4
-"""Of 5 the driver (3.30) loses what it has of a segment's header when a read ends within it, and then the connection
-("CRC mismatch on header"). What 5 adds we do not use: checksums are TLS's, and no statement selects all columns."""
-_RECONNECT_S = 0.2
-"""A node that comes back is used again at once; the default's back-off doubles up to ten minutes."""
-_FOR_EVER: Any = None
-"""As the driver says: attempts without end. Its annotations do not know."""
+_AGAIN_S = 2.0
+"""Between two attempts at a new session, while the one that we have reaches nobody."""
 _SCHEMA_SECONDS = 60.0
 """A change of the schema waits until every node agrees: seconds, many on a busy one."""
 _TABLE = re.compile(r"\b(FROM|INTO|UPDATE|EXISTS) (\w+)\b(?!\.)")
@@ -91,11 +78,21 @@ class _Answers:
 
 
 class Connection:
-    """One session. Every method is of the loop that made it; prepared statements are kept by their text."""
+    """One session. Every method is of the loop that made it; prepared statements are kept by their text.
 
-    def __init__(self, cluster: Cluster, session: Session, keyspace: str | None) -> None:
+    A session that reaches nobody is replaced, once another can be opened: the driver alone gives up for good when a
+    node refuses the credentials, and knows only the addresses that nodes had before.
+    """
+
+    def __init__(
+        self, settings: CassandraSettings, cluster: Cluster, session: Session, *, keyspace: str | None
+    ) -> None:
+        self._settings = settings
         self._cluster = cluster
         self._session = session
+        self._opening: asyncio.Task[None] | None = None
+        self._trouble: StorageUnavailable | None = None
+        """Why no other session could be opened, if the last attempt failed."""
         self._keyspace = keyspace
         self._prepared: dict[str, Any] = {}
         self._loop = asyncio.get_running_loop()
@@ -115,7 +112,7 @@ class Connection:
         try:
             return await self._execute(statement)
         except _ERRORS as error:
-            raise _unavailable(error) from error
+            raise self._unavailable(error) from error
 
     async def write(self, cql: str, *values: object) -> None:
         """A write that may be repeated.
@@ -127,7 +124,7 @@ class Connection:
         try:
             await self._execute(statement)
         except _ERRORS as error:
-            raise _unavailable(error) from error
+            raise self._unavailable(error) from error
 
     async def write_together(self, writes: Writes) -> None:
         """Writes of one partition, all or none. They may be repeated.
@@ -141,7 +138,7 @@ class Connection:
         try:
             await self._execute(batch)
         except _ERRORS as error:
-            raise _unavailable(error) from error
+            raise self._unavailable(error) from error
 
     async def decide(self, cql: str, *values: object) -> bool:
         """A conditional write; whether its condition held and it is stored.
@@ -157,10 +154,10 @@ class Connection:
             rows = await self._execute(statement)
         except NoHostAvailable as error:
             if not error.errors:
-                raise _unavailable(error) from error
-            raise UnknownOutcome(f"conditional write: {error}") from error
+                raise self._unavailable(error) from error
+            raise UnknownOutcome(f"conditional write: {self._unavailable(error)}") from error
         except _ERRORS as error:
-            raise UnknownOutcome(f"conditional write: {error}") from error
+            raise UnknownOutcome(f"conditional write: {self._unavailable(error)}") from error
         return bool(rows[0][0])
 
     async def decide_together(self, condition: tuple[str, Sequence[object]], writes: Writes) -> bool:
@@ -184,19 +181,57 @@ class Connection:
         try:
             await self._execute(SimpleStatement(self._qualified(cql)), _SCHEMA_SECONDS)
         except _ERRORS as error:
-            raise _unavailable(error) from error
+            raise self._unavailable(error) from error
 
     async def close(self) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._opening
         await asyncio.to_thread(self._cluster.shutdown)
 
+    # -- when nobody can be reached ----------------------------------------------------------------
+
+    def _unavailable(self, error: BaseException) -> StorageUnavailable:
+        """What to raise. If no node could be asked, another session is tried for, and what that meets is the reason."""
+        if not isinstance(error, NoHostAvailable):
+            return unavailable(error, self._settings)
+        if self._opening is None:
+            self._opening = self._loop.create_task(self._open_another())
+            self._opening.add_done_callback(self._opened)
+        return StorageUnavailable(str(self._trouble or unavailable(error, self._settings)))
+
+    def _opened(self, _: asyncio.Task[None]) -> None:
+        self._opening = None
+
+    async def _open_another(self) -> None:
+        try:
+            cluster, session = await open_session(self._settings)
+        except StorageUnavailable as error:
+            self._trouble = error
+            await asyncio.sleep(_AGAIN_S)
+            return
+        self._trouble = None
+        if not self._reaches_nobody():  # the driver was faster
+            await asyncio.to_thread(cluster.shutdown)
+            return
+        old, self._cluster, self._session, self._prepared = self._cluster, cluster, session, {}
+        await asyncio.to_thread(old.shutdown)
+
+    def _reaches_nobody(self) -> bool:
+        return not any(pool.host.is_up and not pool.is_shutdown for pool in self._session.get_pools())
+
+    # ----------------------------------------------------------------------------------------------
+
     async def _bound(self, cql: str, values: Sequence[object]) -> BoundStatement:
-        prepared: Any = self._prepared.get(cql)
+        known = self._prepared
+        prepared: Any = known.get(cql)
         if prepared is None:
             try:
                 prepared = await asyncio.to_thread(self._session.prepare, self._qualified(cql))
             except _ERRORS as error:
-                raise _unavailable(error) from error
-            self._prepared[cql] = prepared
+                raise self._unavailable(error) from error
+            known[cql] = prepared
         bound: BoundStatement = prepared.bind(values)
         return bound
 
@@ -224,46 +259,4 @@ async def connect(settings: CassandraSettings, keyspace: str | None) -> Connecti
     Raises:
         StorageUnavailable: no node can be reached, or the credentials or the keyspace are wrong.
     """
-    cluster = _cluster(settings)
-    try:
-        session = await asyncio.to_thread(cluster.connect)
-    except Exception as error:  # the driver raises many kinds here, some of them bare
-        await asyncio.to_thread(cluster.shutdown)
-        raise _unavailable(error) from error
-    return Connection(cluster, session, keyspace)
-
-
-def _cluster(settings: CassandraSettings) -> Cluster:
-    profile = ExecutionProfile(
-        load_balancing_policy=TokenAwarePolicy(DCAwareRoundRobinPolicy(settings.datacenter)),
-        retry_policy=FallthroughRetryPolicy(),  # a conditional write must never be sent twice behind our back
-        consistency_level=ConsistencyLevel.LOCAL_QUORUM,
-        serial_consistency_level=ConsistencyLevel.LOCAL_SERIAL,
-        request_timeout=settings.request_timeout_s,
-        row_factory=tuple_factory,
-    )
-    auth = PlainTextAuthProvider(settings.username, settings.password) if settings.username else None
-    return Cluster(
-        list(settings.hosts),
-        port=settings.port,
-        connection_class=LibevConnection,
-        execution_profiles={EXEC_PROFILE_DEFAULT: profile},
-        auth_provider=auth,
-        ssl_context=_tls(settings),
-        reconnection_policy=ConstantReconnectionPolicy(_RECONNECT_S, _FOR_EVER),
-        sockopts=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],  # else requests of 4 KB or more wait 40 ms
-        protocol_version=_PROTOCOL,
-    )
-
-
-def _tls(settings: CassandraSettings) -> ssl.SSLContext | None:
-    if not settings.tls_ca:
-        return None
-    context = ssl.create_default_context(cafile=settings.tls_ca)
-    if settings.tls_certificate:
-        context.load_cert_chain(settings.tls_certificate, settings.tls_key or None)
-    return context
-
-
-def _unavailable(error: BaseException) -> StorageUnavailable:
-    return StorageUnavailable(f"Cassandra cannot work now: {error}")
+    return Connection(settings, *await open_session(settings), keyspace=keyspace)

@@ -37,6 +37,7 @@ _TIMEOUT_S = 30.0
 _NOTHING: dict[str, str] = {}
 _ERROR = 400
 _CONFLICT = 409
+_REFUSALS = (401, 403)
 _NOT_FOUND = 404
 
 _ENGINE_TOPICS: dict[str, SchemaFamily] = {
@@ -152,13 +153,21 @@ class PulsarAdmin:
         try:
             async with self._session.request(method, f"{self._base}/{path}", json=body) as answer:
                 fine = answer.status < _ERROR or answer.status == (_NOT_FOUND if method == "GET" else _CONFLICT)
+                if answer.status in _REFUSALS:
+                    raise StorageUnavailable(
+                        f"Pulsar's REST API at {self._base} refuses our credentials for {method} {path}: "
+                        f"{answer.status} {answer.reason} (see PERDURE_PULSAR_TOKEN)"
+                    )
                 if not fine:
                     raise StorageUnavailable(
                         f"Pulsar refused {method} {path}: {answer.status} {(await answer.text())[:300]}"
                     )
                 yield answer
         except (TimeoutError, aiohttp.ClientError) as error:
-            raise StorageUnavailable(f"Pulsar's REST API at {self._base} cannot be reached: {error}") from error
+            raise StorageUnavailable(
+                f"Pulsar's REST API at {self._base} cannot be reached: {str(error) or repr(error)} "
+                "(see PERDURE_PULSAR_ADMIN_URL)"
+            ) from error
 
 
 @asynccontextmanager

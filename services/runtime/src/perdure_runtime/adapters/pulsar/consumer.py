@@ -112,6 +112,11 @@ class PulsarConsumer:
         self._error = ""
         self.closed = False
 
+    @property
+    def connected(self) -> bool:
+        """Whether brokers can deliver to it now, on every way."""
+        return all(inlet.consumer.is_connected() for inlet in self._inlets)
+
     def add(self, topic: str, consumer: pulsar.Consumer, kind: Family) -> None:
         self._inlets.append(_Inlet(self, topic, consumer, kind))
 

@@ -12,7 +12,9 @@ import _pulsar  # type: ignore[import-not-found]
 import pulsar
 
 from perdure_runtime.adapters.pulsar.client import Bridge
+from perdure_runtime.adapters.pulsar.greeting import trouble
 from perdure_runtime.adapters.pulsar.names import Family, address, family, is_inbox
+from perdure_runtime.adapters.pulsar.settings import PulsarSettings
 from perdure_runtime.errors import MessageTooLarge, StorageUnavailable
 from perdure_schemas.codec import encode
 from perdure_schemas.messages import Message
@@ -45,9 +47,9 @@ class Producers:
     that more than one call fills.
     """
 
-    def __init__(self, client: pulsar.Client, tenant: str) -> None:
+    def __init__(self, client: pulsar.Client, settings: PulsarSettings) -> None:
         self._client = client
-        self._tenant = tenant
+        self._settings = settings
         self._made: dict[_Way, Producer] = {}
         self._making: dict[_Way, asyncio.Task[Producer]] = {}
         self._used: dict[_Way, float] = {}
@@ -64,7 +66,7 @@ class Producers:
         return self._made.get(way) or await self._make(way)
 
     async def _make(self, way: _Way) -> Producer:
-        name = address(self._tenant, *way[:2])
+        name = address(self._settings.tenant, *way[:2])
         task = self._making.get(way)
         if task is None:
             kind = family(way[1])
@@ -74,10 +76,15 @@ class Producers:
         try:
             producer = await asyncio.shield(task)
         except pulsar.PulsarException as error:
-            raise StorageUnavailable(f"Pulsar topic {name} cannot be published to now: {error}") from error
+            raise await self.unavailable(f"Pulsar topic {name} cannot be published to now: {error}") from error
         self._made[way] = producer
         await self._close_idle()
         return producer
+
+    async def unavailable(self, told: str) -> StorageUnavailable:
+        """An error that gives the reason, if one can be found now, beside what the library told."""
+        reason = await trouble(self._settings)
+        return StorageUnavailable(f"{reason}; {told}" if reason else told)
 
     def _open(self, name: str, kind: Family, batched: bool) -> Producer:
         if kind.subscription:
@@ -206,4 +213,7 @@ class PulsarPublisher:
                 producer.send_async(to_send(data, key, properties), lambda result, _: call(answer, result))
             except pulsar.PulsarException as error:
                 answer(str(error))
-        await done
+        try:
+            await done
+        except StorageUnavailable as error:
+            raise await self._producers.unavailable(str(error)) from error
