@@ -42,12 +42,13 @@ class Promise:
 class Load:
     """So many users, each of whom starts a run, waits for its end, and starts the next."""
 
-    def __init__(self, client: Client, seed: int, users: int) -> None:
+    def __init__(self, client: Client, seed: int, users: int, *, first: int = 0) -> None:
+        """`first`: from which number on runs are named, where others of this namespace have been."""
         self._client = client
         self._random = Random(seed)
         self._users = users
         self.promises: dict[str, Promise] = {}
-        self._count = 0
+        self._count = first
         self._closing = False
 
     async def run(self) -> None:

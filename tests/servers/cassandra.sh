@@ -114,7 +114,7 @@ start() {
   install; configure
   local jmx=(); [ "$JMX" = 0 ] || jmx=(-Dcassandra.jmx.local.port="$JMX" -Djava.rmi.server.hostname=$HOST)
   # shellcheck disable=SC2086
-  setsid nohup "$JAVA" $HEAP $GC -Xss512k -XX:+ExitOnOutOfMemoryError -XX:+PerfDisableSharedMem -XX:-UsePerfData \
+  setsid nohup "$JAVA" $HEAP $GC -Xss512k -XX:+ExitOnOutOfMemoryError -XX:ErrorFile=$DATA/logs/hs_err.log -XX:+PerfDisableSharedMem -XX:-UsePerfData \
     -Djava.net.preferIPv4Stack=true -Djava.awt.headless=true -Djava.io.tmpdir="$DATA/tmp" -Djna.tmpdir="$DATA/tmp" \
     -javaagent:"$(echo "$LIB"/jamm-*.jar)" "${JVM17[@]}" "${jmx[@]}" \
     -Dcassandra.config="file://$CONF/cassandra.yaml" -Dlogback.configurationFile="$CONF/logback.xml" \

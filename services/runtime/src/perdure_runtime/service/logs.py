@@ -33,7 +33,8 @@ _OUTAGES = frozenset(
 class Repetitions(logging.Filter):
     """Of lines about an outage, and of those of Cassandra's driver, lets one of a kind pass in REPEAT_S seconds.
 
-    It tells as `repeated` how many of its kind were left out before it.
+    It tells as `repeated` how many of its kind were left out before it. The driver's come without tracebacks, which end
+    within its own code: what is wrong stands in the error.
     """
 
     def __init__(self) -> None:
@@ -51,6 +52,8 @@ class Repetitions(logging.Filter):
             return False
         self._passed[kind] = record.created
         record.repeated = self._left_out.pop(kind, 0)
+        if record.name.startswith("cassandra") and record.exc_info:
+            record.error, record.exc_info = str(record.exc_info[1]), None
         return True
 
 
