@@ -15,14 +15,15 @@ import pytest
 import pytest_asyncio
 
 from perdure import Client
-from perdure.errors import PerdureError, Unavailable
+from perdure.errors import Unavailable
 from tests.chaos import load as loads
 from tests.chaos.audit import Report, audit_effects, audit_runs, audit_timers, marks_of
 from tests.chaos.load import Load
 from tests.chaos.processes import Cut
 from tests.servers import provision
 from tests.servers.clean import need_tools
-from tests.servers.outages import ROLES, SERVICES, Cluster, OwnServers, own_servers, token, until
+from tests.servers.outages import ROLES, SERVICES, Cluster, until
+from tests.servers.own_servers import OwnServers, own_servers, token
 from tests.servers.provision import free_port
 from tests.servers.replicas import LONG
 
@@ -77,10 +78,11 @@ async def test_what_was_accepted_outlives_the_death_of_the_broker(
         await broker.run("start")
         await broker.run("wait")
 
-    await _outage(place, lambda: broker.run("kill9"), mend, told, capsys)
+    figures = await _outage(place, lambda: broker.run("kill9"), mend, told)
+    with capsys.disabled():
+        print(figures)
 
 
-@pytest.mark.skipif(not LONG, reason="")
 async def test_what_was_accepted_outlives_the_death_of_the_store(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,7 +93,9 @@ async def test_what_was_accepted_outlives_the_death_of_the_store(
         await store.run("start")
         await store.run("wait")
 
-    await _outage(place, lambda: store.run("kill9"), mend, told, capsys)
+    figures = await _outage(place, lambda: store.run("kill9"), mend, told)
+    with capsys.disabled():
+        print(figures)
 
 
 async def test_what_was_accepted_outlives_a_full_disk_of_the_store(
@@ -109,7 +113,9 @@ async def test_what_was_accepted_outlives_a_full_disk_of_the_store(
         for verb in ("stop", "start", "wait"):
             await store.run(verb)
 
-    await _outage(place, fill, mend, told, capsys)
+    figures = await _outage(place, fill, mend, told)
+    with capsys.disabled():
+        print(figures)
 
 
 async def _outage(
@@ -117,8 +123,7 @@ async def _outage(
     begin: Callable[[], Awaitable[None]],
     mend: Callable[[], Awaitable[None]],
     told: tuple[str, ...],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+) -> str:
     """An outage of DOWN_S while runs, timers and starts are under way."""
     cluster = place.cluster
     before = {role: len(cluster.reasons(role)) for role in ROLES}
@@ -151,10 +156,11 @@ async def _outage(
     assert not report.violations
     await cluster.check_health()
     cluster.check_words(place.own.password, token(place.own.key))
-    with capsys.disabled():
-        print(f"\nan outage of {DOWN_S:.0f} s: {accepted} runs accepted before and in it, {report.runs} in all; "
-              f"a client was told {seen!r}; runs end {recovery:.1f} s after it")  # fmt: skip
     assert recovery < RECOVERY_S
+    return (
+        f"\nan outage of {DOWN_S:.0f} s: {accepted} runs accepted before and in it, {report.runs} in all; "
+        f"a client was told {seen!r}; a run ends {recovery:.1f} s after it"
+    )
 
 
 def _told(cluster: Cluster, before: dict[str, int], words: tuple[str, ...]) -> bool:
@@ -165,14 +171,11 @@ def _told(cluster: Cluster, before: dict[str, int], words: tuple[str, ...]) -> b
 
 
 async def _start(client: Client, workflow_id: str) -> str:
-    """What somebody is told who starts a run now: nothing, where it is accepted, else one clear sentence."""
+    """What somebody is told who starts a run now; nothing: it was accepted, at once or after a while."""
     try:
         await client.start("hello", 1, id=workflow_id)
     except Unavailable as error:
-        assert "Traceback" not in str(error)
         return str(error)
-    except PerdureError as error:
-        raise AssertionError("an outage is nobody's mistake") from error
     return ""
 
 
