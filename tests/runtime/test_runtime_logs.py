@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,8 +23,8 @@ class _Kept(logging.Handler):
 
 
 @pytest.fixture
-def kept() -> Iterator[_Kept]:
-    yield _Kept()
+def kept() -> _Kept:
+    return _Kept()
 
 
 def say(kept: _Kept, name: str, message: str, at: float, **extra: Any) -> None:
