@@ -126,18 +126,21 @@ async def test_what_was_accepted_before_and_during_an_outage_ends_once_after_it(
         running = asyncio.create_task(load.run())
         try:
             await until(lambda: len(load.promises) >= ACCEPTED_MIN, "runs are accepted")
-            await fault.begin()
             began = time.monotonic()
-            await until(lambda: _told(cluster, before, fault.told), "a service says what is wrong")
-            seen = await _start(client, f"during-{outage}")
-            while time.monotonic() < began + DOWN_S:
-                await cluster.check_health()
-                await asyncio.sleep(0.5)
-            accepted = len(load.promises)
-            await fault.mend()
+            await fault.begin()
+            try:
+                await until(lambda: _told(cluster, before, fault.told), "a service says what is wrong")
+                starting = asyncio.create_task(_start(client, f"during-{outage}"))
+                while time.monotonic() < began + DOWN_S:
+                    await cluster.check_health()
+                    await asyncio.sleep(0.5)
+                accepted = len(load.promises)
+            finally:
+                await fault.mend()  # in any case: the next test has the same servers
             recovery = await cluster.works(f"after-{outage}")
             load.close()
             await asyncio.wait_for(running, 240)
+            seen = await starting
         finally:
             running.cancel()
             await asyncio.wait([running])
@@ -186,18 +189,20 @@ async def test_a_password_that_is_no_longer_right_is_told_and_needs_no_restart_o
     place.store.sever()
     place.store.mend()
     late = Cluster(tmp_path, own.environment(), NAMESPACE, ("timer",))
-    with late.started():
-        async with cluster.client() as client:
-            starting = asyncio.create_task(_start(client, "refused"))
-            await until(lambda: late.all_told(*told), "who starts is told")
-            await until(lambda: cluster.all_told(*told, roles=("workflow_engine",)), "who runs is told")
-            await cluster.check_health()
-            await late.check_health()
-            await own.cql(f"ALTER ROLE perdure WITH PASSWORD = '{own.password}'")
-            await starting
-        assert await cluster.works("accepted") < RECOVERY_S
-        await late.ready()
-        late.check_words(own.password)
+    async with cluster.client() as client:
+        with late.started():
+            starting = asyncio.create_task(_start(client, "meanwhile"))  # so that an engine needs its store
+            try:
+                await until(lambda: cluster.all_told(*told, roles=("workflow_engine",)), "who runs is told")
+                await until(lambda: late.all_told(*told), "who starts is told")
+                await cluster.check_health()
+                await late.check_health()
+            finally:
+                await own.cql(f"ALTER ROLE perdure WITH PASSWORD = '{own.password}'")
+                await starting
+            await late.ready()
+            late.check_words(own.password)
+    assert await cluster.works("accepted") < RECOVERY_S
     cluster.check_words(own.password)
 
 

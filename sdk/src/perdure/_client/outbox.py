@@ -29,6 +29,8 @@ class Outbox:
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
         self._waiting: list[tuple[str, Message, asyncio.Future[None]]] = []
+        self._posted_at = 0.0
+        """When the first of those that wait was posted."""
         self._flush: asyncio.Task[None] | None = None
 
     def post(self, topic: str, message: Message) -> asyncio.Future[None]:
@@ -38,6 +40,8 @@ class Outbox:
         """
         loop = asyncio.get_running_loop()
         confirmed: asyncio.Future[None] = loop.create_future()
+        if not self._waiting:
+            self._posted_at = loop.time()
         self._waiting.append((topic, message, confirmed))
         if self._flush is None:
             self._flush = loop.create_task(self._run())
@@ -52,15 +56,15 @@ class Outbox:
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting, []
-                await self._publish(batch)
+                await self._publish(batch, self._posted_at)
         finally:
             self._flush = None
 
-    async def _publish(self, batch: list[tuple[str, Message, asyncio.Future[None]]]) -> None:
+    async def _publish(self, batch: list[tuple[str, Message, asyncio.Future[None]]], posted_at: float) -> None:
         try:
-            await self._publish_patiently([(topic, message) for topic, message, _ in batch])
+            await self._publish_patiently([(topic, message) for topic, message, _ in batch], posted_at)
         except MessageTooLarge as error:
-            await self._publish_singly(batch, error)
+            await self._publish_singly(batch, posted_at, error)
         except Exception as error:
             for _, _, confirmed in batch:
                 _fail(confirmed, _translated(error))
@@ -69,9 +73,9 @@ class Outbox:
                 if not confirmed.done():
                     confirmed.set_result(None)
 
-    async def _publish_patiently(self, pairs: list[tuple[str, Message]]) -> None:
+    async def _publish_patiently(self, pairs: list[tuple[str, Message]], began: float) -> None:
+        """`began`: when patience did. What waited behind another batch in an outage has used some of it up."""
         loop = asyncio.get_running_loop()
-        began = loop.time()
         delay = RETRY_SECONDS_FIRST
         told = False
         while True:
@@ -89,14 +93,14 @@ class Outbox:
             delay = min(delay * 2, RETRY_SECONDS_MAX)
 
     async def _publish_singly(
-        self, batch: list[tuple[str, Message, asyncio.Future[None]]], error: MessageTooLarge
+        self, batch: list[tuple[str, Message, asyncio.Future[None]]], posted_at: float, error: MessageTooLarge
     ) -> None:
         """None of the batch was published because of one: find it, and publish the others."""
         if len(batch) == 1:
             _fail(batch[0][2], _translated(error))
             return
         for one in batch:
-            await self._publish([one])
+            await self._publish([one], posted_at)
 
 
 def _fail(confirmed: asyncio.Future[None], error: Exception) -> None:

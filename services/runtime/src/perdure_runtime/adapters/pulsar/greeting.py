@@ -58,7 +58,9 @@ async def trouble(settings: PulsarSettings) -> str:
 
 def _words(error: OSError) -> str:
     """As the operating system says it; asyncio's own words name a call of its own."""
-    return os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror or str(error)
+    if error.errno is not None and error.errno > 0:  # those of failed look-ups of names are below
+        return os.strerror(error.errno)
+    return error.strerror or str(error)
 
 
 def _addresses(url: str, tls: bool) -> list[tuple[str, int]]:
