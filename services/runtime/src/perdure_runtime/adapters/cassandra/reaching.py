@@ -7,7 +7,7 @@ import socket
 import ssl
 from typing import Any
 
-from cassandra import AuthenticationFailed, ConsistencyLevel, Unauthorized, UnresolvableContactPoints
+from cassandra import AuthenticationFailed, ConsistencyLevel, OperationTimedOut, Unauthorized, UnresolvableContactPoints
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable, Session
 from cassandra.io.libevreactor import LibevConnection
@@ -68,7 +68,9 @@ def _told(error: BaseException, settings: CassandraSettings) -> str:
             if refusals:
                 who = f"user {settings.username!r}" if settings.username else "us without a user name"
                 return f"refuses {who}: {refusals[0]} (see {_CREDENTIALS})"
-            return f"cannot be reached: {next(iter(errors.values()))} (see {_ADDRESS})"
+            first = next(iter(errors.values()))
+            told = "it does not answer" if isinstance(first, OperationTimedOut) else first
+            return f"cannot be reached: {told} (see {_ADDRESS})"
         case NoHostAvailable(errors=list()):
             return f"has no node in data center {settings.datacenter!r} (see PERDURE_CASSANDRA_DATACENTER)"
         case NoHostAvailable():
