@@ -24,6 +24,8 @@ from perdure_runtime.errors import StorageUnavailable, UnknownOutcome
 
 _AGAIN_S = 2.0
 """Between two attempts at a new session, while the one that we have reaches nobody."""
+_TROUBLE_S = 10.0
+"""What such an attempt met is the reason of what fails then, for so long: the next attempt may take five seconds."""
 _SCHEMA_SECONDS = 60.0
 """A change of the schema waits until every node agrees: seconds, many on a busy one."""
 _TABLE = re.compile(r"\b(FROM|INTO|UPDATE|EXISTS) (\w+)\b(?!\.)")
@@ -93,6 +95,8 @@ class Connection:
         self._opening: asyncio.Task[None] | None = None
         self._trouble: StorageUnavailable | None = None
         """Why no other session could be opened, if the last attempt failed."""
+        self._trouble_until = 0.0
+        """When that is too old to be the reason of anything."""
         self._keyspace = keyspace
         self._prepared: dict[str, Any] = {}
         self._loop = asyncio.get_running_loop()
@@ -199,7 +203,8 @@ class Connection:
         if self._opening is None:
             self._opening = self._loop.create_task(self._open_another())
             self._opening.add_done_callback(self._opened)
-        return StorageUnavailable(str(self._trouble or unavailable(error, self._settings)))
+        known = self._trouble if self._loop.time() < self._trouble_until else None
+        return StorageUnavailable(str(known or unavailable(error, self._settings)))
 
     def _opened(self, _: asyncio.Task[None]) -> None:
         self._opening = None
@@ -208,7 +213,7 @@ class Connection:
         try:
             cluster, session = await open_session(self._settings)
         except StorageUnavailable as error:
-            self._trouble = error
+            self._trouble, self._trouble_until = error, self._loop.time() + _TROUBLE_S
             await asyncio.sleep(_AGAIN_S)
             return
         self._trouble = None

@@ -45,8 +45,10 @@ async def open_session(settings: CassandraSettings) -> tuple[Cluster, Session]:
         raise unavailable(error, settings) from error
     try:
         return cluster, await asyncio.to_thread(cluster.connect)
-    except Exception as error:  # the driver raises many kinds here, some of them bare
+    except BaseException as error:  # the driver raises many kinds here, some of them bare; or we are canceled
         await asyncio.to_thread(cluster.shutdown)
+        if not isinstance(error, Exception):
+            raise
         raise unavailable(error, settings) from error
 
 
