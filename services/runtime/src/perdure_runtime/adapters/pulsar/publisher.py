@@ -84,7 +84,11 @@ class Producers:
     async def unavailable(self, told: str) -> StorageUnavailable:
         """An error that gives the reason, if one can be found now, beside what the library told."""
         reason = await trouble(self._settings)
-        return StorageUnavailable(f"{reason}; {told}" if reason else told)
+        if reason:
+            return StorageUnavailable(f"{reason}; {told}")
+        return StorageUnavailable(
+            f"{told}. It answers at {self._settings.url}: see its log, and whether its disk is full"
+        )
 
     def _open(self, name: str, kind: Family, batched: bool) -> Producer:
         if kind.subscription:
