@@ -9,7 +9,7 @@ import hmac
 import json
 import os
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from tests.servers.provision import free_port
 DISK_BYTES = 512 * 1024 * 1024
 """Of a server's file system: memory, and no more of it than is in use."""
 _AGAIN_S = 0.1
+_PATIENCE_S = 180.0
 
 
 class OwnServers:
@@ -85,24 +86,32 @@ class OwnServers:
 
     async def prepare(self, namespace: str) -> None:
         """Tables, the services' role, topics."""
-        while True:
-            try:
-                await migrate(self.cassandra_settings())
-                break
-            except StorageUnavailable as error:  # the first role is made some time after the port is open
-                if "refuses" not in str(error):
-                    raise
-                await asyncio.sleep(_AGAIN_S)
-        await self.cql(f"CREATE ROLE perdure WITH PASSWORD = '{self.password}' AND LOGIN = true")
+        await self._patiently(lambda: migrate(self.cassandra_settings()))
+        await self.cql(f"CREATE ROLE IF NOT EXISTS perdure WITH PASSWORD = '{self.password}' AND LOGIN = true")
         async with open_admin(self.pulsar_settings()) as admin:
             await admin.init(namespace)
 
     async def cql(self, statement: str) -> None:
-        connection = await connect(self.cassandra_settings(), None)
-        try:
-            await connection.run(statement)
-        finally:
-            await connection.close()
+        """One that may be repeated, as the superuser."""
+
+        async def run() -> None:
+            connection = await connect(self.cassandra_settings(), None)
+            try:
+                await connection.run(statement)
+            finally:
+                await connection.close()
+
+        await self._patiently(run)
+
+    async def _patiently(self, attempt: Callable[[], Awaitable[object]]) -> None:
+        """A node that has just started answers slowly, and makes its first role some time after its port is open."""
+        async with asyncio.timeout(_PATIENCE_S):
+            while True:
+                try:
+                    await attempt()
+                    return
+                except StorageUnavailable:
+                    await asyncio.sleep(_AGAIN_S)
 
     # -- disks -------------------------------------------------------------------------------------
 
