@@ -217,14 +217,11 @@ class Connection:
             await asyncio.sleep(_AGAIN_S)
             return
         self._trouble = None
-        if not self._reaches_nobody():  # the driver was faster
+        if not _reaches_nobody(self._session):  # the driver was faster
             await asyncio.to_thread(cluster.shutdown)
             return
         old, self._cluster, self._session, self._prepared = self._cluster, cluster, session, {}
         await asyncio.to_thread(old.shutdown)
-
-    def _reaches_nobody(self) -> bool:
-        return not any(pool.host.is_up and not pool.is_shutdown for pool in self._session.get_pools())
 
     # ----------------------------------------------------------------------------------------------
 
@@ -256,6 +253,10 @@ class Connection:
                 return rows
             response.clear_callbacks()
             response.start_fetching_next_page()
+
+
+def _reaches_nobody(session: Session) -> bool:
+    return not any(pool.host.is_up and not pool.is_shutdown for pool in session.get_pools())
 
 
 async def connect(settings: CassandraSettings, keyspace: str | None) -> Connection:

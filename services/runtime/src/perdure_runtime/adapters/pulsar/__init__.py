@@ -11,7 +11,7 @@ import pulsar
 from perdure_runtime.adapters.pulsar.admin import open_admin
 from perdure_runtime.adapters.pulsar.begun import Begun
 from perdure_runtime.adapters.pulsar.client import Bridge, open_client
-from perdure_runtime.adapters.pulsar.consumer import PulsarConsumer, subscribe
+from perdure_runtime.adapters.pulsar.consumer import PulsarConsumer, connected, subscribe
 from perdure_runtime.adapters.pulsar.greeting import trouble
 from perdure_runtime.adapters.pulsar.letters import newest
 from perdure_runtime.adapters.pulsar.names import address, family
@@ -98,7 +98,7 @@ class PulsarBroker:
         away_since: float | None = None
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            if all(consumer.connected for consumer in self._consumers if not consumer.closed):
+            if all(connected(consumer) for consumer in self._consumers):
                 if away_since is not None:
                     extra = {"action": "broker_back", "away_s": round(loop.time() - away_since)}
                     log.warning("Pulsar delivers again", extra=extra)

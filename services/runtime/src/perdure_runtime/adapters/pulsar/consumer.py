@@ -112,11 +112,6 @@ class PulsarConsumer:
         self._error = ""
         self.closed = False
 
-    @property
-    def connected(self) -> bool:
-        """Whether brokers can deliver to it now, on every way."""
-        return all(inlet.consumer.is_connected() for inlet in self._inlets)
-
     def add(self, topic: str, consumer: pulsar.Consumer, kind: Family) -> None:
         self._inlets.append(_Inlet(self, topic, consumer, kind))
 
@@ -230,6 +225,11 @@ class PulsarConsumer:
             except CodecError as error:
                 reason = str(error)
         return Undeliverable(topic=topic, data=data, error=reason, redeliveries=redeliveries, token=held)
+
+
+def connected(consumer: PulsarConsumer) -> bool:
+    """Whether brokers can deliver to it now, on every way, or it is closed."""
+    return consumer.closed or all(inlet.consumer.is_connected() for inlet in consumer._inlets)
 
 
 class _Marks:
