@@ -22,7 +22,7 @@ from tests.chaos.load import Load
 from tests.chaos.processes import Cut
 from tests.servers import provision
 from tests.servers.clean import need_tools
-from tests.servers.outages import ROLES, SERVICES, Cluster, until
+from tests.servers.outages import PATIENCE_S, ROLES, SERVICES, Cluster, until
 from tests.servers.own_servers import OwnServers, own_servers, token
 from tests.servers.provision import free_port
 from tests.servers.replicas import LONG
@@ -143,7 +143,7 @@ async def test_what_was_accepted_before_and_during_an_outage_ends_once_after_it(
             recovery = await cluster.works(f"after-{outage}")
             load.close()
             await asyncio.wait_for(running, 240)
-            seen = await starting
+            seen = await asyncio.wait_for(starting, PATIENCE_S)
         finally:
             running.cancel()
             await asyncio.wait([running])
@@ -202,7 +202,7 @@ async def test_a_password_that_is_no_longer_right_is_told_and_needs_no_restart_o
                 await late.check_health()
             finally:
                 await own.cql(f"ALTER ROLE perdure WITH PASSWORD = '{own.password}'")
-                await starting
+            await asyncio.wait_for(starting, PATIENCE_S)
             await late.ready()
             late.check_words(own.password)
     assert await cluster.works("accepted") < RECOVERY_S
