@@ -98,6 +98,10 @@ bench: setup  ## Measure the embedded engine; writes build/bench/embedded.json
 bench-services: setup  ## Measure separate services on a real Pulsar and Cassandra; writes build/bench/services.json
 	@PYTHONPATH=. PYTHONHASHSEED=0 $(BIN)/python bench/services.py
 
+.PHONY: bench-commits
+bench-commits: setup  ## Measure ways to commit a turn on a real Cassandra; writes build/bench/commits.json
+	@PYTHONPATH=. PYTHONHASHSEED=0 $(BIN)/python bench/commits.py
+
 .PHONY: scale
 scale: setup  ## Check what must not grow: long loops, long histories, wide fan-outs, signals, sleepers
 	@PYTHONHASHSEED=0 $(BIN)/python bench/scale.py

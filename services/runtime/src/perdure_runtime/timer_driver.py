@@ -76,12 +76,12 @@ class TimerService:
                 await self._ports.timers.put(self._namespace, SHARD, timers)
             if gone:
                 await self._ports.timers.cancel(self._namespace, SHARD, gone)
-            if timers:
-                self._look(sooner=any(timer.due_at < self._next_look for timer in timers))
+            self._look(at_once=bool(gone) or any(timer.due_at < self._next_look for timer in timers))
         await self._intake.ack(batch)
 
-    def _look(self, *, sooner: bool) -> None:
-        if sooner:
+    def _look(self, *, at_once: bool) -> None:
+        """A cancel may change what is next, and nudges a service whose clock was set (perdure.testing)."""
+        if at_once:
             self._changed.set()
         elif self._soon is None:
             self._soon = asyncio.get_running_loop().call_later(LOOK_AFTER_S, self._changed.set)
