@@ -216,8 +216,6 @@ class Client:
     ) -> R: ...
     async def execute(self, workflow: Any, /, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]  # it does take *Ts
         """Start a run and return its result: `start` and `Handle.result` in one, and cheaper."""
-        if not self._backend.pushes_ends:
-            return await (await self.start(workflow, *args, **kwargs)).result()
         starts = self._opened()
         requests = starts.requests
         handle, message, _ = starts.run(workflow, args, kwargs)

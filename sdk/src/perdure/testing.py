@@ -365,8 +365,8 @@ class _Backend(PortsBackend):
         self._clock = ports.clock
         self.use(ports.broker, ports.read_model, ports.store)
 
-    def publish(self, topic: str, message: Message) -> asyncio.Future[None]:
-        return super().publish(topic, msgspec.structs.replace(message, at=self._clock.now()))
+    def publish(self, topic: str, message: Message, *, until_end: bool = False) -> asyncio.Future[None]:
+        return super().publish(topic, msgspec.structs.replace(message, at=self._clock.now()), until_end=until_end)
 
 
 class _Journal(MemoryJournal):

@@ -51,8 +51,11 @@ class Backend(Protocol):
 
     async def close(self) -> None: ...
 
-    def publish(self, topic: str, message: Message) -> asyncio.Future[None]:
-        """Ends when the message is durable. Raises Unavailable or PayloadTooLarge."""
+    def publish(self, topic: str, message: Message, *, until_end: bool = False) -> asyncio.Future[None]:
+        """Ends when the message is durable. Raises Unavailable or PayloadTooLarge.
+
+        `until_end`: of a start whose run's end is waited for, which may then be asked for with it.
+        """
         ...
 
     async def list_runs(self, where: RunFilter, limit: int, cursor: str | None) -> RunPage: ...
@@ -147,7 +150,8 @@ class PortsBackend:
                 _log.exception("inbox not readable")
                 await asyncio.sleep(RECEIVE_RETRY_SECONDS)
 
-    def publish(self, topic: str, message: Message) -> asyncio.Future[None]:
+    def publish(self, topic: str, message: Message, *, until_end: bool = False) -> asyncio.Future[None]:
+        """An engine tells the end in any case."""
         assert self._outbox is not None, "the client is open"
         return self._outbox.post(topic, message)
 

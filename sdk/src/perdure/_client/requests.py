@@ -54,7 +54,8 @@ class Question:
 
     def publish(self, topic: str, message: Message) -> None:
         """Publish what asks it. Should that fail, its error is the answer."""
-        self._requests.backend.publish(topic, message).add_done_callback(self._published)
+        published = self._requests.backend.publish(topic, message, until_end=self.until_end)
+        published.add_done_callback(self._published)
 
     def _published(self, confirmed: asyncio.Future[None]) -> None:
         if confirmed.cancelled() or self.answer.done():

@@ -156,12 +156,16 @@ def _asking(endpoint: Endpoint, asker: list[Asker]) -> Callable[..., Awaitable[R
             follow = given.pop("follow", "true") != "false"
         else:
             given, wait, follow = await _json_object(request), _COMMAND_SECONDS, True
+        end_wait = _seconds(request.query_params.get("wait", "0")) if endpoint.end is not None else 0.0
         message = asker[0].message(endpoint, given, path, request.headers.get("idempotency-key", ""))
         answer = await asker[0].ask(endpoint, message, wait, follow)
         warning = await asker[0].warning(message)
-        more = {"warning": warning} if warning else {}
+        more: dict[str, Any] = {"warning": warning} if warning else {}
         if answer is None:
             return _json({"status": "open", **more}, STILL_OPEN)
+        end = await asker[0].end_of_start(message, answer, end_wait) if end_wait else None
+        if end is not None:
+            more["end"] = plain(end)
         return _json({**plain(answer), **more}, STATUS_CODES.get(getattr(answer, "status", "ok"), 200))
 
     return handle
@@ -254,7 +258,9 @@ def _described(endpoint: Endpoint) -> dict[str, Any]:
         names.append(("wait", "number"))
         return {"parameters": [{"name": n, "in": "query", "schema": {"type": t}} for n, t in names]}
     schema = {"type": "object", "properties": {name: {} for name in sorted(endpoint.fields)}}
-    return {"requestBody": {"content": {"application/json": {"schema": schema}}}}
+    body = {"requestBody": {"content": {"application/json": {"schema": schema}}}}
+    wait = {"name": "wait", "in": "query", "schema": {"type": "number"}, "description": "Seconds, for the run's end."}
+    return body if endpoint.end is None else {**body, "parameters": [wait]}
 
 
 def _json(value: Struct | dict[str, Any], status: int = 200) -> Response:

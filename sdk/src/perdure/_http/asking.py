@@ -21,7 +21,9 @@ from perdure_schemas.messages import (
     Message,
     QueryRun,
     ResumeRun,
+    RunResult,
     SendSignal,
+    StartReply,
     StartWorkflow,
     UpdateRun,
     WaitForResult,
@@ -111,6 +113,19 @@ class Asker:
                     self._expected.forget(body.workflow_id)
                 answer: Struct = await self._requests.ask(endpoint.topic, message, *_keys(body))
                 return answer
+        except TimeoutError:
+            return None
+
+    async def end_of_start(self, message: Message, answer: Struct, wait_seconds: float) -> RunResult | None:
+        """How the run ended that a message has started; `None` if it began none, or did not end in time."""
+        body = message.body
+        assert isinstance(body, StartWorkflow)
+        if not isinstance(answer, StartReply) or answer.status != "ok" or answer.run_id != body.run_id:
+            return None
+        end = RunEnd(self._requests, body.workflow_id, self._expected.take(body.workflow_id, body.run_id))
+        try:
+            async with asyncio.timeout(wait_seconds):
+                return await end.next(body.run_id)
         except TimeoutError:
             return None
 

@@ -13,12 +13,21 @@ from msgspec import Struct
 
 from perdure._http.caller import Caller
 from perdure._http.endpoints import PREFIX, STILL_OPEN, Endpoint, endpoint_of
-from perdure._http.forms import from_json, of_plain, to_json
+from perdure._http.forms import of_plain, to_json
 from perdure.errors import PerdureError, RunNotFound
 from perdure_runtime.announced import Announced
 from perdure_runtime.ports import RunFilter, RunPage
 from perdure_schemas.events import Recorded
-from perdure_schemas.messages import Body, Message, QueryRun, RunChanged, TaskChanged
+from perdure_schemas.messages import (
+    Body,
+    Message,
+    QueryRun,
+    RunChanged,
+    StartReply,
+    StartWorkflow,
+    TaskChanged,
+    WaitForResult,
+)
 
 _WAIT_SECONDS = 25
 """Of one request for a result: shorter than proxies allow."""
@@ -48,14 +57,14 @@ class HttpBackend:
             await asyncio.wait(self._calls)
         await self._caller.close()
 
-    def publish(self, topic: str, message: Message) -> asyncio.Future[None]:
+    def publish(self, topic: str, message: Message, *, until_end: bool = False) -> asyncio.Future[None]:
         accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        call = asyncio.create_task(self._call(message, accepted))
+        call = asyncio.create_task(self._call(message, accepted, until_end))
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
         return accepted
 
-    async def _call(self, message: Message, accepted: asyncio.Future[None]) -> None:
+    async def _call(self, message: Message, accepted: asyncio.Future[None], until_end: bool) -> None:
         endpoint = endpoint_of(message.body)
         polled = (endpoint.path, *_path_values(endpoint, message.body).values(), getattr(message.body, "run_id", ""))
         if endpoint.reads and polled in self._polled:
@@ -65,7 +74,7 @@ class HttpBackend:
         try:
             if endpoint.reads and not accepted.done():
                 accepted.set_result(None)
-            await self._ask(endpoint, message)
+            await self._ask(endpoint, message, until_end)
         except PerdureError as error:
             if not accepted.done():
                 accepted.set_exception(error)
@@ -74,7 +83,7 @@ class HttpBackend:
             if not accepted.done():
                 accepted.set_result(None)
 
-    async def _ask(self, endpoint: Endpoint, message: Message) -> None:
+    async def _ask(self, endpoint: Endpoint, message: Message, until_end: bool) -> None:
         path = quote(endpoint.path, safe="/{}").format(
             **{name: quote(value, safe="") for name, value in _path_values(endpoint, message.body).items()}
         )
@@ -85,12 +94,28 @@ class HttpBackend:
                 status, data = await self._caller.request("GET", path, parameters=parameters)
             else:
                 body = to_json(_given(endpoint, message.body))
-                status, data = await self._caller.request("POST", path, body=body, key=message.id)
+                waits = {"wait": str(_WAIT_SECONDS)} if until_end and endpoint.end is not None else None
+                status, data = await self._caller.request("POST", path, parameters=waits, body=body, key=message.id)
             if status != STILL_OPEN:
                 break
             if not endpoint.reads:
                 return  # who asked will ask again
-        self._answer(from_json(endpoint.reply, data), message)
+        found = msgspec.json.decode(data)
+        reply = of_plain(endpoint.reply, found)
+        self._answer(reply, message)
+        if endpoint.end is not None and "end" in found:
+            self._answer(of_plain(endpoint.end, found["end"]), message)
+        elif until_end and isinstance(reply, StartReply) and reply.status == "ok":
+            await self._wait(message, reply.run_id)
+
+    async def _wait(self, message: Message, run_id: str) -> None:
+        """For the end of a run that did not end while it was started."""
+        start = message.body
+        assert isinstance(start, StartWorkflow)
+        body = WaitForResult(workflow_id=start.workflow_id, run_id=run_id, reply_topic=start.reply_topic)
+        accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        await self._call(msgspec.structs.replace(message, body=body), accepted, until_end=False)
+        accepted.result()
 
     def _answer(self, reply: Any, message: Message) -> None:
         now = time.time_ns() // 1_000_000

@@ -55,6 +55,8 @@ class Endpoint:
     """Fields that the path stands for."""
     reads: bool = False
     """GET, with the fields as parameters."""
+    end: type[Struct] | None = None
+    """What follows the reply: with `wait` among the parameters the answer has it as `end`, if it comes in time."""
 
 
 def _of_run(path: str, body: type[Struct], reply: type[Struct], summary: str, *fields: str, **fixed: Any) -> Endpoint:
@@ -73,6 +75,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         "/runs", StartWorkflow, StartReply, "Start a run; the same run_id again is the same run.",
         frozenset({"workflow_id", "run_id", "name", "args", "options", "conflict_policy", "reuse_policy", "build"}),
+        end=RunResult,
     ),
     Endpoint(
         "/runs/{workflow_id}/result", WaitForResult, RunResult, "Wait for the end of a run.",

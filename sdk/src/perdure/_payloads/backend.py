@@ -47,8 +47,8 @@ class CodedBackend:
     async def close(self) -> None:
         await self._backend.close()
 
-    def publish(self, topic: str, message: Message) -> asyncio.Future[None]:
-        return self._backend.publish(topic, self._edge.outgoing(message))
+    def publish(self, topic: str, message: Message, *, until_end: bool = False) -> asyncio.Future[None]:
+        return self._backend.publish(topic, self._edge.outgoing(message), until_end=until_end)
 
     async def list_runs(self, where: RunFilter, limit: int, cursor: str | None) -> RunPage:
         page = await self._backend.list_runs(where, limit, cursor)
