@@ -6,6 +6,7 @@ import pytest
 
 from perdure_core.task_engine.authority import EVERY_COMMAND, judge, marks
 from perdure_core.workflow_engine import decisions as d
+from perdure_core.workflow_engine.effects import effects
 from perdure_schemas.common import ClosePolicy, RunOptions
 from perdure_schemas.events import RunEnded, Started, TurnCommitted
 from perdure_schemas.messages import (
@@ -156,3 +157,12 @@ def test_the_time_out_of_a_run_that_has_ended_is_canceled_if_it_is_far_ahead() -
         assert len(timeouts) == 2
         assert [each for each in first.sent(CancelTimer) if each in timeouts] == (timeouts[:1] if canceled else [])
         assert [each for each in again.sent(CancelTimer) if each in timeouts] == (timeouts if canceled else [])
+
+
+def test_a_start_that_comes_again_after_a_rewind_does_not_bring_the_time_out_forward() -> None:
+    case = Case()
+    case.start(options=RunOptions(run_timeout_ms=86_400_000))
+    case.turn(completion=failing())
+    case.send(ResumeRun(workflow_id=WORKFLOW_ID))
+    started = [recorded for recorded in case.history if isinstance(recorded.event, Started)]
+    assert not effects(case.state, started)

@@ -56,3 +56,24 @@ def test_the_driver_of_cassandra_tells_its_error_and_not_its_insides(kept: _Kept
     (line,) = kept.lines
     assert line["error"] == "[Errno 111] Connection refused"
     assert "exception" not in line
+
+
+def test_an_outage_of_one_server_does_not_hide_that_of_another(kept: _Kept) -> None:
+    for number, server in enumerate(("Cassandra", "Pulsar", "Cassandra", "Pulsar")):
+        error = f"{server} at 10.0.0.1 cannot be reached"
+        say(kept, "perdure.runtime", "delayed", 100.0 + number, action="messages_delayed", error=error)
+    assert [line["error"].split()[0] for line in kept.lines] == ["Cassandra", "Pulsar"]
+
+
+def test_an_outage_hides_no_traceback_of_our_own_code(kept: _Kept) -> None:
+    say(kept, "perdure.runtime", "delayed", 100.0, action="messages_delayed")
+    error = TypeError("a defect")
+    told = (TypeError, error, None)
+    say(kept, "perdure.runtime", "delayed", 101.0, action="messages_delayed", exc_info=told)
+    assert "a defect" in kept.lines[1]["exception"]
+
+
+def test_a_clock_that_is_set_back_silences_nothing(kept: _Kept) -> None:
+    for at in (5_000.0, 100.0):
+        say(kept, "perdure.runtime", "delayed", at, action="messages_delayed")
+    assert len(kept.lines) == 2

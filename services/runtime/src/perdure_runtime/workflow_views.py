@@ -59,7 +59,8 @@ class Views:
     async def freshen(self, batches: Sequence[tuple[Actor, Sequence[Delivery]]]) -> None:
         """Load what is not loaded, and compare what is to be fresh, once nothing is buffered on it.
 
-        A start that comes for the first time has a new workflow id nearly always: nothing is read for it.
+        A start that comes for the first time has a new workflow id nearly always, if its sender does not say what to do
+        should the id be in use: nothing is read for it.
         """
         due = []
         for actor, batch in batches:
@@ -140,8 +141,14 @@ class Views:
 
 
 def _begins(batch: Sequence[Delivery]) -> bool:
-    """Whether the first of them starts a run that does not follow another, and was not delivered before."""
+    """Whether the first of them starts a run that does not follow another, and was not delivered before.
+
+    One that gives another policy than the default is sent again and again under ids in use: taken for new, each would
+    wait for a turn of a run that never begins, and run its code.
+    """
     if not batch or batch[0].redeliveries:
         return False
     body = batch[0].message.body
-    return isinstance(body, StartWorkflow) and body.continued_from is None
+    if not isinstance(body, StartWorkflow) or body.continued_from is not None:
+        return False
+    return (body.conflict_policy, body.reuse_policy) == ("fail", "always")

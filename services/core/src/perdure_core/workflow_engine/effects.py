@@ -48,8 +48,8 @@ def effects(state: RunState, events: Sequence[Recorded]) -> list[Published]:
 def _of_event(state: RunState, recorded: Recorded) -> list[Published]:
     event = recorded.event
     match event:
-        case Started():
-            return _run_timeout(state, event, recorded.at)
+        case Started():  # after a rewind the time-out of that generation is under way, from the rewind on
+            return [] if state.generation else _run_timeout(state, event, recorded.at)
         case TurnCommitted():
             return _turn(state, event, recorded)
         case Rewound():

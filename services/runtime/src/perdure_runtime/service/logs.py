@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from collections import Counter
-from typing import Any
+from typing import Any, TypeAlias
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _FIELD_MAX = 4_000
@@ -28,31 +28,34 @@ _OUTAGES = frozenset(
     }
 )
 """Actions whose lines tell of servers, not of what was to be done there."""
+_Kind: TypeAlias = tuple[str, str, str]
+"""Logger, sentence, and the first word of the error."""
 
 
 class Repetitions(logging.Filter):
     """Of lines about an outage, and of those of Cassandra's driver, lets one of a kind pass in REPEAT_S seconds.
 
-    It tells as `repeated` how many of its kind were left out before it. The driver's come without tracebacks, which end
-    within its own code: what is wrong stands in the error.
+    It tells as `repeated` how many of its kind were left out before it. Of one kind are lines whose errors begin with
+    the same word, which names the server. The driver's come without tracebacks, which end within its own code: what is
+    wrong stands in the error. A traceback of our own code is no outage's, whatever the line says.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._passed: dict[tuple[str, str], float] = {}
-        self._left_out: Counter[tuple[str, str]] = Counter()
+        self._passed: dict[_Kind, float] = {}
+        self._left_out: Counter[_Kind] = Counter()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        action = getattr(record, "action", "")
-        if action not in _OUTAGES and not record.name.startswith("cassandra"):
+        driver = record.name.startswith("cassandra")
+        if not driver and (getattr(record, "action", "") not in _OUTAGES or record.exc_info):
             return True
-        kind = (record.name, str(record.msg))
-        if record.created < self._passed.get(kind, 0.0) + REPEAT_S:
+        kind = (record.name, str(record.msg), str(getattr(record, "error", "")).partition(" ")[0])
+        if 0 <= record.created - self._passed.get(kind, -REPEAT_S) < REPEAT_S:  # a clock may be set back
             self._left_out[kind] += 1
             return False
         self._passed[kind] = record.created
         record.repeated = self._left_out.pop(kind, 0)
-        if record.name.startswith("cassandra") and record.exc_info:
+        if driver and record.exc_info:
             record.error, record.exc_info = str(record.exc_info[1]), None
         return True
 

@@ -39,21 +39,26 @@ class Tails:
 
     def measured(self, key: RunKey, rows: int, data: int) -> None:
         """A load has counted."""
-        self._sizes[key] = _Size(rows, data)
-        self._sizes.move_to_end(key)
-        if len(self._sizes) > _SIZES_MAX:
-            self._sizes.popitem(last=False)
+        self._remember(key, _Size(rows, data))
 
     def grown(self, key: RunKey, data: int) -> None:
         """One commit more, of so many bytes beside the head; what is too much there is moved, while others go on.
 
         One move of a workflow id at a time: a second one would copy what the first has not deleted yet.
         """
-        if self._sizes.setdefault(key, _Size()).add(data) and key not in self._archiving:
-            self._sizes[key] = _Size()
+        size = self._sizes.get(key) or _Size()
+        self._remember(key, size)
+        if size.add(data) and key not in self._archiving:
+            self._remember(key, _Size())
             task = asyncio.get_running_loop().create_task(self._archives.move(key))
             self._archiving[key] = task
             task.add_done_callback(lambda _: self._archiving.pop(key))
+
+    def _remember(self, key: RunKey, size: _Size) -> None:
+        self._sizes[key] = size
+        self._sizes.move_to_end(key)
+        if len(self._sizes) > _SIZES_MAX:
+            self._sizes.popitem(last=False)
 
     async def close(self) -> None:
         """Wait for what is being archived."""

@@ -134,13 +134,20 @@ class CassandraTimers:
             await self._forget_empty(namespace, shard, minute)
 
     async def _forget_empty(self, namespace: str, shard: int, minute: int) -> None:
-        """A minute to come, if nothing is in it. Who does not own the shard leaves it as it is."""
-        await self._own(namespace, shard, steal=True)
-        if await self._connection.rows(_READ, namespace, shard, minute, 0, "", 1):
-            return
-        if await self._connection.decide(_FORGET, namespace, shard, minute, self._owner):
-            self._owned[namespace, shard].marks.pop(minute, None)
-        else:
+        """A minute to come, if nothing is in it.
+
+        Once its end is asked for, whatever becomes of that, who stores something there notes the minute anew: else a
+        successor would not know of it.
+        """
+        state = await self._own(namespace, shard, steal=True)
+        assert state is not None
+        try:
+            if await self._connection.rows(_READ, namespace, shard, minute, 0, "", 1):
+                return
+        except StorageUnavailable:
+            return  # of too many canceled ones in it, maybe, for a day: they are canceled all the same
+        state.marks.pop(minute, None)
+        if not await self._connection.decide(_FORGET, namespace, shard, minute, self._owner):
             self._owned.pop((namespace, shard), None)
 
     async def _pass(self, namespace: str, shard: int, state: _Shard) -> None:
@@ -208,11 +215,14 @@ class CassandraTimers:
             if owner not in ("", self._owner) and until > now and not steal:
                 self._owned.pop((namespace, shard), None)
                 return None
+            if owner != self._owner:  # should the claim be in doubt and turn out to be ours, nothing known is true
+                self._owned.pop((namespace, shard), None)
+                state = None
             mine = now + LEASE_MS
             before = (owner or None, until or None)
             if await self._connection.decide(_CLAIM, self._owner, mine, namespace, shard, *before):
                 break
-        if state is None or owner != self._owner:
+        if state is None:
             rows = await self._connection.rows(_MINUTES, namespace, shard, serial=True)
             marks = {minute: (mark_at or 0, mark_id or "") for minute, mark_at, mark_id in rows if minute is not None}
             state = self._owned[namespace, shard] = _Shard(mine, marks)

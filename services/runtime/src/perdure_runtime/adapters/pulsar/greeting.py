@@ -25,6 +25,7 @@ _CODE = 2
 _REFUSALS = (3, 4)
 """Codes of errors about who we are: authentication, authorization."""
 _ADDRESS = "PERDURE_PULSAR_URL"
+_CERTIFICATES = "PERDURE_PULSAR_TLS_CA, PERDURE_PULSAR_TLS_CERTIFICATE, PERDURE_PULSAR_TLS_KEY"
 
 
 async def trouble(settings: PulsarSettings) -> str:
@@ -33,12 +34,16 @@ async def trouble(settings: PulsarSettings) -> str:
     Of several brokers one that takes us is enough. What OAuth2 would answer is not asked for.
     """
     tls = settings.url.startswith("pulsar+ssl")
+    try:
+        context = _context(settings) if tls else None
+    except OSError as error:  # ssl.SSLError is one
+        return f"Pulsar's certificates cannot be used: {_words(error)} (see {_CERTIFICATES})"
     found = ""
     for host, port in _addresses(settings.url, tls):
         where = f"Pulsar at {host}:{port}"
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
-                answer = await _greet(host, port, _hello(settings), _context(settings) if tls else None)
+                answer = await _greet(host, port, _hello(settings), context)
         except TimeoutError:
             found = f"{where} does not answer within {_ANSWER_SECONDS:.0f} s (see {_ADDRESS})"
         except ssl.SSLError as error:

@@ -53,6 +53,8 @@ class Producers:
         self._made: dict[_Way, Producer] = {}
         self._making: dict[_Way, asyncio.Task[Producer]] = {}
         self._used: dict[_Way, float] = {}
+        self._asking: asyncio.Task[str] | None = None
+        """What is wrong with the brokers: asked once for all that fails meanwhile, which may be thousands."""
 
     async def get(self, namespace: str, topic: str, several: bool = False) -> Producer:
         """The one for a message, or for `several` that are published together.
@@ -83,7 +85,9 @@ class Producers:
 
     async def unavailable(self, told: str) -> StorageUnavailable:
         """An error that gives the reason, if one can be found now, beside what the library told."""
-        reason = await trouble(self._settings)
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.ensure_future(trouble(self._settings))
+        reason = await asyncio.shield(self._asking)
         if reason:
             return StorageUnavailable(f"{reason}; {told}")
         return StorageUnavailable(
