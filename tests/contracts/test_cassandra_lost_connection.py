@@ -8,8 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cassandra.cluster import NoHostAvailable
 from cassandra.connection import ConnectionBusy, ConnectionShutdown
 
+from perdure_runtime.adapters.cassandra import connection as module
 from perdure_runtime.adapters.cassandra.connection import Connection
 from perdure_runtime.adapters.cassandra.settings import CassandraSettings
 from perdure_runtime.errors import StorageUnavailable, UnknownOutcome
@@ -23,6 +25,9 @@ class _Dying:
 
     def prepare(self, cql: str) -> Any:
         return SimpleNamespace(bind=lambda values: SimpleNamespace(consistency_level=None))
+
+    def get_pools(self) -> list[Any]:
+        return [SimpleNamespace(host=SimpleNamespace(is_up=True), is_shutdown=False)]
 
     def execute_async(self, statement: Any) -> Any:
         def add_callbacks(on_rows: Callable[[Any], None], on_error: Callable[[Exception], None]) -> None:
@@ -48,3 +53,24 @@ def test_what_was_under_way_is_unavailable_or_of_unknown_outcome(error: Exceptio
             await connection.decide("UPDATE commits SET version = ? IF version = ?", 2, 1)
 
     asyncio.run(scenario())
+
+
+def test_nodes_with_too_much_to_do_are_not_given_more_by_other_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[CassandraSettings] = []
+
+    async def open_session(settings: CassandraSettings) -> Any:
+        opened.append(settings)
+        raise StorageUnavailable("busy")
+
+    async def scenario() -> None:
+        monkeypatch.setattr(module, "open_session", open_session)
+        session: Any = _Dying(NoHostAvailable("Unable to complete", {"10.0.0.1": ConnectionBusy("in flight")}))
+        cluster: Any = SimpleNamespace(shutdown=lambda: None)
+        connection = Connection(CassandraSettings(), cluster, session, keyspace=None)
+        with pytest.raises(StorageUnavailable):
+            await connection.rows("SELECT version FROM commits")
+        await asyncio.sleep(0)
+        await connection.close()
+
+    asyncio.run(scenario())
+    assert not opened

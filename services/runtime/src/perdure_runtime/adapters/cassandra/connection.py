@@ -197,10 +197,13 @@ class Connection:
     # -- when nobody can be reached ----------------------------------------------------------------
 
     def _unavailable(self, error: BaseException) -> StorageUnavailable:
-        """What to raise. If no node could be asked, another session is tried for, and what that meets is the reason."""
+        """What to raise. If no node could be asked, another session is tried for, and what that meets is the reason.
+
+        Not where nodes are there and only have too much to do: to open a session is work for them.
+        """
         if not isinstance(error, NoHostAvailable):
             return unavailable(error, self._settings)
-        if self._opening is None:
+        if self._opening is None and _reaches_nobody(self._session):
             self._opening = self._loop.create_task(self._open_another())
             self._opening.add_done_callback(self._opened)
         known = self._trouble if self._loop.time() < self._trouble_until else None
