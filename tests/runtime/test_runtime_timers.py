@@ -11,7 +11,7 @@ from perdure_runtime.errors import StorageUnavailable
 from perdure_runtime.timer_driver import SHARD, TimerService
 from perdure_schemas import topics
 from perdure_schemas.common import Address
-from perdure_schemas.messages import ScheduleTimer, TimerFired
+from perdure_schemas.messages import CancelTimer, Message, ScheduleTimer, TimerFired
 from tests.runtime.parts import NAMESPACE, World, hooked
 
 
@@ -128,3 +128,25 @@ def test_a_timer_costs_hardly_more_among_ten_thousand_others() -> None:
     last = put_and_look(timers, range(10_000, 12_000))
     assert first > 2_000
     assert last < 1.5 * first, "it grows with the logarithm of how many there are"
+
+
+def test_a_timer_that_was_stored_with_a_cancel_that_fails_fires_in_time() -> None:
+    async def scenario() -> None:
+        world = World()
+        fired = await world.open("target")
+
+        async def before(name: str, args: tuple[Any, ...]) -> None:
+            if name == "cancel":
+                raise StorageUnavailable("an outage")
+
+        now = world.ports.clock.now()
+        bodies = {"t": timer("t", now + 50), "other": CancelTimer(timer_id="other")}
+        batch = [
+            (topics.TIMERS, Message(id=key, namespace=NAMESPACE, key=key, at=now, body=body))
+            for key, body in bodies.items()
+        ]
+        async with world.running(TimerService(hooked(world.ports, "timers", before), NAMESPACE).run()):
+            await world.ports.broker.publisher().publish(batch)
+            assert (await fired.body(TimerFired)).workflow_id == "t"
+
+    asyncio.run(scenario())

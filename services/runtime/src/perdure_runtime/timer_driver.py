@@ -72,11 +72,13 @@ class TimerService:
         timers = [timer for timer in wanted.values() if isinstance(timer, ScheduleTimer)]
         gone = [timer for timer in wanted.values() if isinstance(timer, CancelTimer)]
         async with self._writing:
-            if timers:
-                await self._ports.timers.put(self._namespace, SHARD, timers)
-            if gone:
-                await self._ports.timers.cancel(self._namespace, SHARD, gone)
-            self._look(at_once=bool(gone) or any(timer.due_at < self._next_look for timer in timers))
+            try:
+                if timers:
+                    await self._ports.timers.put(self._namespace, SHARD, timers)
+                if gone:
+                    await self._ports.timers.cancel(self._namespace, SHARD, gone)
+            finally:  # of a batch that fails some may be stored
+                self._look(at_once=bool(gone) or any(timer.due_at < self._next_look for timer in timers))
         await self._intake.ack(batch)
 
     def _look(self, *, at_once: bool) -> None:
