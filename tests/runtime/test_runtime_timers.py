@@ -140,7 +140,10 @@ def test_a_timer_that_was_stored_with_a_cancel_that_fails_fires_in_time() -> Non
                 raise StorageUnavailable("an outage")
 
         now = world.ports.clock.now()
-        bodies = {"t": timer("t", now + 50), "other": CancelTimer(timer_id="other")}
+        bodies: dict[str, ScheduleTimer | CancelTimer] = {
+            "t": timer("t", now + 50),
+            "other": CancelTimer(timer_id="other"),
+        }
         batch = [
             (topics.TIMERS, Message(id=key, namespace=NAMESPACE, key=key, at=now, body=body))
             for key, body in bodies.items()
