@@ -11,12 +11,10 @@ import pytest
 from perdure_runtime.adapters.cassandra import timers as module
 from perdure_runtime.adapters.cassandra.connection import Connection
 from perdure_runtime.adapters.cassandra.timers import CassandraTimers
-from perdure_runtime.errors import StorageUnavailable, UnknownOutcome
+from perdure_runtime.errors import UnknownOutcome
 from perdure_schemas.common import Address
-from perdure_schemas.messages import CancelTimer, ScheduleTimer, TimerFired
+from perdure_schemas.messages import ScheduleTimer, TimerFired
 from tests.contracts.worlds import SteppedClock
-
-FAR_MS = 30 * 3_600_000
 
 
 class Tables:
@@ -35,15 +33,12 @@ class Node:
         self.tables = tables
         self.in_doubt = ""
         """The next conditional write that is this one is stored, and its answer is lost."""
-        self.refuses_to_read = False
 
     async def rows(self, cql: str, *values: Any, serial: bool = False) -> Sequence[Any]:
         if cql == module._OWNER:
             return [self.tables.owner]
         if cql == module._MINUTES:
             return [(minute, *mark) for minute, mark in self.tables.minutes.items()]
-        if self.refuses_to_read:
-            raise StorageUnavailable("too many tombstones")
         _, _, minute, fire_at, timer_id, limit = values
         rows = sorted((place[1], place[2], data) for place, data in self.tables.rows.items() if place[0] == minute)
         return [row for row in rows if row[:2] > (fire_at, timer_id)][:limit]
@@ -60,8 +55,6 @@ class Node:
                     tables.minutes.setdefault(values[2], (None, None))
                 case module._MARK if won:
                     tables.minutes[values[4]] = values[:2]
-                case module._FORGET if won:
-                    tables.minutes.pop(values[2], None)
         if cql == self.in_doubt:
             self.in_doubt = ""
             raise UnknownOutcome("conditional write")
@@ -114,37 +107,5 @@ def test_who_takes_a_shard_back_by_a_claim_in_doubt_knows_what_was_stored_meanwh
         await frozen.put("ns", 0, [timer("after", now + 600_001)])
         clock.time = now + 700_000
         assert await all_due(frozen, clock) == ["meanwhile", "before", "after"]
-
-    asyncio.run(scenario())
-
-
-def test_a_timer_in_a_minute_whose_end_was_in_doubt_is_known_to_the_next_owner() -> None:
-    async def scenario() -> None:
-        clock, tables = SteppedClock(), Tables()
-        node, far = Node(tables), clock.time + FAR_MS
-        owner, cancel = replica(node, clock, "owner"), CancelTimer(timer_id="canceled", due_at=far)
-        await owner.put("ns", 0, [timer("canceled", far)])
-        node.in_doubt = module._FORGET
-        with pytest.raises(UnknownOutcome):
-            await owner.cancel("ns", 0, [cancel])
-        await owner.put("ns", 0, [timer("kept", far + 1)])
-        await owner.cancel("ns", 0, [cancel])
-        clock.time = far + 1
-        assert await all_due(replica(Node(tables), clock, "successor"), clock) == ["kept"]
-
-    asyncio.run(scenario())
-
-
-def test_a_cancel_does_not_hang_on_a_minute_that_cannot_be_read() -> None:
-    """Of thousands of canceled timers in it, whose tombstones a node refuses to pass over for a day."""
-
-    async def scenario() -> None:
-        clock, tables = SteppedClock(), Tables()
-        node, far = Node(tables), clock.time + FAR_MS
-        owner = replica(node, clock, "owner")
-        await owner.put("ns", 0, [timer("canceled", far)])
-        node.refuses_to_read = True
-        await owner.cancel("ns", 0, [CancelTimer(timer_id="canceled", due_at=far)])
-        assert not tables.rows
 
     asyncio.run(scenario())

@@ -128,11 +128,10 @@ async def test_a_timer_a_year_ahead_is_one_row_and_none_when_it_is_canceled() ->
         assert await ports.timers.due(NAMESPACE, 0, ports.clock.now(), 10) == []
         assert len(await connection.rows("SELECT timer_id FROM timers")) == 1
         assert await clean.used_tables(connection) == ["timer_minutes", "timers"]
-        minutes = await connection.rows("SELECT minute FROM timer_minutes")
-        assert len(minutes) == 1, "and that its minute has one"
+        assert len(await connection.rows("SELECT minute FROM timer_minutes")) == 1, "and that its minute has one"
         due_at = ports.clock.now() + 2 * YEAR_MS
         await ports.timers.put(NAMESPACE, 0, [timer("further", due_at), timer("with it", due_at)])
         for id in ("further", "with it"):
             await ports.timers.cancel(NAMESPACE, 0, [CancelTimer(timer_id=id, due_at=due_at)])
         assert [id for (id,) in await connection.rows("SELECT timer_id FROM timers")] == ["far"]
-        assert await connection.rows("SELECT minute FROM timer_minutes") == minutes
+        assert len(await connection.rows("SELECT minute FROM timer_minutes")) == 2, "a minute is noted until it is over"

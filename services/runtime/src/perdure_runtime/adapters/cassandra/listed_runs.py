@@ -25,7 +25,7 @@ from perdure_schemas.partition import partition
 SHARDS = 16
 """Of a namespace's runs, by workflow id; part of the layout. A list asks all, a projector writes to one at a time."""
 _BATCH = 50
-"""Runs written together: a batch has half a kilobyte of each, and a node refuses batches above 640 KB."""
+"""Runs written together, of half a kilobyte each: more would hold up the shard's other writers."""
 _ROWS_MAX = 1_000
 """Versions of runs remembered, per shard."""
 _FORGOTTEN_TTL_S = FORGOTTEN_KEPT_MS // 1000

@@ -32,6 +32,8 @@ _FOR_EVER: Any = None
 _CREDENTIALS = "PERDURE_CASSANDRA_USERNAME, PERDURE_CASSANDRA_PASSWORD"
 _ADDRESS = "PERDURE_CASSANDRA_HOSTS, PERDURE_CASSANDRA_PORT"
 
+_TLS = "PERDURE_CASSANDRA_TLS_CA, PERDURE_CASSANDRA_TLS_CERTIFICATE, PERDURE_CASSANDRA_TLS_KEY"
+
 
 async def open_session(settings: CassandraSettings) -> tuple[Cluster, Session]:
     """A new one.
@@ -41,7 +43,7 @@ async def open_session(settings: CassandraSettings) -> tuple[Cluster, Session]:
     """
     try:
         cluster = await asyncio.to_thread(_cluster, settings)  # which looks up the names of the nodes
-    except UnresolvableContactPoints as error:
+    except (UnresolvableContactPoints, OSError) as error:  # an SSLError is one, too
         raise unavailable(error, settings) from error
     try:
         return cluster, await asyncio.to_thread(cluster.connect)
@@ -63,6 +65,8 @@ def _told(error: BaseException, settings: CassandraSettings) -> str:
     match error:
         case UnresolvableContactPoints():
             return "cannot be reached: no address is known for these names (see PERDURE_CASSANDRA_HOSTS)"
+        case OSError():
+            return f"cannot be reached by TLS: {error} (see {_TLS})"
         case Unauthorized():
             return f"refuses user {settings.username!r} something: {error} (see {_CREDENTIALS})"
         case NoHostAvailable(errors=dict(errors)) if errors:

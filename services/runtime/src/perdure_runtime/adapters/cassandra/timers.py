@@ -46,7 +46,7 @@ _FORGET = (
     "WHERE namespace = ? AND shard = ? AND minute = ? IF owner = ?"
 )
 _PUT = "INSERT INTO timers (namespace, shard, minute, fire_at, timer_id, data) VALUES (?, ?, ?, ?, ?, ?)"
-_TAKE_BACK = "DELETE FROM timers WHERE namespace = ? AND shard = ? AND minute = ? AND fire_at = ? AND timer_id = ?"
+_DELETE = "DELETE FROM timers WHERE namespace = ? AND shard = ? AND minute = ? AND fire_at = ? AND timer_id = ?"
 _READ = (
     "SELECT fire_at, timer_id, data FROM timers WHERE namespace = ? AND shard = ? AND minute = ? "
     "AND (fire_at, timer_id) > (?, ?) LIMIT ?"
@@ -121,34 +121,17 @@ class CassandraTimers:
         await self._pass(namespace, shard, state)
 
     async def cancel(self, namespace: str, shard: int, timers: Sequence[CancelTimer]) -> None:
+        """A minute that has no timer any more stays noted until it is over: it costs a row."""
         await self.remove(namespace, shard, [timer.timer_id for timer in timers])
         of_minute: dict[int, list[tuple[str, Sequence[object]]]] = {}
         for timer in timers:
             if timer.due_at > self._clock.now() + _FAR_MS:
                 minute = timer.due_at // _MINUTE_MS
                 place = (namespace, shard, minute, timer.due_at, timer.timer_id)
-                of_minute.setdefault(minute, []).append((_TAKE_BACK, place))
-        for minute, deletions in of_minute.items():
+                of_minute.setdefault(minute, []).append((_DELETE, place))
+        for deletions in of_minute.values():
             for start in range(0, len(deletions), _BATCH):
                 await self._connection.write_together(deletions[start : start + _BATCH])
-            await self._forget_empty(namespace, shard, minute)
-
-    async def _forget_empty(self, namespace: str, shard: int, minute: int) -> None:
-        """A minute to come, if nothing is in it.
-
-        Once its end is asked for, whatever becomes of that, who stores something there notes the minute anew: else a
-        successor would not know of it.
-        """
-        state = await self._own(namespace, shard, steal=True)
-        assert state is not None
-        try:
-            if await self._connection.rows(_READ, namespace, shard, minute, 0, "", 1):
-                return
-        except StorageUnavailable:
-            return  # of too many canceled ones in it, maybe, for a day: they are canceled all the same
-        state.marks.pop(minute, None)
-        if not await self._connection.decide(_FORGET, namespace, shard, minute, self._owner):
-            self._owned.pop((namespace, shard), None)
 
     async def _pass(self, namespace: str, shard: int, state: _Shard) -> None:
         """Move the marks over what is over, up to the first that is not."""
@@ -255,7 +238,7 @@ class CassandraTimers:
         over = (self._clock.now() - _KEEP_MS // 2) // _MINUTE_MS
         for place in rows:
             if place[0] < over:
-                await self._connection.write(_TAKE_BACK, namespace, shard, *place)
+                await self._connection.write(_DELETE, namespace, shard, *place)
 
     async def _drop(self, namespace: str, shard: int, minute: int) -> None:
         if await self._connection.decide(_FORGET, namespace, shard, minute, self._owner):
