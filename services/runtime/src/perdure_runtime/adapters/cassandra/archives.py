@@ -29,8 +29,8 @@ _PAGE = 5_000
 _BATCH = 50
 """Rows of one partition written together."""
 _BATCH_BYTES = 400_000
-"""Of them, unless one row has more. They are one mutation, of which a node takes half a segment of its commit log: 16 MB
-unless it is set lower."""
+"""Of them, unless one row has more. They are one mutation, and a node takes none above half a segment of its commit
+log: 16 MB unless it is set lower."""
 _SKEW_US = 60_000_000
 """Moved rows are never written again: a deletion from the future beats every clock's skew."""
 
