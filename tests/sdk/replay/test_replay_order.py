@@ -90,17 +90,22 @@ def test_outside_workflows_asyncio_is_its_own() -> None:
     async def outside() -> list[int]:
         assert running() is None
         condition, gate = asyncio.Condition(), asyncio.BoundedSemaphore(1)
+        waiting, all_wait = 0, asyncio.Event()
 
         async def part(n: int) -> int:
+            nonlocal waiting
             async with gate:
                 await asyncio.sleep(0)
             async with condition:
-                await condition.wait()
+                waiting += 1
+                if waiting == 3:
+                    all_wait.set()
+                await condition.wait()  # only this gives the lock away: who holds it next finds this part waiting
             return n
 
         async with asyncio.TaskGroup() as group:
             parts = [group.create_task(part(n)) for n in range(3)]
-            await asyncio.sleep(0.01)
+            await all_wait.wait()
             async with condition:
                 condition.notify_all()
         values = [await each for each in asyncio.as_completed([asyncio.sleep(0, 5)])]
