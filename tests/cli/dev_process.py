@@ -19,13 +19,19 @@ WAIT_SECONDS = 90.0
 """For what never comes: processes that take half a second to start take many where everybody works."""
 
 
+def dev_command(app: Path, database: Path, changes: str = "") -> list[str]:
+    """`changes`: statements that are executed first, in its process."""
+    program = ["-c", f"{changes}\nfrom perdure.cli import main\nmain()"] if changes else ["-m", "perdure.cli"]
+    return [sys.executable, *program, "dev", str(app), "--db", str(database)]
+
+
 class Dev:
     """A running `perdure dev`. `notices` are the JSON lines it prints, which `wait_for` takes."""
 
-    def __init__(self, app: Path, database: Path) -> None:
+    def __init__(self, app: Path, database: Path, changes: str = "") -> None:
         self.database = database
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "perdure.cli", "dev", str(app), "--db", str(database)],
+            dev_command(app, database, changes),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=ENVIRONMENT,

@@ -11,17 +11,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.dev_process import ENVIRONMENT, Dev, perdure, running_dev, until, warned
+from tests.cli.dev_process import ENVIRONMENT, WAIT_SECONDS, Dev, perdure, running_dev, until, warned
 
 APP = Path(__file__).with_name("sample_app.py")
 
 
 def test_ready_within_two_seconds(tmp_path: Path) -> None:
+    """On a machine that does nothing else: of what it waits for while others have the processors nothing is its own."""
     dev = Dev(APP, tmp_path / "dev.sqlite")
     try:
-        assert dev.wait_for("ready")["seconds"] < 2
+        ready = dev.wait_for("ready")
+        assert 0 < ready["seconds"]
+        assert _processor_seconds(ready["pid"]) < 2
     finally:
         dev.stop()
+
+
+def _processor_seconds(pid: int) -> float:
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def test_a_killed_worker_is_started_again_and_its_task_done(tmp_path: Path) -> None:
@@ -116,7 +124,7 @@ def test_control_c_ends_it_and_its_worker(tmp_path: Path) -> None:
     try:
         worker = dev.wait_for("worker-ready")["pid"]
         dev.process.send_signal(signal.SIGINT)
-        assert dev.process.wait(timeout=15) == 0
+        assert dev.process.wait(timeout=WAIT_SECONDS) == 0
         assert not _runs(worker)
     finally:
         dev.stop()
@@ -124,7 +132,8 @@ def test_control_c_ends_it_and_its_worker(tmp_path: Path) -> None:
 
 def test_a_second_control_c_ends_it_at_once_though_a_task_runs(tmp_path: Path) -> None:
     marker = tmp_path / "marker"
-    dev = Dev(APP, tmp_path / "dev.sqlite")
+    patient = "from perdure.cli import dev, supervisor\ndev.GRACE_SECONDS = supervisor.DRAIN_SECONDS = 3600.0"
+    dev = Dev(APP, tmp_path / "dev.sqlite", patient)
     try:
         dev.wait_for("worker-ready")
         dev.perdure("start", "interrupted", f'"{marker}"')
@@ -132,7 +141,7 @@ def test_a_second_control_c_ends_it_at_once_though_a_task_runs(tmp_path: Path) -
         dev.process.send_signal(signal.SIGINT)
         dev.wait_for("stopping")  # a second signal before the first is taken would be one with it
         dev.process.send_signal(signal.SIGINT)
-        assert dev.process.wait(timeout=4) == 130, "it waited for its worker, whose tasks have 5 s"
+        assert dev.process.wait(timeout=WAIT_SECONDS) == 130, "its worker, whose task has an hour, is not waited for"
     finally:
         dev.stop()
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pty
 import re
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
-from perdure.cli.dev_api import HOST, PORT
-from tests.cli.dev_process import ENVIRONMENT, WAIT_SECONDS, perdure, running_dev, until
+from perdure.cli.dev_api import HOST
+from tests.cli.dev_process import ENVIRONMENT, WAIT_SECONDS, dev_command, perdure, running_dev, until
 
 APP = """
 from perdure import task, workflow
@@ -44,11 +42,10 @@ def test_where_nobody_reads_along_the_logs_are_json_too(tmp_path: Path) -> None:
 
 
 def _taken() -> socket.socket:
-    """Holds the usual port of the API, unless another process does."""
+    """Holds a port that nobody else asks for: the usual one may be taken, or set free, by a neighbour at any time."""
     taken = socket.socket()
-    with contextlib.suppress(OSError):
-        taken.bind((HOST, PORT))
-        taken.listen()
+    taken.bind((HOST, 0))
+    taken.listen()
     return taken
 
 
@@ -56,12 +53,15 @@ def test_on_a_terminal_nothing_is_json(tmp_path: Path) -> None:
     """With the usual port taken, which is told on one line with what chooses another."""
     (tmp_path / "logged_app.py").write_text(APP)
     database = tmp_path / "dev.sqlite"
+    taken = _taken()
+    port = taken.getsockname()[1]
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "perdure.cli", "dev", str(tmp_path / "logged_app.py"), "--db", str(database)]
+    command = dev_command(
+        tmp_path / "logged_app.py", database, f"from perdure.cli import dev_api\ndev_api.PORT = {port}"
+    )
     dev = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=ENVIRONMENT)
     os.close(theirs)
     written = ""
-    taken = _taken()
     try:
         while "worker ready" not in written or "API at" not in written:
             written += os.read(ours, 65_536).decode()
@@ -74,5 +74,5 @@ def test_on_a_terminal_nothing_is_json(tmp_path: Path) -> None:
         os.close(ours)
         taken.close()
     assert "task_failed: attempt 1 of parse" in written
-    assert f"port {PORT} is in use, so the API is at another; --port chooses one" in re.sub("\x1b[^m]*m", "", written)
+    assert f"port {port} is in use, so the API is at another; --port chooses one" in re.sub("\x1b[^m]*m", "", written)
     assert not [line for line in written.splitlines() if line.startswith("{")]
