@@ -76,12 +76,19 @@ class World:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def send(self, topic: str, key: str, body: Body) -> str:
+        (id,) = await self.send_all(topic, key, body)
+        return id
+
+    async def send_all(self, topic: str, key: str, *bodies: Body) -> list[str]:
+        """They are there together: no time passes between the first and the last."""
+        messages = [self._message(key, body) for body in bodies]
+        await self.ports.broker.publisher().publish([(topic, message) for message in messages])
+        return [message.id for message in messages]
+
+    def _message(self, key: str, body: Body) -> Message:
         self._sent += 1
-        message = Message(
-            id=f"m{self._sent}", namespace=NAMESPACE, key=key, at=self.ports.clock.now(), body=body, emitter="test"
-        )
-        await self.ports.broker.publisher().publish([(topic, message)])
-        return message.id
+        now = self.ports.clock.now()
+        return Message(id=f"m{self._sent}", namespace=NAMESPACE, key=key, at=now, body=body, emitter="test")
 
     async def send_bytes(self, topic: str, data: bytes) -> None:
         publisher = self.ports.broker.publisher()
