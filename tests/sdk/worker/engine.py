@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any, TypeVar
 
 import msgspec
+import pytest
 
 from perdure.worker import Worker
 from perdure_core.history import effective
@@ -37,6 +38,20 @@ def value(payload: Payload | None) -> Any:
 
 PATIENCE_S = 30.0
 """What never comes fails the test; a process takes 0.3 s to start, and many times that where everybody works."""
+
+
+class Ahead:
+    """How far a loop's time is ahead of the real one. It must not go back: timers would wait for it."""
+
+    seconds = 0.0
+
+
+def ahead_of_time(monkeypatch: pytest.MonkeyPatch) -> Ahead:
+    """Of the running loop: so that a period ends when the test says so, however long the test itself takes."""
+    loop = asyncio.get_running_loop()
+    ahead, real = Ahead(), loop.time
+    monkeypatch.setattr(loop, "time", lambda: real() + ahead.seconds)
+    return ahead
 
 
 class Engine:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 
 import pytest
 
@@ -34,6 +35,22 @@ async def told(name: str, seconds: float) -> None:
     CALLS.append(f"{name} ends")
 
 
+OPEN = threading.Event()
+
+
+@task
+async def held(name: str) -> None:
+    CALLS.append(f"{name} runs")
+    while not OPEN.is_set():  # noqa: ASYNC110  # it is set in another thread
+        await asyncio.sleep(0.001)
+    CALLS.append(f"{name} ends")
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    while not holds():  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+
+
 @workflow
 async def tells(name: str) -> None:
     CALLS.append(f"{name} runs")
@@ -61,6 +78,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(Holding, "begin", told_begin)
     CALLS.clear()
+    OPEN.clear()
     return CALLS
 
 
@@ -171,11 +189,12 @@ async def test_the_last_try_of_an_attempt_is_alone(calls: list[str]) -> None:
 
 async def test_the_same_attempt_twice_dies_twice(calls: list[str]) -> None:
     """One execution answers both, so it takes both along."""
-    async with working(told) as (engine, _):
-        run = await engine.run_task("told", "a", 0.3)
-        while "a runs" not in calls:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
-        await engine.send(topics.task_run("told"), run)
+    async with working(held) as (engine, _):
+        run = await engine.run_task("held", "a")
+        await until(lambda: "a runs" in calls)
+        await engine.send(topics.task_run("held"), run)
+        await until(lambda: calls.count("1 begin") == 2)
+        OPEN.set()
         await engine.next(AttemptOutcome)
         assert calls == ["1 begin", "a runs", "1 begin", "a ends"]
 

@@ -65,8 +65,15 @@ def test_a_live_run_weighs_no_more_than_is_accounted_for(shape: str) -> None:
     assert accounted <= used * 2, "nor is room given away"
 
 
+def instances() -> int:
+    """How many there are, garbage of other tests left out."""
+    gc.collect()
+    return sum(isinstance(each, Instance) for each in gc.get_objects())
+
+
 def test_the_cache_holds_what_it_may_and_all_runs_go_on() -> None:
     runs, kilobytes, cache_bytes = 60, 100, 1_000_000
+    alive_max = cache_bytes // (kilobytes * 1000)
 
     async def work() -> tuple[int, list[int]]:
         ports = memory_ports(SystemClock())
@@ -81,14 +88,15 @@ def test_the_cache_holds_what_it_may_and_all_runs_go_on() -> None:
                 for run in started:
                     while not (await run.describe()).waits_for:  # noqa: ASYNC110 - until its first turn is done
                         await asyncio.sleep(0.01)
-                alive = sum(isinstance(each, Instance) for each in gc.get_objects())
+                while (alive := instances() - before) > alive_max:  # noqa: ASYNC110 - the last ones are left just now
+                    await asyncio.sleep(0.01)
                 await asyncio.gather(*(run.signal("go", 1) for run in started))
                 results = await asyncio.gather(*(run.result() for run in started))
             await worker.drain()
             await working
         return alive, results
 
-    before = sum(isinstance(each, Instance) for each in gc.get_objects())
+    before = instances()
     alive, results = asyncio.run(work())
     assert results == [kilobytes * 1000] * runs
-    assert 1 <= alive - before <= cache_bytes // (kilobytes * 1000)
+    assert alive >= 1

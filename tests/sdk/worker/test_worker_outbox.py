@@ -14,6 +14,7 @@ from perdure_runtime.errors import MessageTooLarge, StorageUnavailable, UnknownO
 from perdure_runtime.ports import Consumer, Delivery, Publisher
 from perdure_schemas.codec import CodecError
 from perdure_schemas.messages import Message, WorkerHello
+from tests.sdk.worker.engine import PATIENCE_S
 
 pytestmark = pytest.mark.asyncio
 
@@ -56,7 +57,7 @@ async def running(broker: Broker) -> AsyncIterator[tuple[Outbox, Acks]]:
     outbox, acks = Outbox(cast(Publisher, broker)), Acks(cast(Consumer, broker))
     tasks = [asyncio.create_task(outbox.run()), asyncio.create_task(acks.run())]
     yield outbox, acks
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not (outbox.idle and acks.idle):  # noqa: ASYNC110  # neither tells
             await asyncio.sleep(0.001)
     for task in tasks:

@@ -35,9 +35,10 @@ def pid() -> int:
     return os.getpid()
 
 @task
-async def slow() -> str:
+async def held(gate: str) -> str:
     current_task().heartbeat()
-    await asyncio.sleep(0.3)
+    while not os.path.exists(gate):
+        await asyncio.sleep(0.01)
     return "done"
 """
 
@@ -46,7 +47,7 @@ async def test_a_process_runs_an_app_from_a_file_and_drains_on_sigterm() -> None
     engine = Engine()
     await engine.open()
     with tempfile.TemporaryDirectory() as folder:  # short: the path of a socket has at most 107 bytes
-        app, socket = Path(folder) / "shop_app.py", Path(folder) / "e.sock"
+        app, socket, gate = (Path(folder) / name for name in ("shop_app.py", "e.sock", "gate"))
         app.write_text(APP)
         server = await serve(engine.ports, socket)
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONHASHSEED"}
@@ -55,18 +56,19 @@ async def test_a_process_runs_an_app_from_a_file_and_drains_on_sigterm() -> None
         child = await asyncio.create_subprocess_exec(sys.executable, *arguments, env=environment)
         try:
             hello = await engine.next(WorkerHello, timeout=STARTED_SECONDS_MAX)
-            assert (hello.build, hello.tasks) == ("b7", ["pid", "seed", "slow"])
+            assert (hello.build, hello.tasks) == ("b7", ["held", "pid", "seed"])
             await engine.run_task("seed")
             randomized, process = value((await engine.next(AttemptOutcome)).result)
             assert (randomized, process) == (0, child.pid)
             await engine.run_task("pid")
             assert value((await engine.next(AttemptOutcome)).result) not in (child.pid, os.getpid())
-            run = await engine.run_task("slow", options=HEARTBEATS)
+            run = await engine.run_task("held", str(gate), options=HEARTBEATS)
             await engine.next(AttemptStarted)
             child.send_signal(signal.SIGTERM)
+            gate.touch()
             outcome = await engine.next(AttemptOutcome)
             assert (outcome.attempt_id, value(outcome.result)) == (run.attempt_id, "done")
-            assert await asyncio.wait_for(child.wait(), 5) == 0
+            assert await asyncio.wait_for(child.wait(), STARTED_SECONDS_MAX) == 0
         finally:
             if child.returncode is None:
                 child.kill()
@@ -79,7 +81,7 @@ async def test_an_attempt_of_a_killed_worker_is_delivered_again_and_announced() 
     engine = Engine()
     await engine.open()
     with tempfile.TemporaryDirectory() as folder:
-        app, socket = Path(folder) / "shop_app.py", Path(folder) / "e.sock"
+        app, socket, gate = (Path(folder) / name for name in ("shop_app.py", "e.sock", "gate"))
         app.write_text(APP)
         server = await serve(engine.ports, socket)
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
@@ -87,11 +89,12 @@ async def test_an_attempt_of_a_killed_worker_is_delivered_again_and_announced() 
         children = [await asyncio.create_subprocess_exec(sys.executable, *arguments, env=environment)]
         try:
             await engine.next(WorkerHello, timeout=STARTED_SECONDS_MAX)
-            run = await engine.run_task("slow", options=HEARTBEATS)
+            run = await engine.run_task("held", str(gate), options=HEARTBEATS)
             assert (await engine.next(AttemptStarted)).deliveries == 1
             await engine.next(AttemptHeartbeat)  # it was announced before its code began
             children[0].kill()
             await children[0].wait()
+            gate.touch()
             children.append(await asyncio.create_subprocess_exec(sys.executable, *arguments, env=environment))
             assert (await engine.next(AttemptStarted, timeout=STARTED_SECONDS_MAX)).deliveries == 2
             assert (await engine.next(AttemptOutcome)).attempt_id == run.attempt_id

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import linecache
 import os
 import signal
 import threading
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -15,6 +17,8 @@ import pytest
 from perdure.context import current_task
 from perdure.retry import NonRetryable, RetryLater
 from perdure.task import task
+from perdure_runtime.adapters.queues import Holding
+from perdure_runtime.adapters.subscriptions import Entry
 from perdure_runtime.errors import MessageTooLarge, StorageUnavailable
 from perdure_schemas import topics
 from perdure_schemas.common import Address, RetryPolicy, TaskOptions
@@ -28,7 +32,7 @@ from perdure_schemas.messages import (
     TaskResult,
     WorkerHello,
 )
-from tests.sdk.worker.engine import PATIENCE_S, TO_TASK, Engine, value, working
+from tests.sdk.worker.engine import PATIENCE_S, TO_TASK, Engine, ahead_of_time, value, working
 
 pytestmark = pytest.mark.asyncio
 
@@ -95,6 +99,7 @@ async def stubborn() -> None:
 
 
 GATE = threading.Event()
+BLOCKED, FREED = threading.Event(), threading.Event()
 
 
 @task
@@ -109,7 +114,8 @@ def wait_for_gate() -> str:
 
 @task
 async def block() -> None:
-    threading.Event().wait(1.4)  # what a careless author does
+    BLOCKED.set()
+    FREED.wait(60)  # what a careless author does
 
 
 @task
@@ -119,7 +125,23 @@ async def hand_on() -> None:
 
 @pytest.fixture(autouse=True)
 def _closed_gate() -> None:
-    GATE.clear()
+    for event in (GATE, BLOCKED, FREED):
+        event.clear()
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> asyncio.Queue[int]:
+    """How many deliveries were marked as begun, each time some were."""
+    begun: asyncio.Queue[int] = asyncio.Queue()
+    begin = Holding.begin
+
+    def told_begin(self: Holding, entries: Iterable[Entry]) -> None:
+        entries = list(entries)
+        begin(self, entries)
+        begun.put_nowait(len(entries))
+
+    monkeypatch.setattr(Holding, "begin", told_begin)
+    return begun
 
 
 async def outcome_of(engine: Engine, run: RunTask, *, timeout: float = PATIENCE_S) -> AttemptOutcome:
@@ -233,7 +255,7 @@ async def test_a_process_that_died_idle_is_replaced() -> None:
     async with working(in_process) as (engine, _):
         pid = value((await outcome_of(engine, await engine.run_task("in_process", "work"))).result)
         os.kill(pid, signal.SIGKILL)
-        await asyncio.sleep(0.1)
+        await asyncio.to_thread(os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         again = await outcome_of(engine, await engine.run_task("in_process", "work"))
         assert value(again.result) not in (pid, os.getpid())
 
@@ -260,7 +282,7 @@ async def test_an_async_attempt_is_canceled_at_its_time_out() -> None:
 async def test_an_attempt_that_cannot_be_stopped_keeps_its_slot_until_it_ends() -> None:
     @task
     def sleepy() -> None:
-        GATE.wait(5)
+        GATE.wait(60)
 
     async with working(sleepy, double, slots=1) as (engine, _):
         options = TaskOptions(attempt_timeout_ms=30)
@@ -314,13 +336,13 @@ async def test_a_long_attempt_tells_where_it_runs(monkeypatch: pytest.MonkeyPatc
 async def test_heartbeats_are_sent_at_most_four_times_per_time_out() -> None:
     async with working(wait_for_gate) as (engine, _):
         run = await engine.run_task("wait_for_gate", options=HEARTBEATS)
-        await engine.next(AttemptHeartbeat)
-        await asyncio.sleep(0.45)
+        beats = [await engine.next_message(AttemptHeartbeat) for _ in range(4)]
         GATE.set()
         await outcome_of(engine, run)
-        beats = [m.body for m in engine.seen if isinstance(m.body, AttemptHeartbeat)]
-        assert 2 <= len(beats) <= 5
-        assert value(beats[-1].progress) == {"done": 2}
+        moments = [message.at for message, _ in beats]
+        between = [later - sooner for sooner, later in itertools.pairwise(moments)]
+        assert min(between) >= 99, "100 ms, in clocks that count whole ones"
+        assert value(beats[-1][1].progress) == {"done": 2}
 
 
 async def test_a_blocked_loop_is_named_and_stops_no_heartbeat(caplog: pytest.LogCaptureFixture) -> None:
@@ -328,10 +350,14 @@ async def test_a_blocked_loop_is_named_and_stops_no_heartbeat(caplog: pytest.Log
         beating = await engine.run_task("wait_for_gate", options=HEARTBEATS)
         await engine.next(AttemptStarted)
         blocking = await engine.run_task("block")
-        await asyncio.sleep(0.3)
+        await asyncio.to_thread(BLOCKED.wait, PATIENCE_S)
         engine.seen.clear()
-        await engine.next(AttemptHeartbeat, timeout=0.5)  # the loop is blocked, and heartbeats go on
+        for _ in range(2):  # the first may have been on its way
+            await engine.next(AttemptHeartbeat)
+        while "task_blocks_loop" not in caplog.text:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
         assert not engine.has(AttemptOutcome)
+        FREED.set()
         assert (await outcome_of(engine, blocking)).outcome == "completed"
         GATE.set()
         await outcome_of(engine, beating)
@@ -339,7 +365,7 @@ async def test_a_blocked_loop_is_named_and_stops_no_heartbeat(caplog: pytest.Log
     assert vars(record)["function"] == "block"
     assert vars(record)["file"] == __file__
     assert vars(record)["task"].startswith("block ")
-    assert "wait(1.4)  # what a careless" in linecache.getline(__file__, vars(record)["line"])
+    assert "wait(60)  # what a careless" in linecache.getline(__file__, vars(record)["line"])
 
 
 async def test_a_delegated_task_is_completed_by_somebody_else() -> None:
@@ -351,20 +377,21 @@ async def test_a_delegated_task_is_completed_by_somebody_else() -> None:
         assert not engine.has(TaskOutcome)
 
 
-async def test_the_same_attempt_delivered_twice_at_once_runs_once() -> None:
+async def test_the_same_attempt_delivered_twice_at_once_runs_once(begun: asyncio.Queue[int]) -> None:
     async with working(wait_for_gate) as (engine, _):
         run = await engine.run_task("wait_for_gate", options=HEARTBEATS)
         await engine.next(AttemptHeartbeat)
         await engine.send(topics.task_run("wait_for_gate"), run)
-        await asyncio.sleep(0.05)
+        assert [await begun.get(), await begun.get()] == [1, 1]
         GATE.set()
         await outcome_of(engine, run)
         with pytest.raises(TimeoutError):
             await outcome_of(engine, run, timeout=0.1)
 
 
-async def test_drain_finishes_what_it_can_and_hands_back_the_rest() -> None:
-    async with working(hang, wait_for_gate, grace_seconds=0.3) as (engine, worker):
+async def test_drain_finishes_what_it_can_and_hands_back_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = ahead_of_time(monkeypatch)
+    async with working(hang, wait_for_gate, grace_seconds=3_600) as (engine, worker):
         stuck = await engine.run_task("hang", options=HEARTBEATS)
         quick = await engine.run_task("wait_for_gate", options=HEARTBEATS)
         await engine.next(AttemptStarted)
@@ -373,8 +400,9 @@ async def test_drain_finishes_what_it_can_and_hands_back_the_rest() -> None:
         await asyncio.sleep(0.05)
         after = await engine.run_task("wait_for_gate")
         GATE.set()
-        await draining
         assert (await outcome_of(engine, quick)).outcome == "completed"
+        ahead.seconds = 3_600
+        await draining
         assert not engine.has(AttemptOutcome)
         left: list[str] = []
         for name in ("hang", "wait_for_gate"):

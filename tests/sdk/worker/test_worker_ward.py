@@ -13,9 +13,12 @@ from perdure._worker import ward as wards
 from perdure._worker.ward import Ward
 from perdure_runtime.ports import Consumer, Delivery
 from perdure_schemas.messages import CancelTimer, Message
+from tests.sdk.worker.engine import Ahead, ahead_of_time
 
 pytestmark = pytest.mark.asyncio
 NOW = 1_000_000
+AGED = 3_600_000
+"""Others make room for it for as long as for any."""
 
 
 class Hands:
@@ -36,7 +39,8 @@ class Hands:
 class Scene:
     """A ward, and what it lets in."""
 
-    def __init__(self) -> None:
+    def __init__(self, ahead: Ahead) -> None:
+        self.ahead = ahead
         self.hands = Hands()
         self.busy = False
         self.inside: list[Delivery] = []
@@ -62,7 +66,7 @@ class Scene:
 @pytest_asyncio.fixture
 async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
     monkeypatch.setattr(wards, "LOOK_SECONDS", 0.001)
-    scene = Scene()
+    scene = Scene(ahead_of_time(monkeypatch))
     running = asyncio.create_task(scene.ward.run())
     yield scene
     running.cancel()
@@ -109,11 +113,12 @@ async def test_it_waits_until_nothing_else_runs_and_nothing_else_begins(scene: S
     assert scene.ward.to_begin([suspect]) == [suspect]
 
 
-async def test_what_runs_on_beside_it_holds_it_up_only_so_long(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wards, "ALONE_SECONDS_MIN", 0.05)
+async def test_what_runs_on_beside_it_holds_it_up_only_so_long(scene: Scene) -> None:
     scene.busy = True
-    suspect, clean = delivery(2), delivery(0)
+    suspect, clean = delivery(2, AGED), delivery(0)
     await scene.come(suspect)
+    await scene.seen()
+    scene.ahead.seconds = wards.ALONE_SECONDS_MAX
     await scene.seen(suspect)
     assert scene.ward.to_begin([suspect, clean]) == [clean], "it could die of what runs beside it"
     await scene.come(clean)
@@ -121,13 +126,13 @@ async def test_what_runs_on_beside_it_holds_it_up_only_so_long(scene: Scene, mon
     assert scene.hands.back == []
 
 
-async def test_it_holds_others_up_only_so_long(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wards, "ALONE_SECONDS_MIN", 0.05)
-    suspect, clean, other = delivery(2), delivery(0), delivery(2)
+async def test_it_holds_others_up_only_so_long(scene: Scene) -> None:
+    suspect, clean, other = delivery(2, AGED), delivery(0), delivery(2, AGED)
     await scene.come(suspect)
     await scene.seen(suspect)
     scene.busy = True
-    await asyncio.sleep(0.05)
+    scene.ahead.seconds = wards.ALONE_SECONDS_MAX
+    await scene.seen()
     assert scene.hands.spared == [], "as long as nobody wants to begin"
     await scene.come(clean)
     await scene.seen(clean)
