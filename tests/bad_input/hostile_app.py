@@ -75,14 +75,14 @@ async def huge_result(megabytes: int) -> int:
 
 
 @task
-async def block(seconds: float) -> str:
-    time.sleep(seconds)  # noqa: ASYNC251 - the mistake itself
+async def block(pipe: str) -> str:
+    Path(pipe).read_text()  # the mistake itself, until somebody writes to it
     return "done"
 
 
 @workflow
-async def blocked(seconds: float) -> str:
-    return await block(seconds)
+async def blocked(pipe: str) -> str:
+    return await block(pipe)
 
 
 class Escape(BaseException):

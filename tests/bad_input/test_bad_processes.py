@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def test_a_task_that_kills_its_worker_three_times_fails_as_worker_died(dev: Dev,
     log = tmp_path / "deaths"
     dev.perdure("start", "deadly", f'"{log}"', "--id", "deadly")
     dev.perdure("start", "neighbour", "1", "--id", "neighbour")
-    told = dev.perdure("result", "deadly", "--timeout", "60", code=1)
+    told = dev.perdure("result", "deadly", "--wait", code=1)
     assert "WorkerDied" in told
     assert len(set(log.read_text().split())) == 3
     assert dev.perdure("result", "neighbour", "--wait") == 8
@@ -107,16 +108,18 @@ def test_a_task_that_no_worker_has_waits_and_says_for_what(tmp_path: Path) -> No
     with running_dev(app, tmp_path / "dev.sqlite") as dev:
         dev.perdure("start", "calls", "--id", "lonely")
         assert dev.perdure("start", "fine", "--wait") == 3
-        shown = dev.perdure("show", "lonely")
-        assert shown["status"] == "running"
-        assert "nobody_has_this" in shown["waits_for"]
+        until(lambda: "nobody_has_this" in (dev.perdure("show", "lonely")["waits_for"] or ""))
+        assert dev.perdure("show", "lonely")["status"] == "running"
         told = dev.perdure("result", "lonely", code=1)
         assert "waits for task nobody_has_this, which" in told
-        assert "task_unknown_here: workflow calls waits for task nobody_has_this" in dev.errors
+        until(lambda: "task_unknown_here: workflow calls waits for task nobody_has_this" in dev.errors)
 
 
-def test_a_blocked_loop_is_told_on_the_terminal_with_its_line(dev: Dev) -> None:
-    dev.perdure("start", "blocked", "3.0", "--id", "blocked")
+def test_a_blocked_loop_is_told_on_the_terminal_with_its_line(dev: Dev, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    dev.perdure("start", "blocked", f'"{pipe}"', "--id", "blocked")
     until(lambda: "task_blocks_loop" in dev.errors)
-    assert "in block: time.sleep(seconds)" in dev.errors
+    assert "in block: Path(pipe).read_text()" in dev.errors
+    pipe.write_text("")
     assert dev.perdure("result", "blocked", "--wait") == "done"

@@ -170,7 +170,7 @@ def test_what_the_worker_of_the_client_does_not_have_is_told_at_the_call() -> No
     async def work() -> None:
         async with asyncio.timeout(30), Client.embedded(app.neighbour) as client:
             with pytest.raises(UnknownName, match="no workflow 'blocked'; it has neighbour"):
-                await client.execute(app.blocked, 1.0)
+                await client.execute(app.blocked, "pipe")
             with pytest.raises(UnknownName, match="no workflow 'typo'"):
                 await client.start("typo")
             with pytest.raises(UnknownName, match="no task 'double'; it has none"):

@@ -18,7 +18,7 @@ from perdure_schemas.messages import DispatchTask, Message, RunPurged, TaskOutco
 from perdure_schemas.primitives import NESTING_MAX, integer
 
 SECONDS_MAX = 5.0
-"""Far more than linear work on these bytes takes, far less than what they ask for."""
+"""Of the processor's time. Far more than linear work on these bytes takes, far less than what they ask for."""
 NOW = 1_700_000_000_000
 BYTES_PER_BYTE_MAX = 50
 """Memory per byte read: a record of two empty texts, two bytes, is a struct of some forty and its place in a list."""
@@ -101,10 +101,10 @@ def with_array(count: int, items: bytes = b"") -> bytes:
 
 @pytest.mark.parametrize("count", [2**62, 2**31, 1000, -(2**62), -(2**63)])
 def test_an_array_longer_than_its_bytes_is_refused_at_once(count: int) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     with pytest.raises(CodecError):
         decode(with_array(count))
-    assert time.perf_counter() - started < SECONDS_MAX
+    assert time.thread_time() - started < SECONDS_MAX
 
 
 def test_arrays_in_blocks_with_their_size_are_read() -> None:
@@ -176,9 +176,9 @@ def test_reading_is_linear_in_the_bytes() -> None:
     def seconds(size: int) -> float:
         failure = Failure(name="n", message="", details=Payload("bytes", b"\xff" * size), stack="ü" * size)
         data = encode(outcome(failure))
-        started = time.perf_counter()
+        started = time.thread_time()
         decode(data)
-        return time.perf_counter() - started
+        return time.thread_time() - started
 
     assert seconds(10_000_000) < SECONDS_MAX
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,15 @@ from perdure_runtime.adapters.sqlite import open_sqlite
 from perdure_runtime.clock import SystemClock
 from perdure_runtime.embedded import Embedded
 
+FULL = threading.Event()
 RUNS = 30
 PAGES = 1_000_000
 
 
 @task
 async def plus_one(number: int) -> int:
-    await asyncio.sleep(0.02)
+    while not FULL.is_set():  # noqa: ASYNC110 - it is set in another thread
+        await asyncio.sleep(0.02)
     return number + 1
 
 
@@ -46,6 +49,7 @@ def test_runs_wait_while_the_disk_is_full_and_complete_once_there_is_room(
             runs = [await client.start(steps, number) for number in range(RUNS)]
             (pages,) = connection.execute("PRAGMA page_count").fetchone()
             connection.execute(f"PRAGMA max_page_count = {pages}")
+            FULL.set()
             while "database or disk is full; it is tried again" not in caplog.text:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             late = asyncio.create_task(client.start(steps, RUNS))
