@@ -13,7 +13,7 @@ from perdure_runtime.errors import AlreadyInUse, MessageTooLarge
 from perdure_runtime.ports import Broker, Consumer, Delivery, SubscriptionType, Undeliverable
 from perdure_schemas.common import Payload
 from perdure_schemas.messages import SendSignal
-from tests.contracts.worlds import BROKERS, LOCAL_BROKERS, ids, message, open_broker
+from tests.contracts.worlds import BROKERS, LOCAL_BROKERS, PATIENCE_S, ids, message, open_broker
 
 TOPIC = "workflow-engine"
 Scenario = Callable[[Broker], Awaitable[None]]
@@ -24,7 +24,7 @@ Deliveries = list[Delivery | Undeliverable]
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Scenario], None]:
     async def world(scenario: Scenario) -> None:
         async with open_broker(request.param, tmp_path) as broker:
-            await asyncio.wait_for(scenario(broker), 10)
+            await asyncio.wait_for(scenario(broker), PATIENCE_S)
 
     return lambda scenario: asyncio.run(world(scenario))
 
@@ -210,7 +210,7 @@ def test_a_key_stays_with_whoever_holds_messages_of_it(kind: str, tmp_path: Path
 
     async def world() -> None:
         async with open_broker(kind, tmp_path) as broker:
-            await asyncio.wait_for(scenario(broker), 10)
+            await asyncio.wait_for(scenario(broker), PATIENCE_S)
 
     asyncio.run(world())
 

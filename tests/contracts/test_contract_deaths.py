@@ -19,7 +19,7 @@ from perdure_runtime.adapters.socket import connect, frames, serve
 from perdure_runtime.adapters.sqlite import SqlitePorts, open_sqlite
 from perdure_runtime.ports import Broker, Consumer, Delivery
 from perdure_schemas import topics
-from tests.contracts.worlds import BROKERS, SteppedClock, message, open_ports
+from tests.contracts.worlds import BROKERS, PATIENCE_S, SteppedClock, message, open_ports
 from tests.servers import clean
 
 TOPIC = topics.task_run("t")
@@ -37,7 +37,7 @@ async def begin(consumer: Consumer, deliveries: Sequence[Delivery]) -> None:
 async def take(broker: Broker) -> tuple[Consumer, Delivery]:
     """One message, and who has begun it."""
     consumer = await broker.subscribe("ns", [TOPIC], "workers", "shared")
-    (delivery,) = await asyncio.wait_for(consumer.receive(1), 5)
+    (delivery,) = await asyncio.wait_for(consumer.receive(1), PATIENCE_S)
     assert isinstance(delivery, Delivery)
     await begin(consumer, [delivery])
     return consumer, delivery
@@ -47,7 +47,7 @@ async def receive(consumer: Consumer, count: int) -> list[Delivery]:
     """Exactly this many, by their ids."""
     found: list[Delivery] = []
     while len(found) < count:
-        batch = await asyncio.wait_for(consumer.receive(count - len(found)), 5)
+        batch = await asyncio.wait_for(consumer.receive(count - len(found)), PATIENCE_S)
         found += [each for each in batch if isinstance(each, Delivery)]
     return sorted(found, key=lambda each: each.message.id)
 
@@ -102,7 +102,7 @@ async def local(kind: str, path: Path) -> AsyncIterator[tuple[Broker, Callable[[
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Scenario], None]:
     async def world(scenario: Scenario) -> None:
         async with remote() if request.param == "pulsar" else local(request.param, tmp_path) as (broker, worker):
-            await asyncio.wait_for(scenario(broker, worker), 60)
+            await asyncio.wait_for(scenario(broker, worker), PATIENCE_S)
 
     return lambda scenario: asyncio.run(world(scenario))
 
@@ -175,7 +175,7 @@ def test_a_process_that_dies_at_once_has_begun(tmp_path: Path) -> None:
             await broker.publisher().publish([(TOPIC, message(id)) for id in "12"])
             for _ in range(3):
                 process = await asyncio.create_subprocess_exec(sys.executable, "-c", DYING, str(tmp_path / "s"))
-                assert await asyncio.wait_for(process.wait(), 20) == -signal.SIGKILL
+                assert await asyncio.wait_for(process.wait(), PATIENCE_S) == -signal.SIGKILL
             consumer, _ = await worker()
             assert deaths(await receive(consumer, 2)) == [3, 0]
 

@@ -14,7 +14,7 @@ from perdure_runtime.ports import Ports, Routing, RunFilter
 from perdure_schemas.common import Address, Payload, WorkflowRef
 from perdure_schemas.events import RunStatus
 from perdure_schemas.messages import CancelTimer, RunChanged, ScheduleTimer, TaskChanged, TimerFired
-from tests.contracts.worlds import STORES, SteppedClock, open_ports
+from tests.contracts.worlds import PATIENCE_S, STORES, SteppedClock, open_ports
 
 Scenario = Callable[[Ports, SteppedClock], Awaitable[None]]
 
@@ -24,7 +24,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Scenario], 
     async def world(scenario: Scenario) -> None:
         clock = SteppedClock()
         async with open_ports(request.param, tmp_path, clock) as ports:
-            await asyncio.wait_for(scenario(ports, clock), 10)
+            await asyncio.wait_for(scenario(ports, clock), PATIENCE_S)
 
     return lambda scenario: asyncio.run(world(scenario))
 

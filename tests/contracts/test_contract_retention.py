@@ -14,7 +14,7 @@ from perdure_runtime.adapters.queues import QueueBroker
 from perdure_runtime.adapters.socket import connect, serve
 from perdure_runtime.ports import DeadLetters, Delivery, Ports, Undeliverable
 from perdure_schemas import topics
-from tests.contracts.worlds import LOCAL_STORES, SteppedClock, ids, message, open_ports
+from tests.contracts.worlds import LOCAL_STORES, PATIENCE_S, SteppedClock, ids, message, open_ports
 
 Scenario = Callable[[Ports, DeadLetters], Awaitable[None]]
 LETTERS = topics.dead_letters("timers")
@@ -30,7 +30,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Scenario], None]:
     async def world(scenario: Scenario) -> None:
         async with open_ports(request.param, tmp_path, SteppedClock()) as ports:
-            await asyncio.wait_for(scenario(ports, cast(QueueBroker, ports.broker)), 10)
+            await asyncio.wait_for(scenario(ports, cast(QueueBroker, ports.broker)), PATIENCE_S)
 
     return lambda scenario: asyncio.run(world(scenario))
 
@@ -140,4 +140,4 @@ def test_dead_letters_are_seen_from_another_process(tmp_path: Path) -> None:
             await client.close()
             await server.close()
 
-    asyncio.run(asyncio.wait_for(scenario(), 10))
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))

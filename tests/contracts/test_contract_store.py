@@ -14,7 +14,7 @@ from perdure_runtime.adapters.memory.store import MemoryStore
 from perdure_runtime.ports import NO_HEAD, Commit, Head, Ports, RunKey, vacant_head
 from perdure_schemas.common import Command, WaitsFor
 from perdure_schemas.events import CancelRequested, CommandSettled, Event, Recorded, Rewound, RunEnded, TurnCommitted
-from tests.contracts.worlds import STORES, SteppedClock, open_ports
+from tests.contracts.worlds import PATIENCE_S, STORES, SteppedClock, open_ports
 
 KEY = RunKey("ns", "w")
 Scenario = Callable[[Ports, SteppedClock], Awaitable[None]]
@@ -25,7 +25,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Scenario], 
     async def world(scenario: Scenario) -> None:
         clock = SteppedClock()
         async with open_ports(request.param, tmp_path, clock) as ports:
-            await asyncio.wait_for(scenario(ports, clock), 10)
+            await asyncio.wait_for(scenario(ports, clock), PATIENCE_S)
 
     return lambda scenario: asyncio.run(world(scenario))
 

@@ -18,7 +18,7 @@ from perdure_runtime.errors import MessageTooLarge, StorageUnavailable
 from perdure_runtime.ports import UNBOUNDED, Delivery, Ports, Routing, RunFilter, Undeliverable
 from tests.contracts.test_contract_records import changed
 from tests.contracts.test_contract_store import KEY, commit, events
-from tests.contracts.worlds import SteppedClock, ids, message
+from tests.contracts.worlds import PATIENCE_S, SteppedClock, ids, message
 
 
 def counts(deliveries: Sequence[Delivery | Undeliverable]) -> list[int]:
@@ -59,7 +59,7 @@ def test_a_lost_client_hands_back_what_it_held(tmp_path: Path) -> None:
                 found += await other.receive()
             assert sorted(zip(ids(found), counts(found), strict=True)) == [("1", 1), ("2", 0)]
 
-    asyncio.run(asyncio.wait_for(scenario(), 10))
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
 
 
 def test_a_client_comes_back_by_itself(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_client_comes_back_by_itself(tmp_path: Path) -> None:
             assert ids(list(await consumer.receive())) == ["1"]
             await again.close()
 
-    asyncio.run(asyncio.wait_for(scenario(), 10))
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
 
 
 def test_a_slow_worker_holds_no_more_than_it_asked_for(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_slow_worker_holds_no_more_than_it_asked_for(tmp_path: Path) -> None:
             while taken < 97:
                 taken += len(await other.receive())
 
-    asyncio.run(asyncio.wait_for(scenario(), 10))
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_a_batch_over_a_frame_is_sent_in_portions_in_order(tmp_path: Path) -> No
                     found += await consumer.receive()
                 assert ids(found) == sent
 
-    asyncio.run(asyncio.wait_for(scenario(), 10))
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
 
 
 @pytest.mark.usefixtures("small_frames")
@@ -128,7 +128,7 @@ def test_an_answer_over_a_frame_is_refused_not_lost(tmp_path: Path) -> None:
             with pytest.raises(MessageTooLarge, match="the limit is 2000"):
                 await client.reads.history(KEY, "r", 0, 100, 100, bytes_max=UNBOUNDED)
 
-    asyncio.run(asyncio.wait_for(scenario(), 10))
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_strangers_are_shown_out(tmp_path: Path, data: bytes) -> None:
             writer.close()
             await client.broker.publisher().publish([("t", message("others go on"))])
 
-    asyncio.run(asyncio.wait_for(scenario(), 10))
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
 
 
 def test_another_release_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +161,7 @@ def test_another_release_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             assert msgspec.msgpack.decode(answer[4:]) == [0, frames.PROTOCOL_VERSION]
             writer.close()
 
-    asyncio.run(asyncio.wait_for(scenario(), 10))
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
 
 
 def test_nobody_listens(tmp_path: Path) -> None:
@@ -185,4 +185,4 @@ def test_reads(tmp_path: Path) -> None:
             await client.reads.put_routing("ns", "order", Routing(current="b1"))
             assert await client.reads.get_routing("ns", "order") == Routing(current="b1")
 
-    asyncio.run(asyncio.wait_for(scenario(), 10))
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))

@@ -22,7 +22,7 @@ from perdure_runtime.adapters.sqlite.migrations import NewerDatabase
 from perdure_runtime.errors import AlreadyInUse, PerdureError, StorageContradiction, StorageUnavailable
 from perdure_runtime.ports import Delivery, RunKey, Undeliverable
 from tests.contracts.test_contract_store import KEY, commit, events
-from tests.contracts.worlds import SteppedClock, ids, message
+from tests.contracts.worlds import PATIENCE_S, SteppedClock, ids, message
 
 WRITER = Path(__file__).with_name("publisher_process.py")
 
@@ -170,7 +170,7 @@ def test_an_acknowledgement_alone_is_written_soon(tmp_path: Path) -> None:
         consumer = await broker.subscribe("ns", ["t"], "s", "failover")
         await broker.publisher().publish([("t", message("1"))])
         await consumer.ack(await consumer.receive())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while opened._database.read("SELECT id FROM messages"):  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
         await opened.close()

@@ -19,6 +19,8 @@ _STARTS = pytest.mark.timeout(600)
 """The first test on real servers may have to fetch and start them."""
 LOCAL_STORES = ["memory", "sqlite"]
 STORES = [*LOCAL_STORES, pytest.param("cassandra", marks=_STARTS)]
+PATIENCE_S = 60.0
+"""What never comes fails the test; what comes does so in a fraction of a second, and in many where everybody works."""
 LOCAL_BROKERS = ["memory", "sqlite", "socket"]
 BROKERS = [*LOCAL_BROKERS, pytest.param("pulsar", marks=_STARTS)]
 

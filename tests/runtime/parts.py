@@ -15,6 +15,8 @@ from perdure_runtime.ports import Delivery, Ports, Undeliverable
 from perdure_schemas.messages import Body, Message
 
 NAMESPACE = "ns"
+PATIENCE_S = 60.0
+"""What never comes fails the test."""
 BodyT = TypeVar("BodyT")
 
 
@@ -108,7 +110,7 @@ class Reader:
 
     async def next(self) -> Delivery | Undeliverable:
         while not self._ready:
-            self._ready += await asyncio.wait_for(self._consumer.receive(), 5)
+            self._ready += await asyncio.wait_for(self._consumer.receive(), PATIENCE_S)
             await self._consumer.ack(self._ready)
         return self._ready.pop(0)
 

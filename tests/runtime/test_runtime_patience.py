@@ -15,7 +15,7 @@ from perdure_runtime.workflow_driver import PUBLISH_AGAIN_SECONDS, WorkflowEngin
 from perdure_schemas import topics
 from perdure_schemas.common import NULL
 from perdure_schemas.messages import RunChanged, RunWorkflowTask, StartWorkflow, WaitForResult
-from tests.runtime.parts import NAMESPACE, World, hooked
+from tests.runtime.parts import NAMESPACE, PATIENCE_S, World, hooked
 
 
 class AcknowledgedElsewhere:
@@ -91,7 +91,7 @@ def test_a_recorded_start_that_nobody_published_goes_on_when_any_message_comes()
         async with world.running(WorkflowEngine(replace(world.ports, broker=broker), NAMESPACE, "dies").run()):
             start = StartWorkflow(workflow_id="w", run_id="r", name="order", args=NULL)
             await world.send(topics.WORKFLOW_ENGINE, "w", start)
-            await asyncio.wait_for(given_up.wait(), 5)
+            await asyncio.wait_for(given_up.wait(), PATIENCE_S)
         turns = await world.open(topics.workflow_run("order"))
         async with world.running(WorkflowEngine(world.ports, NAMESPACE, "lives").run()):
             await world.send(topics.WORKFLOW_ENGINE, "w", WaitForResult(workflow_id="w", run_id="r", reply_topic="i"))

@@ -25,7 +25,7 @@ from perdure_schemas.messages import (
     TimerFired,
     WorkerHello,
 )
-from tests.runtime.parts import NAMESPACE, World, hooked
+from tests.runtime.parts import NAMESPACE, PATIENCE_S, World, hooked
 
 SERVICES: dict[str, Callable[[Ports], Coroutine[Any, Any, None]]] = {
     topics.TASK_ENGINE: lambda ports: TaskEngine(ports, NAMESPACE, "one").run(),
@@ -141,7 +141,7 @@ def test_while_little_changes_the_projector_does_not_pause() -> None:
                 seen.put_nowait(args[0][0][1].workflow_id)
 
         projector = Projector(hooked(world.ports, "read_model", before), NAMESPACE, pause_seconds=60)
-        async with asyncio.timeout(10), world.running(projector.run()):
+        async with asyncio.timeout(PATIENCE_S), world.running(projector.run()):
             for id in "abc":
                 await world.send(topics.WORKFLOW_EVENTS, id, run_changed(id))
                 assert await seen.get() == id
@@ -264,7 +264,7 @@ def test_a_timer_put_while_it_fires_is_not_removed_with_what_fired() -> None:
 
         await world.ports.timers.put(NAMESPACE, 0, [timer("t")])
         async with world.running(TimerService(hooked(world.ports, "broker", before), NAMESPACE).run()):
-            await asyncio.wait_for(firing.wait(), 5)
+            await asyncio.wait_for(firing.wait(), PATIENCE_S)
             await world.send(topics.TIMERS, "t", timer("t", later))
             await turns()  # for a service without the lock to put it
             gate.set()
@@ -282,7 +282,7 @@ def test_of_one_timer_the_last_word_counts() -> None:
         await world.send(topics.TIMERS, "t", timer("t", later))
         await world.send(topics.TIMERS, "u", timer("u", later - 1))
         await world.send(topics.TIMERS, "u", CancelTimer(timer_id="u"))
-        async with world.running(TimerService(world.ports, NAMESPACE).run()), asyncio.timeout(5):
+        async with world.running(TimerService(world.ports, NAMESPACE).run()), asyncio.timeout(PATIENCE_S):
             while await world.ports.timers.next_due(NAMESPACE, 0) != later:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
 

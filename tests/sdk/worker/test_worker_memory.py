@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import tracemalloc
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -65,10 +66,11 @@ def test_a_live_run_weighs_no_more_than_is_accounted_for(shape: str) -> None:
     assert accounted <= used * 2, "nor is room given away"
 
 
-def instances() -> int:
-    """How many there are, garbage of other tests left out."""
+def instances(before: Sequence[Instance] = ()) -> list[Instance]:
+    """Those that are there, without garbage of other tests, and without those that were there before."""
     gc.collect()
-    return sum(isinstance(each, Instance) for each in gc.get_objects())
+    known = {id(each) for each in before}
+    return [each for each in gc.get_objects() if isinstance(each, Instance) and id(each) not in known]
 
 
 def test_the_cache_holds_what_it_may_and_all_runs_go_on() -> None:
@@ -88,7 +90,7 @@ def test_the_cache_holds_what_it_may_and_all_runs_go_on() -> None:
                 for run in started:
                     while not (await run.describe()).waits_for:  # noqa: ASYNC110 - until its first turn is done
                         await asyncio.sleep(0.01)
-                while (alive := instances() - before) > alive_max:  # noqa: ASYNC110 - the last ones are left just now
+                while (alive := len(instances(before))) > alive_max:  # noqa: ASYNC110 - the last ones are left just now
                     await asyncio.sleep(0.01)
                 await asyncio.gather(*(run.signal("go", 1) for run in started))
                 results = await asyncio.gather(*(run.result() for run in started))
