@@ -8,9 +8,12 @@ import pytest
 
 from perdure import RunFailed, WorkflowError, task, workflow
 from perdure_runtime import task_holds
+from perdure_runtime.adapters.memory import memory_ports
+from perdure_runtime.clock import SystemClock
 from perdure_runtime.errors import StorageUnavailable
 from perdure_runtime.ports import RunKey
-from perdure_schemas.messages import CancelTask, RunPurged
+from perdure_schemas import topics
+from perdure_schemas.messages import CancelTask, CancelTimer, RunPurged
 from tests.sdk.semantics.world import Batch, Gate, World, until
 
 pytestmark = pytest.mark.asyncio
@@ -47,7 +50,7 @@ async def _fails() -> None:
 
 
 failing = workflow(name="failing")(_fails)
-kept_shortly = workflow(name="kept_shortly", retention=1)(_fails)
+kept_shortly = workflow(name="kept_shortly", retention=60)(_fails)
 
 
 @workflow
@@ -58,6 +61,15 @@ async def following() -> str:
 def made_gates() -> list[Gate]:
     GATES.update(parent=Gate(), child=Gate())
     return list(GATES.values())
+
+
+class Ahead(SystemClock):
+    """Time passes when a test says so, too."""
+
+    ahead_ms = 0
+
+    def now(self) -> int:
+        return super().now() + self.ahead_ms
 
 
 class Outage:
@@ -93,13 +105,16 @@ async def test_another_run_under_the_id_ends_it(outages: int) -> None:
 @pytest.mark.parametrize("outages", [0, 2])
 async def test_its_purge_ends_it(outages: int) -> None:
     outage, gates = Outage(outages), made_gates()
-    async with World(held, child, kept_shortly, tamper=outage) as world:
+    clock = Ahead()
+    async with World(held, child, kept_shortly, ports=memory_ports(clock), tamper=outage) as world:
         run = await world.client.start(kept_shortly, id="o")
         with pytest.raises(RunFailed):
             await run.result()
         for gate in gates:
             await gate.reached()
         assert CANCELED == []
+        clock.ahead_ms = 60_000
+        await world.send(topics.TIMERS, CancelTimer(timer_id=""), "", id="nudge")  # its service looks at the clock
         await until(lambda: sorted(CANCELED) == ["child", "parent"])
         await until(lambda: any(purged.workflow_id == "o" for purged in world.spy.bodies(RunPurged)))
         assert outage.left == 0

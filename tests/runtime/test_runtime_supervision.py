@@ -124,8 +124,7 @@ def test_what_comes_while_the_projector_pauses_is_applied_together(monkeypatch: 
         async with world.running(projector.run()):
             await world.send(topics.WORKFLOW_EVENTS, "a", run_changed("a"))
             await first.wait()
-            for id in ("b", "c", "d"):
-                await world.send(topics.WORKFLOW_EVENTS, id, run_changed(id))
+            await world.send_all(topics.WORKFLOW_EVENTS, "b", *(run_changed(id) for id in "bcd"))
             await rest.wait()
         assert batches == [["a"], ["b", "c", "d"]]
 

@@ -12,6 +12,7 @@ import pytest
 from perdure._worker import processes
 from perdure._worker.child import Result
 from perdure._worker.threads import Threads
+from tests.sdk.worker.engine import PATIENCE_S
 
 REUSED_SECONDS_MAX = 0.3
 """A process that waits is given away in far less."""
@@ -36,7 +37,7 @@ class Child:
         if self.called.is_set():
             self.again.set()
         self.called.set()
-        assert self.finishes.wait(5)
+        assert self.finishes.wait(PATIENCE_S)
         return Result()
 
     def kill(self) -> None:
@@ -64,15 +65,15 @@ def test_a_kill_that_comes_as_its_attempt_ends_hits_no_other(monkeypatch: pytest
     late = attempt("late")
     Child.made, Child.amid_kill = queue.SimpleQueue(), lambda: tasks.start(attempt("innocent"))
     tasks.start(late)
-    first = Child.made.get(timeout=5)
-    assert first.called.wait(5)
+    first = Child.made.get(timeout=PATIENCE_S)
+    assert first.called.wait(PATIENCE_S)
     late.ending = "timed-out"
     tasks.cancel(late)
-    assert ended["late"].wait(5)
-    assert first.reaped.wait(5), "nobody is given a process that is about to end"
-    second = Child.made.get(timeout=5)
+    assert ended["late"].wait(PATIENCE_S)
+    assert first.reaped.wait(PATIENCE_S), "nobody is given a process that is about to end"
+    second = Child.made.get(timeout=PATIENCE_S)
     second.finishes.set()
-    assert ended["innocent"].wait(5)
+    assert ended["innocent"].wait(PATIENCE_S)
     assert not first.again.is_set()
     assert not second.killed
     tasks.cancel(late)  # once more, after its end
