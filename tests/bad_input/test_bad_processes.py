@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.dev_process import Dev, running_dev, until
+from tests.cli.dev_process import Dev, rewrite, running_dev, until
 
 APP = Path(__file__).with_name("hostile_app.py")
 
@@ -87,7 +87,7 @@ def test_waiting_for_a_stuck_run_tells_why_and_that_its_code_may_be_mended(tmp_p
         assert "still open: stuck, NameError: name 'undefined_name' is not defined" in told
         until(lambda: "workflow_stuck: run bug of buggy" in dev.errors)
         assert "async def buggy(): return undefined_name" in dev.errors, "the worker shows the line"
-        app.write_text(app.read_text().replace("undefined_name", "7"))
+        rewrite(app, app.read_text().replace("undefined_name", "7"))
         assert dev.perdure("result", "bug", "--wait") == 7
 
 

@@ -122,6 +122,13 @@ def _ended(*arguments: str, code: int) -> subprocess.CompletedProcess[str]:
     return done
 
 
+def rewrite(path: Path, text: str) -> None:
+    """At once, as editors do: who looks at it meanwhile must not find half of it."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(text)
+    new.replace(path)
+
+
 def until(condition: Callable[[], object]) -> None:
     """Waits until it holds; fails when it does not within WAIT_SECONDS."""
     give_up_at = time.monotonic() + WAIT_SECONDS

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.dev_process import ENVIRONMENT, WAIT_SECONDS, Dev, perdure, running_dev, until, warned
+from tests.cli.dev_process import ENVIRONMENT, WAIT_SECONDS, Dev, perdure, rewrite, running_dev, until, warned
 
 APP = Path(__file__).with_name("sample_app.py")
 
@@ -47,7 +47,7 @@ def test_the_worker_reloads_when_a_file_changes(tmp_path: Path) -> None:
     app = Path(shutil.copy(APP, tmp_path / "reloaded_app.py"))
     with running_dev(app, tmp_path / "dev.sqlite") as dev:
         assert dev.perdure("start", "plus", "1", "1", "--wait") == 2
-        app.write_text(app.read_text().replace("return left + right", "return left - right"))
+        rewrite(app, app.read_text().replace("return left + right", "return left - right"))
         dev.wait_for("worker-reloading")
         dev.wait_for("worker-ready")
         assert dev.perdure("start", "plus", "1", "1", "--wait") == 0
@@ -61,7 +61,7 @@ def test_an_app_that_cannot_be_imported_is_shown_and_tried_again_when_mended(tmp
         dev.wait_for("worker-started")
         until(lambda: "waits for a change" in dev.errors)
         assert "SyntaxError" in dev.errors
-        app.write_text(APP.read_text())
+        rewrite(app, APP.read_text())
         dev.wait_for("worker-ready")
         assert dev.perdure("start", "plus", "1", "1", "--wait") == 2
     finally:
@@ -86,9 +86,9 @@ def test_an_app_whose_part_is_mended_is_loaded_again(text: str, tmp_path: Path) 
         until(lambda: "waits for a change" in dev.errors)
         assert "SyntaxError" in dev.errors or "error: " in dev.errors
         assert "_app.py" not in dev.errors.replace("broken_app.py", ""), "frames of ours are no news"
-        part.write_text("from perdure import task\n@task\ndef f(): ...\n")
+        rewrite(part, "from perdure import task\n@task\ndef f(): ...\n")
         if "broken_part" not in text:
-            app.write_text("import broken_part\n")
+            rewrite(app, "import broken_part\n")
         assert dev.wait_for("worker-ready")["event"] == "worker-ready"
     finally:
         dev.stop()

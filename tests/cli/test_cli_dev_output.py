@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import pty
@@ -11,7 +12,7 @@ import subprocess
 from pathlib import Path
 
 from perdure.cli.dev_api import HOST
-from tests.cli.dev_process import ENVIRONMENT, WAIT_SECONDS, dev_command, perdure, running_dev, until
+from tests.cli.dev_process import ENVIRONMENT, WAIT_SECONDS, dev_command, perdure, rewrite, running_dev, until
 
 APP = """
 from perdure import task, workflow
@@ -32,7 +33,7 @@ def test_where_nobody_reads_along_the_logs_are_json_too(tmp_path: Path) -> None:
     with running_dev(app, tmp_path / "dev.sqlite") as dev:
         dev.perdure("start", "parsed", '"seven"', "--wait", code=1)
         until(lambda: "task_failed" in dev.errors)
-        app.write_text(APP + "\ndef broken(:\n")
+        rewrite(app, APP + "\ndef broken(:\n")
         until(lambda: "waits for a change" in dev.errors)
     lines = [json.loads(line) for line in dev.errors.splitlines()]
     actions = [line.get("action") for line in lines]
@@ -61,13 +62,13 @@ def test_on_a_terminal_nothing_is_json(tmp_path: Path) -> None:
     )
     dev = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=ENVIRONMENT)
     os.close(theirs)
-    written = ""
+    written, decoder = "", codecs.getincrementaldecoder("utf-8")()  # a read may end within a character
     try:
         while "worker ready" not in written or "API at" not in written:
-            written += os.read(ours, 65_536).decode()
+            written += decoder.decode(os.read(ours, 65_536))
         perdure("start", "parsed", '"seven"', "--wait", "--db", str(database), code=1)
         while "ValueError: " not in written:
-            written += os.read(ours, 65_536).decode()
+            written += decoder.decode(os.read(ours, 65_536))
     finally:
         dev.terminate()
         dev.wait(timeout=WAIT_SECONDS)

@@ -40,7 +40,7 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
 
 def test_a_task_between_two_attempts_tells_why_the_last_failed_and_when_the_next_comes(dev: Dev) -> None:
     dev.perdure("start", "patient", '"seven"', "--id", "p")
-    until(lambda: dev.perdure("show", "p")["tasks"])
+    until(lambda: [task["status"] for task in dev.perdure("show", "p")["tasks"]] == ["waiting-retry"])
     (task,) = dev.perdure("show", "p")["tasks"]
     assert (task["position"], task["task"], task["status"], task["attempt"]) == ("0", "parse", "waiting-retry", 2)
     assert (task["failed_attempts"], task["last_failure"][:10]) == (1, "ValueError")

@@ -28,6 +28,8 @@ from perdure_schemas.messages import Body, Message, RunChanged, RunPurged
 B = TypeVar("B")
 E = TypeVar("E")
 
+CALM_PASSES = 40
+"""Of the loop: many times what a step takes that waits for no other thread."""
 PATIENCE_SECONDS = 20
 """Of a whole test, on a loaded machine; each takes a fraction of a second."""
 
@@ -149,6 +151,8 @@ class World:
         while seen != len(self.spy.published):
             seen = len(self.spy.published)
             await asyncio.sleep(self.place.pause_seconds)
+            for _ in range(CALM_PASSES):  # where the process stood still, the pause is over before anybody could act
+                await asyncio.sleep(0)
         purged = {body.run_id for body in self.spy.bodies(RunPurged)}
         newest = {change.run_id: change for change in self.spy.bodies(RunChanged)}
         for change in newest.values():
