@@ -27,6 +27,7 @@ from perdure_runtime.clock import SystemClock
 from perdure_runtime.embedded import Embedded
 from perdure_schemas import topics
 from perdure_schemas.messages import WaitForResult
+from tests.servers.provision import free_port
 
 Answer = tuple[int, Any]
 
@@ -335,7 +336,8 @@ def test_a_restart_of_the_api_is_not_seen_by_its_clients() -> None:
             await stack.enter_async_context(Embedded(ports))
             worker = Worker(ports.broker, [Order])
             working = asyncio.create_task(worker.run())
-            async with serving(make_application(ports, "default"), "127.0.0.1", 0) as port:
+            port = free_port()  # one that nobody else is given while no API listens there
+            async with serving(make_application(ports, "default"), "127.0.0.1", port):
                 client = await stack.enter_async_context(Client.connect(f"http://127.0.0.1:{port}"))
                 order = await client.start(Order, id="o")
             result = asyncio.create_task(order.result())

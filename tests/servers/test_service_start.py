@@ -148,7 +148,8 @@ async def _backs_off(cluster: Cluster, roles: tuple[str, ...]) -> None:
 
 
 def _lines(log: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    whole = log.read_text().rpartition("\n")[0]  # the last line may be half written
+    return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
 
 def _reason(log: Path, what: str) -> str:
