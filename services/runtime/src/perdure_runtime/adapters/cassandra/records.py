@@ -85,7 +85,8 @@ class CassandraRouting:
 
     async def get(self, namespace: str, workflow: str) -> Routing:
         until, routing = self._kept.get((namespace, workflow), (0.0, Routing()))
-        if monotonic() < until:
+        asked = monotonic()  # what comes late may have changed meanwhile
+        if asked < until:
             return routing
         rows = await self._connection.rows(_GET_ROUTING, namespace, workflow)
         if rows:
@@ -95,7 +96,7 @@ class CassandraRouting:
             routing = Routing()
         if len(self._kept) >= _ROUTINGS_MAX:
             self._kept.clear()
-        self._kept[namespace, workflow] = monotonic() + _ROUTING_KEPT_S, routing
+        self._kept[namespace, workflow] = asked + _ROUTING_KEPT_S, routing
         return routing
 
     async def put(self, namespace: str, workflow: str, routing: Routing) -> None:
