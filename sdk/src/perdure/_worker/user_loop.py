@@ -17,6 +17,9 @@ log = logging.getLogger("perdure.worker")
 BLOCKED_SECONDS = 1.0
 """A loop that gives nobody a turn for so long delays every task on it visibly."""
 PROBE_SECONDS = 0.25
+PAUSED_FROM = 2.0
+"""Looks that lie so many times as far apart as they should: the whole process stood still meanwhile, which is no task's
+fault. Of such a pause no more than this counts."""
 
 Report = Callable[[Attempt, Ended], None]
 
@@ -117,9 +120,12 @@ class Watchdog:
                 self._loop.call_soon_threadsafe(self._answer)
             except RuntimeError:
                 return
-            reported = False
+            reported, spent, before = False, 0.0, asked
             while self._answered < asked and not self._stopped.wait(PROBE_SECONDS / 5):
-                if not reported and time.monotonic() - asked >= BLOCKED_SECONDS:
+                now = time.monotonic()
+                passed, before = now - before, now
+                spent += min(passed, PAUSED_FROM * PROBE_SECONDS / 5)
+                if not reported and spent >= BLOCKED_SECONDS:
                     reported = True
                     self._tell(asked)
 
