@@ -3,7 +3,8 @@
 - A `python` block is written to a file and run as a script. Its first line may name the file: `# app.py`.
   A `python program` is only written: what has no end is started by a `console` block.
 - A `console` block holds commands (`$ …`), each followed by the output it must have; `...` stands for any text.
-  One that ends with ` &` runs until the end of the page; the page goes on when it has printed something.
+  One that ends with ` &` runs until the end of the page; the page goes on when it has printed something, and a
+  `perdure dev` that its worker is ready: a start would be warned that nobody has announced its workflow.
 - An `output` block is what the block before it must have printed; `...` as above.
 - Any other block is text. `sh` is for commands that cannot be run here, as those that install something.
 """
@@ -93,7 +94,9 @@ def _running(command: str, folder: Path) -> Iterator[None]:
     )
     assert process.stdout is not None
     try:
-        process.stdout.readline()
+        begun = b"worker-ready" if command.startswith("perdure dev") else b""
+        while (line := process.stdout.readline()) and begun not in line:
+            pass
         yield
     finally:
         with contextlib.suppress(ProcessLookupError):

@@ -6,12 +6,17 @@ import asyncio
 import logging
 import signal
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from perdure import _app
 from perdure._extras import needed
+
+if TYPE_CHECKING:
+    from perdure.worker import Worker
+
+log = logging.getLogger("perdure.worker")
 
 
 def worker(
@@ -42,6 +47,11 @@ def worker(
     asyncio.run(_work(module, settings, build=settings.build, slots=settings.slots))
 
 
+async def _tell_once_ready(worker: Worker, build: str) -> None:
+    await worker.ready.wait()
+    log.info("ready", extra={"action": "ready", "worker": worker.id, "build": build})
+
+
 async def _work(module: object, settings: object, *, build: str, slots: int) -> None:
     from perdure.worker import Worker
     from perdure_runtime.adapters.pulsar import PulsarBroker
@@ -66,9 +76,11 @@ async def _work(module: object, settings: object, *, build: str, slots: int) -> 
 
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, drain)
-            logging.getLogger("perdure.worker").info(
-                "started", extra={"action": "started", "worker": worker.id, "build": build}
-            )
-            await worker.run()
+            log.info("started", extra={"action": "started", "worker": worker.id, "build": build})
+            telling = asyncio.create_task(_tell_once_ready(worker, build))
+            try:
+                await worker.run()
+            finally:
+                telling.cancel()
     finally:
         await broker.close()
