@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.dev_process import ENVIRONMENT, Dev, perdure, running_dev
+from tests.cli.dev_process import ENVIRONMENT, Dev, perdure, running_dev, until
 
 APP = Path(__file__).with_name("sample_app.py")
 
@@ -69,8 +69,8 @@ def test_who_waits_too_short_is_told_what_waits_longer(dev: Dev) -> None:
 
 def test_list_and_show(dev: Dev) -> None:
     dev.perdure("start", "plus", "1", "1", "--id", "listed", "--tag", "blue", "--wait")
-    (run,) = dev.perdure("list", "--tag", "blue")
-    assert (run["id"], run["workflow"], run["status"]) == ("listed", "plus", "completed")
+    listed = {"id": "listed", "workflow": "plus", "status": "completed"}
+    until(lambda: [listed.items() <= run.items() for run in dev.perdure("list", "--tag", "blue")] == [True])
     assert "one of running, paused, stuck" in dev.perdure("list", "--status", "ended", code=2)
     assert "has no workflow 'pluss'" in dev.perdure("list", "--workflow", "pluss", code=3)
     shown = dev.perdure("show", "listed")

@@ -174,7 +174,7 @@ def test_commands_ask_the_api_at_perdure_url(tmp_path: Path, monkeypatch: pytest
         monkeypatch.setitem(ENVIRONMENT, "PERDURE_URL", url)
         assert perdure("start", "plus", "1", "1", "--wait", "--id", "sum") == 2
         assert perdure("result", "sum") == 2
-        assert [run["id"] for run in perdure("list")] == ["sum"]
+        until(lambda: [run["id"] for run in perdure("list")] == ["sum"])
         assert perdure("show", "sum")["status"] == "completed"
         assert "no run" in perdure("show", "other", code=3)
         assert "no worker has announced a workflow 'pluss' yet; known: plus, " in warned("start", "pluss", "1", "1")

@@ -292,7 +292,9 @@ def test_databases_of_one_stem_are_two_engines(tmp_path: Path) -> None:
                     assert await client.execute(hello.options(id=f"of-{name}"), number) == number + 1
             for name in ("x.sqlite", "x.db"):
                 async with Client.connect(tmp_path / name) as client:
-                    assert [run.workflow_id for run in (await client.list()).runs] == [f"of-{name}"]
+                    while not (listed := (await client.list()).runs):  # noqa: ASYNC110 - it was told before
+                        await asyncio.sleep(0.01)
+                    assert [run.workflow_id for run in listed] == [f"of-{name}"]
         assert declared_path(tmp_path / "x.sqlite") != declared_path(tmp_path / "x.db")
         deep = tmp_path / ("d" * 90)
         deep.mkdir()
