@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.repo import commands
+
+pytestmark = pytest.mark.timeout(commands.SECONDS_MAX)
 ROOT = Path(__file__).resolve().parents[2]
 CASES = sorted((ROOT / "tests" / "typing" / "cases").glob("*.py"))
 SOURCES = ("schemas/src", "services/core/src", "services/runtime/src", "sdk/src")
-CHECKER_SECONDS_MAX = 110
 
 
 def expected(case: Path) -> set[int]:
@@ -34,7 +36,7 @@ def reported_by_mypy(cases: list[Path], tmp_path: Path) -> dict[str, set[int]]:
     command = [sys.executable, "-m", "mypy", "--config-file", str(config), "--cache-dir", str(tmp_path / "cache")]
     done = subprocess.run(
         [*command, "--no-pretty", "--no-error-summary", *map(str, cases)],
-        capture_output=True, text=True, cwd=tmp_path, timeout=CHECKER_SECONDS_MAX, check=False,
+        capture_output=True, text=True, cwd=tmp_path, timeout=commands.SECONDS_MAX, check=False,
     )  # fmt: skip
     assert not done.stderr, done.stderr
     lines: dict[str, set[int]] = {case.name: set() for case in cases}
@@ -55,7 +57,7 @@ def reported_by_pyright(cases: list[Path], tmp_path: Path) -> dict[str, set[int]
     command = [str(Path(sys.executable).parent / "basedpyright"), "--project", str(config), "--outputjson"]
     done = subprocess.run(
         [*command, "--pythonpath", sys.executable],
-        capture_output=True, text=True, cwd=tmp_path, timeout=CHECKER_SECONDS_MAX, check=False,
+        capture_output=True, text=True, cwd=tmp_path, timeout=commands.SECONDS_MAX, check=False,
     )  # fmt: skip
     lines: dict[str, set[int]] = {case.name: set() for case in cases}
     for found in json.loads(done.stdout)["generalDiagnostics"]:
