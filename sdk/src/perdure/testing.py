@@ -157,6 +157,7 @@ class WorkflowEnvironment:
         self._ports = dataclasses.replace(ports, broker=QueueBroker(Queues(journal), journal))
         self._engine = Embedded(self._ports, namespace)
         self.client = Client(_Backend(namespace, self._ports))
+        journal.client_id = self.client.id
         self._time = _Timekeeper(
             self._clock, ports=self._ports, journal=journal, client=self.client, namespace=namespace
         )
@@ -248,7 +249,7 @@ class _Timekeeper:
         self._sleepers: list[tuple[int, asyncio.Future[None]]] = []
         self._silent_looks = 0
         self._seen: tuple[int, list[Question]] = (0, [])
-        """At the last look: moves, and questions."""
+        """At the last look: news, and questions."""
 
     async def until(self, moment_ms: int) -> None:
         """Let time pass until then."""
@@ -335,7 +336,7 @@ class _Timekeeper:
 
     def _tell_of_silence(self) -> None:
         """Called when nothing is due. Whoever waits is told, once that has lasted."""
-        seen = (self._journal.moves, open_questions(self._client))
+        seen = (self._journal.news, open_questions(self._client))
         silent = seen == self._seen and bool(seen[1]) and not self._journal.delegated
         self._silent_looks = self._silent_looks + 1 if silent else 0
         self._seen = seen
@@ -376,6 +377,9 @@ class _Journal(MemoryJournal):
         super().__init__()
         self.moves = 0
         """Counts publishes and acknowledgements."""
+        self.client_id = ""
+        self.news = 0
+        """Of these, those of messages that are not the client's own: it asks again and again while it waits."""
         self.moved = asyncio.Event()
         self.stuck: dict[str, RunChanged] = {}
         """By run id; so are the others."""
@@ -402,16 +406,17 @@ class _Journal(MemoryJournal):
                     self.failures[run_id] = failure
                 case _:
                     pass
-        self._move()
+        self._move(entries)
 
     def acknowledge(self, entries: list[Entry]) -> None:
         super().acknowledge(entries)
         for entry in entries:
             self._open.pop(entry.id, None)
-        self._move()
+        self._move(entries)
 
-    def _move(self) -> None:
+    def _move(self, entries: list[Entry]) -> None:
         self.moves += 1
+        self.news += any(entry.message is None or entry.message.emitter != self.client_id for entry in entries)
         self.moved.set()
 
     async def wait(self, seconds: float | None = None) -> None:

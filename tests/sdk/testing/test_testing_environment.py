@@ -91,7 +91,7 @@ async def test_years_pass_at_once() -> None:
 
 
 async def test_time_stands_still_while_nobody_waits() -> None:
-    async with asyncio.timeout(20), WorkflowEnvironment(yearly, start=NEW_YEAR) as env:
+    async with asyncio.timeout(60), WorkflowEnvironment(yearly, start=NEW_YEAR) as env:
         run = await env.client.start(yearly, 1)
         await env.idle()
         await asyncio.sleep(0.05)
@@ -100,7 +100,7 @@ async def test_time_stands_still_while_nobody_waits() -> None:
 
 
 async def test_a_sleep_brings_what_lies_in_it_and_nothing_more() -> None:
-    async with asyncio.timeout(20), WorkflowEnvironment(yearly, start=NEW_YEAR) as env:
+    async with asyncio.timeout(60), WorkflowEnvironment(yearly, start=NEW_YEAR) as env:
         run = await env.client.start(yearly, 2)
         await env.sleep(2 * YEAR - dt.timedelta(milliseconds=1))
         assert (await run.describe()).status == "running"
@@ -111,7 +111,7 @@ async def test_a_sleep_brings_what_lies_in_it_and_nothing_more() -> None:
 
 
 async def test_sleeps_of_several_tests_parts_share_one_time() -> None:
-    async with asyncio.timeout(20), WorkflowEnvironment(start=NEW_YEAR) as env:
+    async with asyncio.timeout(60), WorkflowEnvironment(start=NEW_YEAR) as env:
 
         async def part(hours: int) -> dt.datetime:
             await env.sleep(dt.timedelta(hours=hours))
@@ -122,7 +122,7 @@ async def test_sleeps_of_several_tests_parts_share_one_time() -> None:
 
 
 async def test_retries_come_when_they_are_due() -> None:
-    async with asyncio.timeout(20), WorkflowEnvironment(asking, start=NEW_YEAR) as env:
+    async with asyncio.timeout(60), WorkflowEnvironment(asking, start=NEW_YEAR) as env:
         moments: list[int] = []
 
         def answer(question: str) -> int:
@@ -138,7 +138,7 @@ async def test_retries_come_when_they_are_due() -> None:
 
 
 async def test_a_mock_is_a_value_an_error_or_a_function_and_may_change() -> None:
-    async with asyncio.timeout(20), WorkflowEnvironment(asking, start=NEW_YEAR) as env:
+    async with asyncio.timeout(60), WorkflowEnvironment(asking, start=NEW_YEAR) as env:
         mock = env.mock(ask, 42)
         assert await env.client.execute(asking, "q") == "42 at 00:00"
         mock.answer = PermissionError("no")
@@ -159,7 +159,7 @@ async def test_a_mock_is_a_value_an_error_or_a_function_and_may_change() -> None
 
 
 async def test_a_mock_must_answer_by_the_types_of_what_it_stands_for() -> None:
-    async with asyncio.timeout(20), WorkflowEnvironment(asking) as env:
+    async with asyncio.timeout(60), WorkflowEnvironment(asking) as env:
         env.mock(ask, "no number")
         assert "SerializationError" in await env.client.execute(asking, "q")
         with pytest.raises(SerializationError):
@@ -192,13 +192,13 @@ async def family() -> str:
 
 
 async def test_methods_of_services_and_children_are_mocked_too() -> None:
-    async with asyncio.timeout(20), WorkflowEnvironment(paying) as env:
+    async with asyncio.timeout(60), WorkflowEnvironment(paying) as env:
         charged = env.mock(bank.charge, "receipt")
         assert await env.client.execute(paying, 5) == "receipt"
         assert charged.calls == [(5,)]
     env = WorkflowEnvironment(family, asking)
     child = env.mock(asking, "mocked")
-    async with asyncio.timeout(20), env:
+    async with asyncio.timeout(60), env:
         assert await env.client.execute(family) == "mocked"
         assert child.calls == [("child",)]
         child.answer = WorkflowError("gone")
@@ -208,7 +208,7 @@ async def test_methods_of_services_and_children_are_mocked_too() -> None:
 
 
 async def test_a_signal_before_the_time_is_up_and_none() -> None:
-    async with asyncio.timeout(20), WorkflowEnvironment(Door, start=NEW_YEAR) as env:
+    async with asyncio.timeout(60), WorkflowEnvironment(Door, start=NEW_YEAR) as env:
         run = await env.client.start(Door)
         await env.sleep(dt.timedelta(minutes=59))
         await run.signal(Door.knocks, "ada")
@@ -218,7 +218,7 @@ async def test_a_signal_before_the_time_is_up_and_none() -> None:
 
 
 async def test_an_update_that_waits_moves_time() -> None:
-    async with asyncio.timeout(20), WorkflowEnvironment(Door, yearly, start=NEW_YEAR) as env:
+    async with asyncio.timeout(60), WorkflowEnvironment(Door, yearly, start=NEW_YEAR) as env:
         run = await env.client.start(Door)
         await env.sleep(1800)
         assert await run.update(Door.later, 0) == "00:30"
@@ -227,7 +227,7 @@ async def test_an_update_that_waits_moves_time() -> None:
 
 
 async def test_a_stuck_run_is_told_where_it_is_waited_for() -> None:
-    async with asyncio.timeout(20), WorkflowEnvironment(buggy, parent_of_buggy) as env:
+    async with asyncio.timeout(60), WorkflowEnvironment(buggy, parent_of_buggy) as env:
         with pytest.raises(RunStuck, match=r"of buggy is stuck: KeyError: 'a bug'(.|\n)*raise KeyError") as raised:
             await env.client.execute(buggy, 1)
         assert str(raised.value.__cause__) == "KeyError: 'a bug'"
@@ -252,7 +252,7 @@ async def test_a_real_task_takes_its_time_and_time_waits_for_it() -> None:
         await (done | patience)
         return done.result() if done.done() else "too slow"
 
-    async with asyncio.timeout(20), WorkflowEnvironment(race, real) as env:
+    async with asyncio.timeout(60), WorkflowEnvironment(race, real) as env:
         assert await env.client.execute(race) == "done"
 
 
@@ -265,7 +265,7 @@ async def test_all_of_a_mock_and_a_timer_does_not_wait_for_real_time(monkeypatch
         value, _ = await (ask("q") & timer(YEAR))
         return value
 
-    async with asyncio.timeout(20), WorkflowEnvironment(both) as env:
+    async with asyncio.timeout(60), WorkflowEnvironment(both) as env:
         env.mock(ask, 1)
         assert await env.client.execute(both) == 1
 
@@ -276,7 +276,7 @@ async def test_a_start_needs_a_zone() -> None:
 
 
 async def test_many_runs_sleep_side_by_side() -> None:
-    async with asyncio.timeout(20), WorkflowEnvironment(yearly, start=NEW_YEAR) as env:
+    async with asyncio.timeout(60), WorkflowEnvironment(yearly, start=NEW_YEAR) as env:
         ends = await asyncio.gather(*(env.client.execute(yearly, 2) for _ in range(300)))
         assert ends == [[2031, 2032]] * 300
 
@@ -312,6 +312,15 @@ async def test_a_wait_for_what_never_comes_says_for_what() -> None:
         env.mock(ask, 42)
         await gate.signal(Gate.go, "late")
         assert await gate.result() == "late", "the run itself is as it was"
+
+
+async def test_questions_that_are_asked_again_meanwhile_are_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine they are, before it has been silent for long enough."""
+    for name in ("FIRST", "MAX"):
+        monkeypatch.setattr(f"perdure._client.requests.ASK_AGAIN_SECONDS_{name}", 0.05)
+    async with asyncio.timeout(60), WorkflowEnvironment(Gate) as env:
+        with pytest.raises(NothingComes, match="waits for signal go"):
+            await env.client.execute(Gate)
 
 
 async def test_what_comes_a_moment_of_real_time_later_is_waited_for() -> None:
@@ -362,7 +371,7 @@ async def test_real_work_is_waited_for_however_long_it_takes() -> None:
 
 
 async def test_the_worker_warns_of_no_task_that_is_mocked(caplog: pytest.LogCaptureFixture) -> None:
-    async with asyncio.timeout(20), WorkflowEnvironment(asking, paying) as env:
+    async with asyncio.timeout(60), WorkflowEnvironment(asking, paying) as env:
         env.mock(ask, 42)
         await env.client.execute(asking, "q")
         assert "task_unknown_here" not in caplog.text
