@@ -15,7 +15,7 @@ from tests.bad_input import hostile_app as app
 @pytest.mark.parametrize("by_thread", [False, True])
 def test_a_base_exception_fails_the_attempt_only(by_thread: bool) -> None:
     async def work() -> None:
-        async with asyncio.timeout(30), Client.embedded(app) as client:
+        async with asyncio.timeout(60), Client.embedded(app) as client:
             told = await client.execute(app.escaped, by_thread)
             assert ("SystemExit" if by_thread else "Escape: over the wall") in told
             assert await client.execute(app.neighbour, 1) == 8
@@ -26,7 +26,7 @@ def test_a_base_exception_fails_the_attempt_only(by_thread: bool) -> None:
 @pytest.mark.parametrize("by_thread", [False, True])
 def test_a_task_that_never_returns_times_out_and_others_go_on_meanwhile(by_thread: bool) -> None:
     async def work() -> None:
-        async with asyncio.timeout(30), Client.embedded(app) as client:
+        async with asyncio.timeout(60), Client.embedded(app) as client:
             run = await client.start(app.timed_out, by_thread)
             assert await client.execute(app.neighbour, 1) == 8
             assert (await run.result()).startswith("timed out")

@@ -170,7 +170,7 @@ def test_too_few_and_too_many_arguments_are_told_at_the_call(wrong: tuple[int, .
 
 def test_what_the_worker_of_the_client_does_not_have_is_told_at_the_call() -> None:
     async def work() -> None:
-        async with asyncio.timeout(30), Client.embedded(app.neighbour) as client:
+        async with asyncio.timeout(60), Client.embedded(app.neighbour) as client:
             with pytest.raises(UnknownName, match="no workflow 'blocked'; it has neighbour"):
                 await client.execute(app.blocked, "pipe")
             with pytest.raises(UnknownName, match="no workflow 'typo'"):
@@ -183,7 +183,7 @@ def test_what_the_worker_of_the_client_does_not_have_is_told_at_the_call() -> No
 
 def test_a_run_whose_worker_lacks_a_task_says_so(caplog: pytest.LogCaptureFixture) -> None:
     async def work() -> None:
-        async with asyncio.timeout(30), Client.embedded(app.neighbour) as client:
+        async with asyncio.timeout(60), Client.embedded(app.neighbour) as client:
             run = await client.start(app.neighbour, 1)
             await eventually(lambda: "task_unknown_here" in caplog.text)
             while (described := await run.describe()).waits_for != "task double":  # noqa: ASYNC110 - read models lag
@@ -200,7 +200,7 @@ def test_who_waits_for_a_stuck_run_is_told_why(
     monkeypatch.setattr("perdure._client.stuck.LOOK_SECONDS", 0.05)
 
     async def work() -> None:
-        async with asyncio.timeout(30), Client.embedded(app) as client:
+        async with asyncio.timeout(60), Client.embedded(app) as client:
             waiting = asyncio.ensure_future(client.execute(app.mistaken))
             await eventually(lambda: "is stuck: NameError" in caplog.text)
             assert not waiting.done()

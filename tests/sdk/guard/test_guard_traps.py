@@ -79,7 +79,7 @@ async def swallowing(deed: str) -> str:
 @pytest.mark.parametrize("deed", DEEDS)
 async def test_what_would_differ_in_replay_stops_the_run_with_its_line(deed: str) -> None:
     """Row E-30."""
-    async with asyncio.timeout(20), WorkflowEnvironment(doing) as env:
+    async with asyncio.timeout(60), WorkflowEnvironment(doing) as env:
         with pytest.raises(RunStuck) as raised:
             await env.client.execute(doing, deed)
     message = str(raised.value)
@@ -90,12 +90,12 @@ async def test_what_would_differ_in_replay_stops_the_run_with_its_line(deed: str
 
 @pytest.mark.parametrize("deed", HARMLESS)
 async def test_what_does_not_differ_passes(deed: str) -> None:
-    async with asyncio.timeout(20), WorkflowEnvironment(doing) as env:
+    async with asyncio.timeout(60), WorkflowEnvironment(doing) as env:
         assert await env.client.execute(doing, deed) == "done"
 
 
 async def test_a_swallowed_error_counts_all_the_same() -> None:
-    async with asyncio.timeout(20), WorkflowEnvironment(swallowing) as env:
+    async with asyncio.timeout(60), WorkflowEnvironment(swallowing) as env:
         with pytest.raises(RunStuck, match=r"random\.random\(\)"):
             await env.client.execute(swallowing, "random.random()")
 
@@ -117,7 +117,7 @@ class Talkative:
 
 
 async def test_queries_are_watched_too() -> None:
-    async with asyncio.timeout(20), WorkflowEnvironment(Talkative) as env:
+    async with asyncio.timeout(60), WorkflowEnvironment(Talkative) as env:
         run = await env.client.start(Talkative)
         with pytest.raises(Exception, match=r"time\.time\(\) in a workflow"):
             await run.query(Talkative.careless, "time.time()")
@@ -137,7 +137,7 @@ def outside_in_a_thread(deed: str) -> str:
 
 @pytest.mark.parametrize("deed", ["time.time()", "random.random()", "uuid.uuid4()", "os.listdir()", "time.sleep()"])
 async def test_tasks_and_everybody_else_may_do_all_of_it(deed: str) -> None:
-    async with asyncio.timeout(20), Client.embedded(outside, outside_in_a_thread) as client:
+    async with asyncio.timeout(60), Client.embedded(outside, outside_in_a_thread) as client:
         assert await client.run(outside, deed) == "done"
         assert await client.run(outside_in_a_thread, deed) == "done"
         DEEDS[deed]()
@@ -151,7 +151,7 @@ async def dated() -> str:
 
 async def test_a_call_of_datetime_now_is_seen_where_it_is_made() -> None:
     """By `sys.monitoring`, which came with Python 3.12; before, only the reader sees it, and here it does not."""
-    async with asyncio.timeout(20), WorkflowEnvironment(dated) as env:
+    async with asyncio.timeout(60), WorkflowEnvironment(dated) as env:
         if sys.version_info >= (3, 12):
             with pytest.raises(RunStuck, match=r"datetime\.now\(\)"):
                 await env.client.execute(dated)
@@ -160,7 +160,7 @@ async def test_a_call_of_datetime_now_is_seen_where_it_is_made() -> None:
 
 
 async def test_with_warn_it_is_told_once_and_passes(caplog: pytest.LogCaptureFixture) -> None:
-    async with asyncio.timeout(20), WorkflowEnvironment(doing) as env:
+    async with asyncio.timeout(60), WorkflowEnvironment(doing) as env:
         install("warn", [])
         try:
             assert await env.client.execute(doing, "time.time()") == "done"
@@ -168,7 +168,7 @@ async def test_with_warn_it_is_told_once_and_passes(caplog: pytest.LogCaptureFix
         finally:
             install("error", [])
     assert [r.name for r in caplog.records].count("perdure.guard") == 1
-    async with asyncio.timeout(20), WorkflowEnvironment(doing) as env:
+    async with asyncio.timeout(60), WorkflowEnvironment(doing) as env:
         install("off", [])
         try:
             assert await env.client.execute(doing, "random.random()") == "done"

@@ -157,7 +157,7 @@ async def sizes(count: int) -> list[str]:
 
 async def test_branches_awaited_at_once_end() -> None:
     """Row E-4: in the engine this checklist began with, nothing woke such a run."""
-    async with asyncio.timeout(20), Client.embedded(step, sizes) as client:
+    async with asyncio.timeout(60), Client.embedded(step, sizes) as client:
         assert await client.execute(sizes, 3) == [f"RESIZE CROP {n}" for n in range(3)]
 
 

@@ -118,7 +118,7 @@ async def sending(to: str, count: int) -> None:
 
 async def test_one_run_signals_another() -> None:
     """Row E-17."""
-    async with asyncio.timeout(20), Client.embedded(listing, sending) as client:
+    async with asyncio.timeout(60), Client.embedded(listing, sending) as client:
         run = await client.start(listing, 3, id="receiver")
         await client.execute(sending, "receiver", 3)
         assert await run.result() == [0, 1, 2]
@@ -284,7 +284,7 @@ async def failing_parent() -> None:
 
 async def test_an_error_tells_its_causes_all_the_way_down() -> None:
     """Row E-61: through a task, a child and a parent, named as their languages name them."""
-    async with asyncio.timeout(20), Client.embedded(failing, failing_child, failing_parent) as client:
+    async with asyncio.timeout(60), Client.embedded(failing, failing_child, failing_parent) as client:
         with pytest.raises(RunFailed) as raised:
             await client.execute(failing_parent)
         names = []

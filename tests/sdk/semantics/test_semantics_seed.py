@@ -167,7 +167,7 @@ async def client() -> AsyncIterator[Client]:
     flows = (nothing, three_in_a_row, one_ahead_two_after, branch_of, first_of_three, both_or_third, third_or_both)
     lists = (first_of_list, all_of_three, all_of_list, with_inline, dispatching_inline, waiting_inline)
     families = (child_at_once, parent, parent_beside, grandparent)
-    async with asyncio.timeout(20), Client.embedded(*tasks, *flows, *lists, *families) as opened:
+    async with asyncio.timeout(60), Client.embedded(*tasks, *flows, *lists, *families) as opened:
         yield opened
 
 

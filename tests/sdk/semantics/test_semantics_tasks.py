@@ -137,7 +137,7 @@ async def test_a_client_runs_tasks_without_any_workflow() -> None:
 @pytest.mark.parametrize(("what", "seconds"), [("late", 4 * 3600), ("at once", 0)])
 async def test_a_task_says_itself_when_it_is_tried_again(what: str, seconds: int) -> None:
     """Row E-32: after two hours, or at once, though its policy says ten seconds."""
-    async with asyncio.timeout(20), WorkflowEnvironment(stubborn, trying) as env:
+    async with asyncio.timeout(60), WorkflowEnvironment(stubborn, trying) as env:
         began = env.now()
         assert await env.client.execute(trying, what) == "attempt 3"
         assert round((env.now() - began).total_seconds()) == seconds
@@ -146,7 +146,7 @@ async def test_a_task_says_itself_when_it_is_tried_again(what: str, seconds: int
 
 async def test_a_task_says_itself_that_it_is_not_tried_again() -> None:
     """Row E-32."""
-    async with asyncio.timeout(20), WorkflowEnvironment(stubborn, trying) as env:
+    async with asyncio.timeout(60), WorkflowEnvironment(stubborn, trying) as env:
         assert await env.client.execute(trying, "never again") == (
             "TaskFailed of stubborn: NonRetryable: it makes no sense"
         )
@@ -160,7 +160,7 @@ async def backing_off() -> None:
 
 async def test_delays_grow_up_to_a_limit_and_are_spread() -> None:
     """Row E-33: twelve attempts; each delay twice the last, at most a hundred seconds, within half of it."""
-    async with asyncio.timeout(20), WorkflowEnvironment(backing_off) as env:
+    async with asyncio.timeout(60), WorkflowEnvironment(backing_off) as env:
         moments: list[dt.datetime] = []
 
         def refuse(what: str) -> str:
@@ -181,7 +181,7 @@ async def test_delays_grow_up_to_a_limit_and_are_spread() -> None:
 
 async def test_some_errors_are_not_worth_another_attempt() -> None:
     """Row E-34: named by the policy, with their subclasses; or told by the task itself."""
-    async with asyncio.timeout(20), Client.embedded(stubborn) as client:
+    async with asyncio.timeout(60), Client.embedded(stubborn) as client:
         policy = Retry(attempts=5, initial=60, non_retryable=[LookupError])
         with pytest.raises(TaskFailed, match="KeyError"):
             await client.run(stubborn.options(retry=policy), "bad input")
@@ -287,7 +287,7 @@ async def patient_for_an_hour() -> str:
 
 async def test_a_task_has_a_time_limit_over_all_its_attempts() -> None:
     """Row E-41: an hour of attempts without limit, one every ten minutes."""
-    async with asyncio.timeout(20), WorkflowEnvironment(stubborn, patient_for_an_hour) as env:
+    async with asyncio.timeout(60), WorkflowEnvironment(stubborn, patient_for_an_hour) as env:
         began = env.now()
         assert (await env.client.execute(patient_for_an_hour)).startswith("TaskTimedOut")
         assert (env.now() - began).total_seconds() == pytest.approx(3_500, abs=5)
@@ -336,7 +336,7 @@ async def test_a_task_carries_tags_and_tells_its_progress() -> None:
 
 async def test_a_task_knows_its_context() -> None:
     """Row E-47: who it is, for which run, which attempt, and why the one before failed."""
-    async with asyncio.timeout(20), Client.embedded(telling, asking) as client:
+    async with asyncio.timeout(60), Client.embedded(telling, asking) as client:
         run = await client.start(asking, id="a-1")
         about = await run.result()
         assert about["name"] == "telling"
@@ -388,7 +388,7 @@ async def test_the_first_outcome_of_a_task_counts() -> None:
 
 async def test_a_failed_task_is_seen_by_its_workflow() -> None:
     """Row E-50: after its last attempt, with the error as its cause."""
-    async with asyncio.timeout(20), WorkflowEnvironment(stubborn, trying) as env:
+    async with asyncio.timeout(60), WorkflowEnvironment(stubborn, trying) as env:
         assert await env.client.execute(trying, "always") == ("TaskFailed of stubborn: ConnectionError: attempt 4")
         assert SEEN == [1, 2, 3, 4]
 

@@ -30,7 +30,7 @@ E = TypeVar("E")
 
 CALM_PASSES = 40
 """Of the loop: many times what a step takes that waits for no other thread."""
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 60
 """Of a whole test, on a loaded machine; each takes a fraction of a second."""
 
 Batch: TypeAlias = Sequence[tuple[str, Message]]

@@ -71,7 +71,7 @@ def with_double(script: Script, work: Callable[[Client, EngineDouble], Awaitable
     double = EngineDouble(script)
 
     async def run() -> None:
-        async with asyncio.timeout(20), double, double.client() as client:
+        async with asyncio.timeout(60), double, double.client() as client:
             await work(client, double)
 
     asyncio.run(run())

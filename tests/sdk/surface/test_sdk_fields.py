@@ -92,7 +92,7 @@ def test_an_unknown_key_is_refused_at_the_edge(given: dict[str, Any], told: str)
     called: Any = (greet, greets)
 
     async def main() -> None:
-        async with asyncio.timeout(20), Client.embedded(greet, greets, Waits) as client:
+        async with asyncio.timeout(60), Client.embedded(greet, greets, Waits) as client:
             calls: list[Callable[[], Awaitable[Any]]] = [
                 lambda: client.start(called[1], given),
                 lambda: client.start("greets", given),
@@ -118,7 +118,7 @@ def test_an_unknown_key_is_refused_at_the_edge(given: dict[str, Any], told: str)
 @pytest.mark.parametrize("given", RIGHT)
 def test_known_keys_in_any_order_are_taken(given: dict[str, Any]) -> None:
     async def main() -> None:
-        async with asyncio.timeout(20), Client.embedded(greet, greets, Waits) as client:
+        async with asyncio.timeout(60), Client.embedded(greet, greets, Waits) as client:
             assert await client.execute("greets", given) == "Ann"
             assert await client.run("greet", given) == "Ann"
             run = await client.start(Waits)

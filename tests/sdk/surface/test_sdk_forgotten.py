@@ -35,7 +35,7 @@ async def decides() -> int:
 
 def test_a_task_that_nobody_awaited_is_told_when_the_end_cancels_it(caplog: pytest.LogCaptureFixture) -> None:
     async def work() -> None:
-        async with asyncio.timeout(20), Client.embedded(forgets, decides, endless, quick) as client:
+        async with asyncio.timeout(60), Client.embedded(forgets, decides, endless, quick) as client:
             assert await client.execute(forgets, id="f") == 1
             assert await client.execute(decides, id="d") == 1
 

@@ -45,7 +45,7 @@ async def order(item: str) -> list[str]:
 def with_refunded(work: Callable[[Client], Awaitable[None]]) -> None:
     async def opened() -> None:
         calls.clear()
-        async with asyncio.timeout(20), Client.embedded(order, charge, ship, refund) as client:
+        async with asyncio.timeout(60), Client.embedded(order, charge, ship, refund) as client:
             handle = await client.start(order, "book", id="o")
             with pytest.raises(RunFailed, match="no van"):
                 await handle.result()
@@ -87,7 +87,7 @@ async def parsed(text: str) -> int:
 
 def test_edits_and_skips_are_checked_by_type_where_the_tasks_are_known() -> None:
     async def main() -> None:
-        async with asyncio.timeout(20), Client.embedded(parsed, parse) as client:
+        async with asyncio.timeout(60), Client.embedded(parsed, parse) as client:
             handle = await client.start(parsed, "seven", id="p")
             with pytest.raises(RunFailed):
                 await handle.result()
@@ -126,7 +126,7 @@ async def _parsed(text: str) -> int:
 @pytest.mark.parametrize("given", [{"edits": {"0": ["7"]}}, {"skips": {"0": 7}}])
 def test_an_edit_or_skip_takes_back_a_failure_with_which_the_code_got_stuck(given: dict[str, Any]) -> None:
     async def main() -> None:
-        async with asyncio.timeout(20), Client.embedded(translated, parse) as client:
+        async with asyncio.timeout(60), Client.embedded(translated, parse) as client:
             handle = await client.start(translated, "seven", id="t")
             while (await handle.describe()).status != "stuck":  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
@@ -138,7 +138,7 @@ def test_an_edit_or_skip_takes_back_a_failure_with_which_the_code_got_stuck(give
 
 def test_a_run_that_a_task_group_failed_is_resumed_with_edits() -> None:
     async def main() -> None:
-        async with asyncio.timeout(20), Client.embedded(grouped, parse) as client:
+        async with asyncio.timeout(60), Client.embedded(grouped, parse) as client:
             handle = await client.start(grouped, "one", "two", id="g")
             with pytest.raises(RunFailed, match="TaskFailed: task parse failed: ValueError: invalid literal"):
                 await handle.result()

@@ -260,7 +260,7 @@ def test_a_client_connects_by_the_socket_or_by_the_database_beside_it(tmp_path: 
             async with Client.connect(database):
                 pass
         server = await serve(ports, tmp_path / "dev.sqlite.sock")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             running = [
                 asyncio.create_task(WorkflowEngine(ports, "default", "test").run()),
                 asyncio.create_task(worker.run()),
@@ -282,7 +282,7 @@ def test_a_client_connects_by_the_socket_or_by_the_database_beside_it(tmp_path: 
 
 def test_databases_of_one_stem_are_two_engines(tmp_path: Path) -> None:
     async def run() -> None:
-        async with asyncio.timeout(20), AsyncExitStack() as stack:
+        async with asyncio.timeout(60), AsyncExitStack() as stack:
             for name in ("x.sqlite", "x.db"):
                 _, ports = await stack.enter_async_context(dev_engine(tmp_path / name, "default"))
                 worker = asyncio.create_task(Worker(ports.broker, Registry([add_one, hello])).run())
@@ -312,7 +312,7 @@ def test_a_worker_connects_by_the_socket_or_by_the_database_beside_it(tmp_path: 
         with pytest.raises(Unavailable, match="Is `perdure dev` running"):
             await Worker.connect(database, [add_one]).run()
         server = await serve(ports, tmp_path / "dev.sqlite.sock")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             engine = asyncio.create_task(WorkflowEngine(ports, "default", "test").run())
             async with Client.connect(database) as client:
                 for path in (database, tmp_path / "dev.sqlite.sock"):

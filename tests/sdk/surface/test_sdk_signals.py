@@ -42,7 +42,7 @@ class SortedByType:
 
 def with_client(work: Callable[[Client], Awaitable[Any]]) -> Any:
     async def opened() -> Any:
-        async with asyncio.timeout(20), Client.embedded(Ballot, counted, SortedByType) as client:
+        async with asyncio.timeout(60), Client.embedded(Ballot, counted, SortedByType) as client:
             return await work(client)
 
     return asyncio.run(opened())
