@@ -293,7 +293,8 @@ class Gate:
         return await self.go.receive()
 
 
-async def test_a_wait_for_what_never_comes_says_for_what() -> None:
+async def test_a_wait_for_what_never_comes_says_for_what(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure.testing.SILENT_LOOKS", 100)  # how long is not asked here, and they are five
     lacking = r"run '.*' of {} waits for task ask, which is neither given nor mocked: env.mock\(ask, …\)"
     silent = "run '.*' of Gate waits for signal go, which nobody sends"
     async with asyncio.timeout(120), WorkflowEnvironment(asking, family, Gate) as env:

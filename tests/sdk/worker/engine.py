@@ -36,7 +36,7 @@ def value(payload: Payload | None) -> Any:
     return None if payload.encoding == "null" else msgspec.json.decode(payload.data)
 
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 """What never comes fails the test; a process takes 0.3 s to start, and many times that where everybody works."""
 
 
