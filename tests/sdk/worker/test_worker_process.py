@@ -63,7 +63,7 @@ async def test_a_process_runs_an_app_from_a_file_and_drains_on_sigterm() -> None
             await engine.run_task("pid")
             assert value((await engine.next(AttemptOutcome)).result) not in (child.pid, os.getpid())
             run = await engine.run_task("held", str(gate), options=HEARTBEATS)
-            await engine.next(AttemptStarted)
+            await engine.next(AttemptStarted, lambda m: m.attempt_id == run.attempt_id)  # slow ones tell, too
             child.send_signal(signal.SIGTERM)
             gate.touch()
             outcome = await engine.next(AttemptOutcome)
