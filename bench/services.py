@@ -32,7 +32,7 @@ from tests.servers.provision import free_port
 RESULT = Path("build/bench/services.json")
 API_URL = f"http://127.0.0.1:{local.API_PORT}"
 ADMIN_URL = "http://127.0.0.1:8080"
-WARM_UP_RUNS = 3_000
+WARM_UP_RUNS = 6_000
 THROUGHPUT_RUNS = 1_000
 COUNTED_RUNS = 500
 
