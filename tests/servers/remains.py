@@ -39,7 +39,11 @@ async def of_runs(connection: Connection, *, minutes: bool) -> dict[str, object]
     for table in _OF_ALL_RUNS:
         left[table] = len(await connection.rows(f"SELECT * FROM {table}"))
     for table, cql in _OF_MARKS.items():
-        left[table] = [row[1:] for row in await connection.rows(cql) if not _expires(row, _MARK_TTL_S)]
+        rows = await connection.rows(cql)
+        if table == "commits":
+            kept = {(row[7], row[0]) for row in await clean.commits_left(connection)}
+            rows = [row for row in rows if row[1:] in kept]
+        left[table] = [row[1:] for row in rows if not _expires(row, _MARK_TTL_S)]
     listed = await connection.rows("SELECT run_id, counts FROM listed_runs")
     left["listed_runs"] = [run_id for run_id, _ in listed if run_id is not None]
     left["counts"] = [dict(counts) for _, counts in listed if counts]
