@@ -23,6 +23,7 @@ from tests.chaos.app import RETENTION_S
 from tests.chaos.audit import Report
 from tests.chaos.load import Promise
 from tests.chaos.stack import Stack
+from tests.servers.remains import timers_to_come
 
 _T = TypeVar("_T")
 AUDITOR = "auditor"
@@ -91,19 +92,11 @@ async def _left(connection: Connection, admin: PulsarAdmin, namespace: str) -> d
     )
     # What has a time to live stands for what is over, as a tombstone does.
     left["tasks"] = sum(1 for row in await connection.rows("SELECT ttl(record) FROM tasks") if row[0] is None)
-    left["timers"] = await _timers_to_come(connection)
+    left["timers"] = len(await timers_to_come(connection))
     for topic in await admin.topics(namespace):
         subscription = family(topic).subscription
         left[topic] = await admin.backlog(namespace, topic, subscription) if subscription else 0
     return {place: count for place, count in left.items() if count}
-
-
-async def _timers_to_come(connection: Connection) -> int:
-    """Timers after the mark of their minute: those before it are done with, and go with their minute."""
-    minutes = await connection.rows("SELECT namespace, shard, minute, mark_at, mark_id FROM timer_minutes")
-    marks = {row[:3]: (row[3] or 0, row[4] or "") for row in minutes}
-    timers = await connection.rows("SELECT namespace, shard, minute, fire_at, timer_id FROM timers")
-    return sum(1 for row in timers if row[3:] > marks.get(row[:3], (0, "")))
 
 
 class Wiretap:

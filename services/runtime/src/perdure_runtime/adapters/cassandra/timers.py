@@ -8,7 +8,7 @@ stored it checks against the owner before it says so.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from perdure_runtime.adapters.cassandra.connection import Connection
@@ -97,13 +97,10 @@ class CassandraTimers:
             if not await self._connection.decide(_NOTE, namespace, shard, minute, self._owner):
                 self._lost(namespace, shard)
             state.marks[minute] = (0, "")
-        of_minute: dict[int, list[tuple[str, Sequence[object]]]] = {}
-        for (minute, fire_at, timer_id), timer in zip(rows, timers, strict=True):
-            values = (namespace, shard, minute, fire_at, timer_id, encode_timer(timer))
-            of_minute.setdefault(minute, []).append((_PUT, values))
-        for writes in of_minute.values():
-            for start in range(0, len(writes), _BATCH):
-                await self._connection.write_together(writes[start : start + _BATCH])
+        await self._write(
+            (place[0], (_PUT, (namespace, shard, *place, encode_timer(timer))))
+            for place, timer in zip(rows, timers, strict=True)
+        )
         owner, _ = await self._owner_of(namespace, shard, serial=False)
         if owner != self._owner:
             await self._take_back(namespace, shard, rows)
@@ -123,15 +120,18 @@ class CassandraTimers:
     async def cancel(self, namespace: str, shard: int, timers: Sequence[CancelTimer]) -> None:
         """A minute that has no timer any more stays noted until it is over: it costs a row."""
         await self.remove(namespace, shard, [timer.timer_id for timer in timers])
+        far = [timer for timer in timers if timer.due_at > self._clock.now() + _FAR_MS]
+        places = [(timer.due_at // _MINUTE_MS, timer.due_at, timer.timer_id) for timer in far]
+        await self._write((place[0], (_DELETE, (namespace, shard, *place))) for place in places)
+
+    async def _write(self, writes: Iterable[tuple[int, tuple[str, Sequence[object]]]]) -> None:
+        """Each with its minute: those of one go together, some at a time."""
         of_minute: dict[int, list[tuple[str, Sequence[object]]]] = {}
-        for timer in timers:
-            if timer.due_at > self._clock.now() + _FAR_MS:
-                minute = timer.due_at // _MINUTE_MS
-                place = (namespace, shard, minute, timer.due_at, timer.timer_id)
-                of_minute.setdefault(minute, []).append((_DELETE, place))
-        for deletions in of_minute.values():
-            for start in range(0, len(deletions), _BATCH):
-                await self._connection.write_together(deletions[start : start + _BATCH])
+        for minute, write in writes:
+            of_minute.setdefault(minute, []).append(write)
+        for together in of_minute.values():
+            for start in range(0, len(together), _BATCH):
+                await self._connection.write_together(together[start : start + _BATCH])
 
     async def _pass(self, namespace: str, shard: int, state: _Shard) -> None:
         """Move the marks over what is over, up to the first that is not."""
