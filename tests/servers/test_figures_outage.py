@@ -16,6 +16,8 @@ import pytest_asyncio
 
 from perdure import Client
 from perdure.errors import Unavailable
+from perdure_runtime.adapters.cassandra.connection import Connection, connect
+from perdure_runtime.errors import StorageUnavailable
 from tests.chaos import load as loads
 from tests.chaos.audit import Report, audit_effects, audit_runs, audit_timers, marks_of
 from tests.chaos.load import Load
@@ -180,6 +182,22 @@ async def _start(client: Client, workflow_id: str) -> str:
     except Unavailable as error:
         return str(error)
     return ""
+
+
+async def test_a_node_that_has_too_much_to_do_is_an_outage_and_no_fault_of_what_was_asked(place: Place) -> None:
+    """It says so, among others, of a password that is changed twice within five seconds."""
+    await place.own.cql("CREATE ROLE IF NOT EXISTS hasty WITH PASSWORD = 'first'")
+    connection = await connect(place.own.cassandra_settings(), None)
+    try:
+        with pytest.raises(StorageUnavailable, match="cannot work now"):
+            await _change_often(connection)
+    finally:
+        await connection.close()
+
+
+async def _change_often(connection: Connection) -> None:
+    for number in range(100):
+        await connection.run(f"ALTER ROLE hasty WITH PASSWORD = 'number-{number}'")
 
 
 async def test_a_password_that_is_no_longer_right_is_told_and_needs_no_restart_once_it_is(

@@ -150,7 +150,7 @@ async def for_ever(step: Callable[[], Awaitable[None]]) -> NoReturn:
     while True:
         try:
             await step()
-        except StorageUnavailable as error:
+        except (StorageUnavailable, UnknownOutcome) as error:
             log.warning("storage unavailable", extra={"action": "step_delayed", "error": str(error)})
             await asyncio.sleep(OUTAGE_DELAY_MS / 1000)
         except Exception:

@@ -16,6 +16,8 @@ from typing import Any, TypeAlias
 from cassandra import ConsistencyLevel, DriverException, RequestExecutionException
 from cassandra.cluster import Cluster, NoHostAvailable, Session
 from cassandra.connection import ConnectionBusy, ConnectionException
+from cassandra.protocol import RequestExecutionException as NotExecuted
+from cassandra.protocol import ServerError
 from cassandra.query import BatchStatement, BatchType, BoundStatement, SimpleStatement
 
 from perdure_runtime.adapters.cassandra.reaching import open_session, unavailable
@@ -29,8 +31,14 @@ _TROUBLE_S = 10.0
 _SCHEMA_SECONDS = 60.0
 """A change of the schema waits until every node agrees: seconds, many on a busy one."""
 _TABLE = re.compile(r"\b(FROM|INTO|UPDATE|EXISTS) (\w+)\b(?!\.)")
-_ERRORS = (DriverException, RequestExecutionException, NoHostAvailable, ConnectionException, ConnectionBusy)
-"""All that an outage may raise. A request that is under way while its connection dies fails by one of the last two."""
+_ERRORS = (
+    *(DriverException, RequestExecutionException, NoHostAvailable),
+    *(ConnectionException, ConnectionBusy),
+    *(NotExecuted, ServerError),
+)
+"""All that an outage may raise. A request that is under way while its connection dies fails by one of the second line;
+what a node answers that has too much to do, or starts or ends just now, is one of the third: the driver has exceptions
+of its own for most of what a node says, but not for that."""
 Row = tuple[Any, ...]
 Writes = Sequence[tuple[str, Sequence[object]]]
 """Statements with their values."""
