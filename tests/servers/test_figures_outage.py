@@ -17,7 +17,11 @@ import pytest_asyncio
 from perdure import Client
 from perdure.errors import Unavailable
 from perdure_runtime.adapters.cassandra.connection import Connection, connect
+from perdure_runtime.adapters.pulsar import PulsarBroker, publisher
+from perdure_runtime.adapters.pulsar.admin import open_admin
 from perdure_runtime.errors import StorageUnavailable
+from perdure_schemas import topics
+from perdure_schemas.messages import CancelTimer, Message
 from tests.chaos import load as loads
 from tests.chaos.audit import Report, audit_effects, audit_runs, audit_timers, marks_of
 from tests.chaos.load import Load
@@ -182,6 +186,32 @@ async def _start(client: Client, workflow_id: str) -> str:
     except Unavailable as error:
         return str(error)
     return ""
+
+
+async def test_a_broker_that_dies_before_it_confirms_the_first_message_of_a_producer_gets_all_of_them(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks for duplicates; and the library, which sends again what was not confirmed, would make some."""
+    monkeypatch.setattr(publisher, "_SEND_TIMEOUT_MS", 600_000)
+    topic, server = topics.task_run("nobody"), place.own.pulsar()
+    broker = PulsarBroker(place.own.pulsar_settings())
+    try:
+        ours = broker.publisher()
+        await ours._producers.get(NAMESPACE, topic)
+        await server.run("kill9")
+        unconfirmed = asyncio.create_task(ours.publish([(topic, _message(id)) for id in "abc"]))
+        for verb in ("start", "wait"):
+            await server.run(verb)
+        await asyncio.wait_for(unconfirmed, PATIENCE_S)
+        await ours.publish([(topic, _message(id)) for id in "def"])
+        async with open_admin(place.own.pulsar_settings()) as admin:
+            assert await admin.backlog(NAMESPACE, topic, "workers") == 6
+    finally:
+        await broker.close()
+
+
+def _message(id: str) -> Message:
+    return Message(id=id, namespace=NAMESPACE, key="k", at=1, body=CancelTimer(timer_id=id))
 
 
 async def test_a_node_that_has_too_much_to_do_is_an_outage_and_no_fault_of_what_was_asked(place: Place) -> None:

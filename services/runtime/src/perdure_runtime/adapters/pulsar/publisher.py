@@ -29,6 +29,11 @@ _SEND_TIMEOUT_MS = 15_000
 """After that the broker counts as away: the caller keeps its messages and comes again."""
 _BATCH_DELAY_MS = 1
 """A hop waits so long for company; halves the broker's work under load, and eight hops in a row still take no time."""
+_BEFORE_FIRST = 0
+"""Messages of a producer are numbered after this. If it is not told, the library (3.13) takes the number from the
+broker, and once more at every new connection until something was confirmed: what waits to be sent again and what comes
+then have the same numbers, and a broker that looks for duplicates confirms the latter and throws them away. No broker
+knows any of our producers before: each gets a name of its own."""
 _IDLE_S = 60.0
 """A producer of an inbox unused for so long is closed: its owner has gone, or has nothing to hear."""
 Producer: TypeAlias = Any
@@ -99,6 +104,7 @@ class Producers:
             self._keep(name, kind)
         settings = _pulsar.ProducerConfiguration()
         settings.schema(pulsar.schema.BytesSchema().schema_info())
+        settings.initial_sequence_id(_BEFORE_FIRST)
         settings.send_timeout_millis(_SEND_TIMEOUT_MS)
         settings.max_pending_messages(_QUEUE)
         settings.max_pending_messages_across_partitions(_QUEUE)
