@@ -178,7 +178,8 @@ class Client:
             AlreadyStarted: a run with this id is in force, and `conflict` is "fail"; or it has ended, and `reuse`
                 lets no other begin.
             SerializationError, PayloadTooLarge: an argument cannot travel.
-            Unavailable: the broker did not take it.
+            Unavailable: the broker did not take it; or it did, and no engine has answered anything for a minute: the
+                run begins when one works again, and another start under its id begins none beside it.
         """
         starts = self._opened()
         requests = starts.requests
@@ -187,7 +188,7 @@ class Client:
         if options.get("wait") == "sent":
             await requests.backend.publish(topics.WORKFLOW_ENGINE, message)
             return handle
-        reply: StartReply = await requests.ask(topics.WORKFLOW_ENGINE, message)
+        reply: StartReply = await requests.ask_engine(topics.WORKFLOW_ENGINE, message)
         if telling is not None:
             await asyncio.wait([telling])
         return starts.accepted(handle, reply)
@@ -231,7 +232,7 @@ class Client:
             question.close()
             watch.close()
         if not isinstance(answer, StartReply) and answer.status == "not-found":
-            answer = await requests.ask(topics.WORKFLOW_ENGINE, message)  # that another run has the id was lost
+            answer = await requests.ask_engine(topics.WORKFLOW_ENGINE, message)  # that another run has the id was lost
         if isinstance(answer, StartReply):
             return await starts.accepted(handle, answer).result()
         if answer.status == "continued-as-new":

@@ -278,7 +278,7 @@ class TaskHandle(Generic[R]):
         await self._command(body, "complete")
 
     async def _command(self, body: TaskMessage, what: str) -> None:
-        reply = await self._requests.ask(topics.TASK_ENGINE, self._requests.message(self.id, body))
+        reply = await self._requests.ask_engine(topics.TASK_ENGINE, self._requests.message(self.id, body))
         answers.check_reply(reply, f"{what} task", self.id)
 
     def __repr__(self) -> str:

@@ -53,7 +53,7 @@ class Steering(Looking):
         body = ControlRun(
             workflow_id=self.id, action=action, reason=reason, actor=actor, run_id=self.run_id, reply_topic=topic
         )
-        reply = await self._requests.ask(topics.WORKFLOW_ENGINE, self._requests.message(self.id, body))
+        reply = await self._requests.ask_engine(topics.WORKFLOW_ENGINE, self._requests.message(self.id, body))
         answers.check_reply(reply, action, self.id)
 
     async def resume(
@@ -118,7 +118,7 @@ class Steering(Looking):
     async def _rewind(self, body: ResumeRun) -> int:
         body = msgspec.structs.replace(body, run_id=self.run_id, reply_topic=self._requests.reply_topic)
         message = self._requests.message(self.id, body)
-        reply: CommandReply = await self._requests.ask(topics.WORKFLOW_ENGINE, message)
+        reply: CommandReply = await self._requests.ask_engine(topics.WORKFLOW_ENGINE, message)
         answers.check_reply(reply, "resume" if not body.position else "reset", self.id)
         self._end.drop_expected()
         self._end.generation = max(self._end.generation, reply.generation)

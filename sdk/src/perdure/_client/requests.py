@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, TypeGuard
 
 from perdure._client.backend import Backend
 from perdure._ids import IdSource
+from perdure.errors import Unavailable
 from perdure_schemas.messages import (
     AttemptOutcome,
     Body,
@@ -30,6 +31,8 @@ from perdure_schemas.messages import (
 ASK_AGAIN_SECONDS_FIRST = 4.0
 """Longer than an engine takes over from a dead one, so that most questions are asked once."""
 ASK_AGAIN_SECONDS_MAX = 30.0
+SILENCE_SECONDS_MAX = 60.0
+"""So long no engine has answered anything: what ends by itself, as a restart, is over. A queue, however long, moves."""
 
 Answer: TypeAlias = StartReply | RunResult | CommandReply | QueryResult | UpdateResult | TaskResult
 Key: TypeAlias = str
@@ -39,7 +42,10 @@ Key: TypeAlias = str
 class Question:
     """One answer that somebody waits for."""
 
-    __slots__ = ("__weakref__", "_again", "_delay", "_make", "_requests", "_topic", "answer", "keys", "until_end")
+    __slots__ = (
+        *("__weakref__", "_again", "_asked_at", "_delay", "_make", "_requests", "_silence", "_topic"),
+        *("answer", "keys", "until_end"),
+    )
 
     def __init__(self, requests: Requests, keys: tuple[Key, ...], until_end: bool) -> None:
         self.keys = keys
@@ -47,7 +53,9 @@ class Question:
         """Whether the mere acceptance of a start is no answer."""
         self.answer: asyncio.Future[Any] = requests.loop.create_future()
         self._requests = requests
+        self._asked_at = requests.loop.time()
         self._again: asyncio.TimerHandle | None = None
+        self._silence: asyncio.TimerHandle | None = None
         self._make: Callable[[], Message] | None = None
         self._topic = ""
         self._delay = ASK_AGAIN_SECONDS_FIRST
@@ -78,10 +86,27 @@ class Question:
         self._delay = min(self._delay * 2, ASK_AGAIN_SECONDS_MAX)
         self._again = self._requests.loop.call_later(self._delay, self._ask_again)
 
+    def end_in_silence(self) -> None:
+        """Let the answer be an error, should no engine answer anything to anybody here for long."""
+        if self.answer.done():
+            return
+        loop = self._requests.loop
+        ends_at = max(self._asked_at, self._requests.heard_at) + SILENCE_SECONDS_MAX
+        if loop.time() < ends_at:
+            self._silence = loop.call_at(ends_at, self.end_in_silence)
+            return
+        self.answer.set_exception(
+            Unavailable(
+                f"no engine has answered within {SILENCE_SECONDS_MAX:.0f} s. What was asked for is stored, and is done "
+                "when one works again: the services' logs say what they wait for"
+            )
+        )
+
     def close(self) -> None:
         """Nobody waits any more."""
-        if self._again is not None:
-            self._again.cancel()
+        for timer in (self._again, self._silence):
+            if timer is not None:
+                timer.cancel()
         self._requests.forget(self)
 
 
@@ -93,6 +118,8 @@ class Requests:
         self.reply_topic = reply_topic
         self.new_id = IdSource()
         self.loop = asyncio.get_running_loop()
+        self.heard_at = 0.0
+        """When the last answer came, by the loop's clock."""
         self._client_id = client_id
         self._open: dict[Key, list[Question]] = {}
         self._expected: weakref.WeakValueDictionary[Key, Question] = weakref.WeakValueDictionary()
@@ -128,6 +155,19 @@ class Requests:
             Unavailable, PayloadTooLarge: it could not be published.
         """
         question = self.question(message.id, *keys)
+        return await self._answer(question, topic, message)
+
+    async def ask_engine(self, topic: str, message: Message) -> Any:
+        """As `ask`, of what an engine answers by itself, so that it is told when none does.
+
+        Raises:
+            Unavailable: also if none has answered anything for SILENCE_SECONDS_MAX.
+        """
+        question = self.question(message.id)
+        question.end_in_silence()
+        return await self._answer(question, topic, message)
+
+    async def _answer(self, question: Question, topic: str, message: Message) -> Any:
         try:
             question.publish(topic, message)
             question.repeat(topic, lambda: message)
@@ -156,6 +196,7 @@ class Requests:
         answer = _answer(message.body)
         if answer is None:
             return
+        self.heard_at = self.loop.time()
         for key in (message.causation_id, *_keys(answer)):
             if not key:
                 continue

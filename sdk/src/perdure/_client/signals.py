@@ -70,4 +70,5 @@ class Signals:
             question.close()
             raise
         question.repeat(topics.WORKFLOW_ENGINE, lambda: message)
+        question.end_in_silence()
         return question

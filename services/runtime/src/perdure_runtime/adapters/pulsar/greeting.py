@@ -31,14 +31,15 @@ _CERTIFICATES = "PERDURE_PULSAR_TLS_CA, PERDURE_PULSAR_TLS_CERTIFICATE, PERDURE_
 async def trouble(settings: PulsarSettings) -> str:
     """What is wrong, with the server's address and the setting to look at, and never a secret; empty: nothing is.
 
-    Of several brokers one that takes us is enough. What OAuth2 would answer is not asked for.
+    Of several brokers one that takes us is enough; one that refuses us tells more than one that is away. What OAuth2
+    would answer is not asked for.
     """
     tls = settings.url.startswith("pulsar+ssl")
     try:
         context = _context(settings) if tls else None
     except OSError as error:  # ssl.SSLError is one
         return f"Pulsar's certificates cannot be used: {_words(error)} (see {_CERTIFICATES})"
-    found = ""
+    found = refusal = ""
     for host, port in _addresses(settings.url, tls):
         where = f"Pulsar at {host}:{port}"
         try:
@@ -57,8 +58,8 @@ async def trouble(settings: PulsarSettings) -> str:
             if refused is None:
                 return ""
             shown = "our token" if settings.token else "us without a token"
-            found = f"{where} refuses {shown}: {refused} (see PERDURE_PULSAR_TOKEN)"
-    return found
+            refusal = f"{where} refuses {shown}: {refused} (see PERDURE_PULSAR_TOKEN)"
+    return refusal or found
 
 
 def _words(error: OSError) -> str:
