@@ -2,7 +2,8 @@
 
 `make bench-services` starts all of them on this machine, one process each, and this client, which speaks HTTP to the
 API as any program does. JVMs are warmed up first: compilers take most of the first minute's processor time.
-Messages are counted where they are stored, in the topics.
+Messages are counted where they are stored, in the topics; commits, and what else is read and written of the tables, by
+the node that does it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from embedded import ROUNDS, at_once, measure_latency, measure_recovery, measure
 from rich.console import Console
 
 from perdure import Client
+from perdure_runtime.adapters.cassandra import CassandraSettings
+from perdure_runtime.adapters.cassandra.connection import connect
 from tests.servers import local
 from tests.servers.provision import free_port
 
@@ -35,6 +38,7 @@ ADMIN_URL = "http://127.0.0.1:8080"
 WARM_UP_RUNS = 6_000
 THROUGHPUT_RUNS = 1_000
 COUNTED_RUNS = 500
+_COUNTED = "SELECT table_name, count FROM system_views.local_{}_latency WHERE keyspace_name = ?"
 
 TARGETS: dict[str, tuple[str, float]] = {
     "hello_p50_ms": ("<=", 30.0),
@@ -103,11 +107,30 @@ async def measure_throughput(cluster: Cluster) -> dict[str, Any]:
     }
 
 
-async def measure_messages(cluster: Cluster) -> dict[str, float]:
-    before = await asyncio.to_thread(cluster.published)
+async def measure_traffic(cluster: Cluster) -> dict[str, Any]:
+    messages, operations = await asyncio.to_thread(cluster.published), await counted_operations()
     await at_once(cluster.client, COUNTED_RUNS, 10)
-    after = await asyncio.to_thread(cluster.published)
-    return {"messages_per_hello": (after - before) / COUNTED_RUNS}
+    messages = await asyncio.to_thread(cluster.published) - messages
+    spent = {name: count - operations.get(name, 0) for name, count in (await counted_operations()).items()}
+    return {
+        "messages_per_hello": messages / COUNTED_RUNS,
+        "commits_per_hello": spent["write commits"] / COUNTED_RUNS,
+        "store_operations_per_hello": {name: count / COUNTED_RUNS for name, count in spent.items() if count},
+    }
+
+
+async def counted_operations() -> dict[str, int]:
+    """What the node has read and written so far, by table. A row that a condition lets pass counts once."""
+    settings = CassandraSettings()
+    connection = await connect(settings, None)
+    try:
+        return {
+            f"{kind} {table}": count
+            for kind in ("read", "write")
+            for table, count in await connection.rows(_COUNTED.format(kind), settings.keyspace)
+        }
+    finally:
+        await connection.close()
 
 
 @asynccontextmanager
@@ -129,7 +152,7 @@ async def measure() -> dict[str, Any]:
         figures: dict[str, Any] = {}
         for step in (
             lambda: measure_latency(cluster.client), lambda: measure_throughput(cluster),
-            lambda: measure_shapes(cluster.client), lambda: measure_messages(cluster),
+            lambda: measure_shapes(cluster.client), lambda: measure_traffic(cluster),
         ):  # fmt: skip
             found = await step()
             console.print(found)
