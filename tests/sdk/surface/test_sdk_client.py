@@ -21,7 +21,6 @@ from perdure import (
     RunNotFound,
     SerializationError,
     TaskFailed,
-    Unavailable,
     UpdateFailed,
     task,
     workflow,
@@ -202,52 +201,6 @@ def test_execute_asks_again_which_run_has_the_id_if_that_answer_was_lost(monkeyp
         assert len(set(seen)) == 1, "the same start"
 
     with_double(forgetful, work)
-
-
-async def _start(client: Client) -> None:
-    await client.start(order, "pear")
-
-
-async def _signal(client: Client) -> None:
-    await client.handle("o-1").signal("channel", 1)
-
-
-async def _cancel(client: Client) -> None:
-    await client.handle("o-1").cancel()
-
-
-@pytest.mark.parametrize("ask", [_start, _signal, _cancel])
-def test_engines_that_answer_nobody_are_told_of(
-    ask: Callable[[Client], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(requests, "SILENCE_SECONDS_MAX", 0.1)
-
-    async def work(client: Client, double: EngineDouble) -> None:
-        with pytest.raises(Unavailable, match="no engine has answered"):
-            await ask(client)
-        assert not client._opened().requests._open
-
-    with_double(lambda _: iter(()), work)
-
-
-def test_a_queue_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who waits behind others waits as long as these take, if each takes less than a silence may."""
-    monkeypatch.setattr(requests, "SILENCE_SECONDS_MAX", 0.05)
-
-    def for_others(message: Message) -> Iterator[Body]:
-        yield from () if isinstance(message.body, StartWorkflow) else completes(message)
-
-    async def work(client: Client, double: EngineDouble) -> None:
-        loop, asked = asyncio.get_running_loop(), client._opened().requests
-        before = loop.time()
-        await client.handle("o-1").cancel()
-        assert before <= asked.heard_at <= loop.time()
-        asked.heard_at += 1.0
-        with pytest.raises(Unavailable):
-            await client.start(order, "pear")
-        assert loop.time() >= asked.heard_at + 0.05
-
-    with_double(for_others, work)
 
 
 @pytest.mark.parametrize(("status", "error"), [("failed", RunFailed), ("canceled", RunCanceled)])
