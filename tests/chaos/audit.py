@@ -20,6 +20,8 @@ class Report:
     late_ms_max: int = 0
     listed: int = 0
     """Runs that were compared with the read model."""
+    open_tasks: int = 0
+    """Records of tasks that are over, which the task engine closes within an hour, when it looks at them."""
     recovery_s: dict[str, float] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
 

@@ -10,6 +10,8 @@ from perdure_runtime.adapters.cassandra.connection import Connection, Row
 from perdure_runtime.adapters.pulsar import PulsarSettings
 from perdure_runtime.adapters.pulsar.admin import open_admin
 from perdure_runtime.adapters.pulsar.names import family, inbox_namespace
+from perdure_schemas.codec import decode_timer
+from perdure_schemas.messages import ScheduleTimer
 from tests.servers import clean
 
 _MARK_TTL_S = 32 * 24 * 3_600
@@ -64,13 +66,14 @@ def _expires(row: Row, within_s: int) -> bool:
     return (len(row) > 3 and row[3] is None) or (ttl_s is not None and 0 < ttl_s <= within_s)
 
 
-async def timers_to_come(connection: Connection) -> list[tuple[str, int]]:
+async def timers_to_come(connection: Connection) -> list[tuple[ScheduleTimer, int]]:
     """Timers after the mark of their minute, and in how many seconds they are due: those before it are done with."""
     minutes = await connection.rows("SELECT namespace, shard, minute, mark_at, mark_id FROM timer_minutes")
     marks = {row[:3]: (row[3] or 0, row[4] or "") for row in minutes}
-    timers = await connection.rows("SELECT namespace, shard, minute, fire_at, timer_id FROM timers")
+    timers = await connection.rows("SELECT namespace, shard, minute, fire_at, timer_id, data FROM timers")
     now = time.time() * 1000
-    return [(row[4], round((row[3] - now) / 1000)) for row in timers if row[3:] > marks.get(row[:3], (0, ""))]
+    to_come = [row for row in timers if row[3:5] > marks.get(row[:3], (0, ""))]
+    return [(decode_timer(row[5]), round((row[3] - now) / 1000)) for row in to_come]
 
 
 async def topics_and_subscriptions(settings: PulsarSettings, namespace: str) -> dict[str, Sequence[str]]:
