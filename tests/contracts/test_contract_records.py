@@ -1,4 +1,4 @@
-"""What every store of tasks, timers, lists, blobs and routing must do."""
+"""What every store of tasks, timers, lists and routing must do."""
 
 from __future__ import annotations
 
@@ -240,12 +240,8 @@ def test_tasks_of_a_run(run: Callable[[Scenario], None]) -> None:
     run(scenario)
 
 
-def test_blobs_and_routing(run: Callable[[Scenario], None]) -> None:
+def test_routing(run: Callable[[Scenario], None]) -> None:
     async def scenario(ports: Ports, clock: SteppedClock) -> None:
-        blob_id = await ports.blobs.put("ns", b"data")
-        assert await ports.blobs.put("ns", b"data") == blob_id
-        assert await ports.blobs.get("ns", blob_id) == b"data"
-        assert await ports.blobs.get("other", blob_id) is None
         assert await ports.routing.get("ns", "order") == Routing()
         routing = Routing(current="b1", ramping="b2", ramping_percent=10)
         await ports.routing.put("ns", "order", routing)

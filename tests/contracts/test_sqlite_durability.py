@@ -59,7 +59,7 @@ def test_the_disk_is_waited_for_if_that_is_asked_for(asked: bool, level: int, tm
 
     async def scenario() -> list[tuple[object, ...]]:
         async with Client.embedded(db=tmp_path / "db.sqlite", survive_power_loss=asked) as client:
-            database = cast("Any", client)._backend._store._database
+            database = cast("Any", client)._backend._backend._store._database
             return list(database.read("PRAGMA synchronous"))
 
     assert asyncio.run(scenario()) == [(level,)]

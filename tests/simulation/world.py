@@ -75,7 +75,7 @@ class World:
         self.tasks = MemoryTasks(self.clock)
         self.timers = MemoryTimers()
         self.read_model = MemoryReadModel(self.clock)
-        self.blobs = MemoryBlobs()
+        self.blobs = MemoryBlobs(self.clock)
         self.routing = MemoryRouting()
         self._services: dict[str, Service] = {}
         self._incarnations: dict[str, int] = {}

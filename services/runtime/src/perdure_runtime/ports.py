@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from perdure_core.task_engine.authority import Mark
+from perdure_schemas.blobs import Blob
 from perdure_schemas.events import Recorded
 from perdure_schemas.messages import CancelTimer, Message, RunChanged, ScheduleTimer, TaskChanged
 
@@ -346,14 +347,32 @@ class ReadModel(Protocol):
         ...
 
 
-class BlobStore(Protocol):
-    """Payloads too large for a message, by content hash."""
+TRANSIT_TTL_MS = 30 * 24 * 3_600_000
+"""Of a blob in transit: longer than any message lives (14 days), and as long as the record of a closed task is kept."""
 
-    async def put(self, namespace: str, data: bytes) -> str:
-        """Durable on return; the same bytes give the same id."""
+
+class BlobAccess(Protocol):
+    """Values too large for a message, as those who send and read them see the store."""
+
+    async def put(self, namespace: str, blob: Blob, data: bytes) -> None:
+        """Durable on return. Again with the same bytes: the same. In transit it vanishes after TRANSIT_TTL_MS."""
         ...
 
-    async def get(self, namespace: str, blob_id: str) -> bytes | None: ...
+    async def get(self, namespace: str, blob: Blob) -> bytes | None:
+        """Nothing unless all of it is there as it was put: half a write is none."""
+        ...
+
+
+class BlobStore(BlobAccess, Protocol):
+    """Values too large for a message, in two areas: in transit, and runs' own."""
+
+    async def remove(self, namespace: str, blob: Blob) -> None:
+        """Whether it is there or not."""
+        ...
+
+    async def purge(self, namespace: str, workflow_id: str, run_id: str) -> None:
+        """Remove all of a run's own, half writes too."""
+        ...
 
 
 class Routing(Struct, frozen=True, kw_only=True):

@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import uuid4
 
+from perdure_runtime.adapters.cassandra.blobs import CassandraBlobs
 from perdure_runtime.adapters.cassandra.connection import Connection, connect
 from perdure_runtime.adapters.cassandra.migrations import WrongSchema, check, migrate
 from perdure_runtime.adapters.cassandra.read_model import CassandraReadModel
-from perdure_runtime.adapters.cassandra.records import CassandraBlobs, CassandraRouting, CassandraTasks
+from perdure_runtime.adapters.cassandra.records import CassandraRouting, CassandraTasks
 from perdure_runtime.adapters.cassandra.settings import CassandraSettings
 from perdure_runtime.adapters.cassandra.store import CassandraStore
 from perdure_runtime.adapters.cassandra.timers import CassandraTimers
@@ -51,7 +52,7 @@ def stores_on(connection: Connection, clock: Clock, owner: str) -> CassandraStor
         tasks=CassandraTasks(connection, clock),
         timers=CassandraTimers(connection, clock, owner),
         read_model=CassandraReadModel(connection),
-        blobs=CassandraBlobs(connection),
+        blobs=CassandraBlobs(connection, clock),
         routing=CassandraRouting(connection),
     )
 

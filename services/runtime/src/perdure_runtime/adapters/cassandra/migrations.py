@@ -130,6 +130,22 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )
         """,
     ),
+    # 2: blobs in chunks, by whose they are; the table before was never written
+    (
+        "DROP TABLE IF EXISTS blobs",
+        """
+        CREATE TABLE IF NOT EXISTS run_blobs (
+            namespace text, workflow_id text, run_id text, blob_id text,
+            PRIMARY KEY ((namespace, workflow_id, run_id), blob_id)
+        ) WITH gc_grace_seconds = 86400
+        """,
+        """
+        CREATE TABLE IF NOT EXISTS blob_chunks (
+            namespace text, workflow_id text, run_id text, blob_id text, number int, data blob, expires_at bigint,
+            PRIMARY KEY ((namespace, workflow_id, run_id, blob_id), number)
+        ) WITH gc_grace_seconds = 86400
+        """,
+    ),
 )
 
 LATEST = len(_MIGRATIONS)

@@ -1,8 +1,7 @@
-"""Task records, blobs and routing as tables of one row per partition, or nearly."""
+"""Task records and routing as tables of one row per partition, or nearly."""
 
 from __future__ import annotations
 
-from hashlib import sha256
 from time import monotonic
 
 from perdure_runtime.adapters.cassandra.connection import Connection
@@ -19,8 +18,6 @@ _ROUTINGS_MAX = 10_000
 _LOAD = "SELECT version, record, expires_at FROM tasks WHERE namespace = ? AND task_id = ?"
 _SAVE = "UPDATE tasks SET version = ?, record = ?, expires_at = ? WHERE namespace = ? AND task_id = ? IF version = ?"
 _SAVE_FOR_A_WHILE = _SAVE.replace("UPDATE tasks", "UPDATE tasks USING TTL ?")
-_PUT_BLOB = "INSERT INTO blobs (namespace, blob_id, data) VALUES (?, ?, ?)"
-_GET_BLOB = "SELECT data FROM blobs WHERE namespace = ? AND blob_id = ?"
 _GET_ROUTING = "SELECT current, ramping, ramping_percent FROM routing WHERE namespace = ? AND workflow = ?"
 _PUT_ROUTING = "INSERT INTO routing (namespace, workflow, current, ramping, ramping_percent) VALUES (?, ?, ?, ?, ?)"
 
@@ -59,20 +56,6 @@ class CassandraTasks:
             return 0, None, False
         version, record, expires_at = rows[0]
         return version, record, expires_at is not None and expires_at <= self._clock.now()
-
-
-class CassandraBlobs:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    async def put(self, namespace: str, data: bytes) -> str:
-        blob_id = sha256(data).hexdigest()
-        await self._connection.write(_PUT_BLOB, namespace, blob_id, data)
-        return blob_id
-
-    async def get(self, namespace: str, blob_id: str) -> bytes | None:
-        rows = await self._connection.rows(_GET_BLOB, namespace, blob_id)
-        return rows[0][0] if rows else None
 
 
 class CassandraRouting:

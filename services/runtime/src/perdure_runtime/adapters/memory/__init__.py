@@ -25,6 +25,6 @@ def memory_ports(clock: Clock) -> Ports:
         tasks=MemoryTasks(clock),
         timers=MemoryTimers(),
         read_model=MemoryReadModel(clock),
-        blobs=MemoryBlobs(),
+        blobs=MemoryBlobs(clock),
         routing=MemoryRouting(),
     )

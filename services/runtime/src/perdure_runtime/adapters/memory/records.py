@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import sha256
 from heapq import heapify, heappop, heappush
 
-from perdure_runtime.ports import Clock, Routing
+from perdure_runtime.blobs import aside
+from perdure_runtime.ports import TRANSIT_TTL_MS, Clock, Routing
+from perdure_schemas.blobs import Blob
 from perdure_schemas.messages import CancelTimer, ScheduleTimer
 
 _NO_ROUTING = Routing()
@@ -104,16 +105,44 @@ class MemoryTimers:
 
 
 class MemoryBlobs:
-    def __init__(self) -> None:
-        self._blobs: dict[tuple[str, str], bytes] = {}
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._transit: dict[tuple[str, str], tuple[int, bytes]] = {}
+        """With the time when it vanishes; the oldest first."""
+        self._of_runs: dict[tuple[str, str, str], dict[str, bytes]] = {}
 
-    async def put(self, namespace: str, data: bytes) -> str:
-        blob_id = sha256(data).hexdigest()
-        self._blobs[namespace, blob_id] = data
-        return blob_id
+    async def put(self, namespace: str, blob: Blob, data: bytes) -> None:
+        if blob.run_id:
+            self._of_runs.setdefault((namespace, blob.workflow_id, blob.run_id), {})[blob.id] = data
+            return
+        self._forget_expired()
+        self._transit.pop((namespace, blob.id), None)
+        self._transit[namespace, blob.id] = self._clock.now() + TRANSIT_TTL_MS, data
 
-    async def get(self, namespace: str, blob_id: str) -> bytes | None:
-        return self._blobs.get((namespace, blob_id))
+    async def get(self, namespace: str, blob: Blob) -> bytes | None:
+        if blob.run_id:
+            data = self._of_runs.get((namespace, blob.workflow_id, blob.run_id), {}).get(blob.id)
+        else:
+            self._forget_expired()
+            data = self._transit.get((namespace, blob.id), (0, None))[1]
+        return data if data is not None and await aside(len(data), lambda: blob.is_of(data)) else None
+
+    async def remove(self, namespace: str, blob: Blob) -> None:
+        if not blob.run_id:
+            self._transit.pop((namespace, blob.id), None)
+            return
+        key = (namespace, blob.workflow_id, blob.run_id)
+        self._of_runs.get(key, {}).pop(blob.id, None)
+        if not self._of_runs.get(key, True):
+            del self._of_runs[key]
+
+    async def purge(self, namespace: str, workflow_id: str, run_id: str) -> None:
+        self._of_runs.pop((namespace, workflow_id, run_id), None)
+
+    def _forget_expired(self) -> None:
+        now = self._clock.now()
+        while self._transit and (oldest := next(iter(self._transit.items())))[1][0] <= now:
+            del self._transit[oldest[0]]
 
 
 class MemoryRouting:

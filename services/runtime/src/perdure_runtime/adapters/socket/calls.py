@@ -8,7 +8,9 @@ from typing import TypeAlias, TypeVar, cast
 import msgspec
 
 from perdure_runtime.adapters.queues import QueueBroker
+from perdure_runtime.blobs import fetch
 from perdure_runtime.ports import Delivery, Ports, Routing, RunFilter, RunKey, Undeliverable
+from perdure_schemas.blobs import Blob
 from perdure_schemas.codec import decode, decode_change, encode, encode_change, encode_events
 from perdure_schemas.messages import RunChanged, TaskChanged
 
@@ -27,7 +29,9 @@ def read_changes(data: bytes, kind: type[_ChangeT]) -> list[_ChangeT]:
     return [change for change in changes if isinstance(change, kind)]
 
 
-async def answer(ports: Ports, method: str, arguments: bytes) -> bytes:
+async def answer(  # noqa: C901 - one branch per method
+    ports: Ports, method: str, arguments: bytes
+) -> bytes:
     """Raises LookupError: no such method, a client of another release."""
     match method:
         case "history":
@@ -51,6 +55,11 @@ async def answer(ports: Ports, method: str, arguments: bytes) -> bytes:
         case "announced":
             served = cast(QueueBroker, ports.broker)
             return _encode(await served.announced(read_value(arguments, str)))
+        case "put_blob":
+            await ports.blobs.put(*read_value(arguments, tuple[str, Blob, bytes]))
+            return b""
+        case "get_blob":
+            return _encode((await fetch(ports.blobs, *read_value(arguments, tuple[str, Blob])),))
         case "get_routing":
             return _encode(await ports.routing.get(*read_value(arguments, tuple[str, str])))
         case "put_routing":

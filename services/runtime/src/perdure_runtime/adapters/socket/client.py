@@ -16,6 +16,7 @@ from perdure_runtime.adapters.socket import calls, frames
 from perdure_runtime.announced import Announced
 from perdure_runtime.errors import MessageTooLarge, PerdureRuntimeError, StorageUnavailable
 from perdure_runtime.ports import Delivery, Routing, RunFilter, RunKey, RunPage, SubscriptionType, Undeliverable
+from perdure_schemas.blobs import Blob
 from perdure_schemas.codec import CodecError, decode, decode_events, encode
 from perdure_schemas.events import Recorded
 from perdure_schemas.messages import Message, RunChanged, TaskChanged
@@ -67,6 +68,11 @@ class Link:
             return await waiter
         finally:
             self._waiting.pop(id, None)
+
+    async def call(self, method: str, arguments: object) -> bytes:
+        """As `request`, of a method of `calls`."""
+        id = self.next_id()
+        return await self.request(id, frames.Call(id, method, msgspec.msgpack.encode(arguments)))
 
     def send(self, frame: msgspec.Struct) -> None:
         """Send what has no answer; it is lost if the connection is."""
@@ -361,8 +367,21 @@ class RemoteReads:
         await self._call("put_routing", (namespace, workflow, routing))
 
     async def _call(self, method: str, arguments: object) -> bytes:
-        id = self._link.next_id()
-        return await self._link.request(id, frames.Call(id, method, msgspec.msgpack.encode(arguments)))
+        return await self._link.call(method, arguments)
+
+
+class RemoteBlobs:
+    """Values too large for a message; as the port `BlobAccess`."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def put(self, namespace: str, blob: Blob, data: bytes) -> None:
+        await self._link.call("put_blob", (namespace, blob, data))
+
+    async def get(self, namespace: str, blob: Blob) -> bytes | None:
+        (data,) = calls.read_value(await self._link.call("get_blob", (namespace, blob)), tuple[bytes | None])
+        return data
 
 
 class SocketClient:
@@ -372,6 +391,7 @@ class SocketClient:
         self._link = link
         self.broker = RemoteBroker(link)
         self.reads = RemoteReads(link)
+        self.blobs = RemoteBlobs(link)
 
     async def close(self) -> None:
         """The engine hands back what this client's consumers held."""

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from perdure_runtime.errors import MessageTooLarge, StorageUnavailable
 
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 """Of the frames. Both sides are of one installation; a mismatch says so instead of failing oddly."""
 
 FRAME_MAX_BYTES = 64 * 1024 * 1024
@@ -87,7 +87,7 @@ class Unsubscribe(Struct, array_like=True, tag=7):
 
 
 class Call(Struct, array_like=True, tag=8):
-    """A read, or a change of routing: see `calls`."""
+    """A read, or a change of routing or blobs: see `calls`."""
 
     id: int
     method: str

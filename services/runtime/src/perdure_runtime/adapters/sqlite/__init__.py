@@ -9,11 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from perdure_runtime.adapters.queues import QueueBroker, Queues
+from perdure_runtime.adapters.sqlite.blobs import SqliteBlobs
 from perdure_runtime.adapters.sqlite.database import Database
 from perdure_runtime.adapters.sqlite.expiry import Expiry
 from perdure_runtime.adapters.sqlite.journal import SqliteJournal
 from perdure_runtime.adapters.sqlite.read_model import SqliteReadModel
-from perdure_runtime.adapters.sqlite.records import SqliteBlobs, SqliteRouting, SqliteTasks, SqliteTimers
+from perdure_runtime.adapters.sqlite.records import SqliteRouting, SqliteTasks, SqliteTimers
 from perdure_runtime.adapters.sqlite.store import SqliteStore
 from perdure_runtime.ports import Clock, Ports
 

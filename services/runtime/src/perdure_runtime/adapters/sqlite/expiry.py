@@ -31,7 +31,7 @@ class Expiry:
         self._sweep_at = now + _SWEEP_INTERVAL_MS
         for (number,) in database.read(_EXPIRED.format("heads"), (now, _SWEEP_ROWS)):
             forget_unborn(database, number)
-        for table in ("tombstones", "tasks", "forgotten_runs"):
+        for table in ("tombstones", "tasks", "forgotten_runs", "blobs"):
             database.write(f"DELETE FROM {table} WHERE number IN ({_EXPIRED.format(table)})", (now, _SWEEP_ROWS))
 
     def committed(self) -> None:

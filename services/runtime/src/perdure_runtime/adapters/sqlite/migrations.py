@@ -94,6 +94,16 @@ _MIGRATIONS: tuple[str, ...] = (
     );
     CREATE INDEX IF NOT EXISTS forgotten_runs_expiry ON forgotten_runs (expires_at);
     """,
+    # 4: blobs, by whose they are; the table before was never written
+    """
+    DROP TABLE IF EXISTS blobs;
+    CREATE TABLE IF NOT EXISTS blobs (
+        number INTEGER PRIMARY KEY, namespace TEXT NOT NULL, workflow_id TEXT NOT NULL, run_id TEXT NOT NULL,
+        blob_id TEXT NOT NULL, data BLOB NOT NULL, expires_at INTEGER,
+        UNIQUE (namespace, workflow_id, run_id, blob_id)
+    );
+    CREATE INDEX IF NOT EXISTS blobs_expiry ON blobs (expires_at) WHERE expires_at IS NOT NULL;
+    """,
 )
 
 

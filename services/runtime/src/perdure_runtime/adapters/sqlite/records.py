@@ -1,9 +1,8 @@
-"""Task records, timers, blobs and routing as tables."""
+"""Task records, timers and routing as tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import sha256
 
 from perdure_runtime.adapters.sqlite.database import Database
 from perdure_runtime.ports import Routing
@@ -79,24 +78,6 @@ class SqliteTimers:
         await self._database.settled()
         due: int | None = rows[0][0]
         return due
-
-
-class SqliteBlobs:
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def put(self, namespace: str, data: bytes) -> str:
-        blob_id = sha256(data).hexdigest()
-        self._database.write(
-            "INSERT OR IGNORE INTO blobs (namespace, blob_id, data) VALUES (?, ?, ?)", (namespace, blob_id, data)
-        )
-        await self._database.settled()
-        return blob_id
-
-    async def get(self, namespace: str, blob_id: str) -> bytes | None:
-        rows = self._database.read("SELECT data FROM blobs WHERE namespace = ? AND blob_id = ?", (namespace, blob_id))
-        await self._database.settled()
-        return rows[0][0] if rows else None
 
 
 class SqliteRouting:
