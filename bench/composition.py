@@ -71,7 +71,7 @@ class Bench(Site):
 def _client(ports: Ports) -> Client:
     """On the engine's own ports, without a socket between."""
     backend = PortsBackend(NAMESPACE)
-    backend.use(ports.broker, ports.read_model, ports.store)
+    backend.use(ports.broker, ports.read_model, ports.store, blobs=ports.blobs)
     return Client(backend)
 
 

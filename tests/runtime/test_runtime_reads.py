@@ -65,7 +65,7 @@ def test_a_repetition_costs_what_its_message_recorded(together: int) -> None:
         )
         actor = new_actor(KEY)
         actor.view(*await store.load(KEY))
-        published = await reemit(counting, actor, ("r", 2), message)
+        published = await reemit(counting, actor, ("r", 2), message, blobs=[])
         assert [body.task_id for _, m in published if isinstance(body := m.body, RunTask)] == ["t"]
         assert sum(read) <= together + 2 * CAUSED_PAGE_EVENTS
 

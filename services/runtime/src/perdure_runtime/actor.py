@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from perdure_core import blobs as whose
 from perdure_core.workflow_engine.state import RunState, evolve, fold
 from perdure_runtime.ports import NO_HEAD, Delivery, Head, RunKey
-from perdure_schemas.events import Event, Recorded
+from perdure_schemas.blobs import Blob
+from perdure_schemas.events import Event, Recorded, Started
 from perdure_schemas.messages import Message, TimerFired
 
 
@@ -30,6 +32,8 @@ class Actor:
     fresh: bool = False
     """The view was compared after the messages under decision had come: discards may rest on it."""
     buffer: list[Recorded] = field(default_factory=list)
+    blobs: list[Blob] = field(default_factory=list)
+    """What the buffer refers to."""
     held: list[Delivery] = field(default_factory=list)
     turn_hash: str = ""
     """Base hash of the turn in flight; empty: none."""
@@ -68,6 +72,7 @@ class Actor:
         due_at = body.due_at if isinstance(body, TimerFired) else 0
         for event in events:
             at = max(self.state.at, min(message.at, now), due_at)
+            event = self._owned(event)
             entry = Recorded(seq=self.state.seq + 1, at=at, cause=cause or message.id, event=event)
             evolve(self.state, entry)
             self.buffer.append(entry)
@@ -76,15 +81,24 @@ class Actor:
         """As `append`, for events that change what came before them."""
         at = max(self.state.at, min(message.at, now))
         for seq, event in enumerate(events, len(history) + 1):
-            self.buffer.append(Recorded(seq=seq, at=at, cause=message.id, event=event))
+            self.buffer.append(Recorded(seq=seq, at=at, cause=message.id, event=self._owned(event)))
         self.state = fold(self.key.namespace, self.key.workflow_id, self.head.runs, [*history, *self.buffer])
         self.turn_hash = ""
+
+    def _owned(self, event: Event) -> Event:
+        """A history refers to its own run's blobs. An unborn row has no run: what is in transit outlives it."""
+        run_id = event.run_id if isinstance(event, Started) else self.state.run_id
+        if not run_id or not whose.refers(event):
+            return event
+        owned = whose.owned(event, self.key.workflow_id, run_id)
+        self.blobs += whose.referred(owned)
+        return owned
 
     def begin_run(self) -> None:
         """The events that follow are a new run's."""
         self.state = RunState(self.key.namespace, self.key.workflow_id, self.head.runs + 1)
         self.committed = self.loaded_seq = 0
-        self.buffer = []
+        self.buffer, self.blobs = [], []
         self.turn_hash = ""
 
     def view(self, head: Head, history: Sequence[Recorded]) -> None:
@@ -93,7 +107,7 @@ class Actor:
         self.head = head
         self.state = fold(self.key.namespace, self.key.workflow_id, ordinal, history)
         self.committed = self.loaded_seq = self.state.seq
-        self.buffer, self.turn_hash, self.blind = [], "", False
+        self.buffer, self.blobs, self.turn_hash, self.blind = [], [], "", False
 
     def suppose_new(self) -> None:
         """Nothing is known of the workflow id, and nobody is asked: its first commit finds out."""
@@ -114,7 +128,7 @@ class Actor:
 
     def commit_done(self, head: Head) -> list[Recorded]:
         """The buffer is recorded; returns it."""
-        events, self.buffer = self.buffer, []
+        events, self.buffer, self.blobs = self.buffer, [], []
         self.head, self.committed, self.flush_due, self.blind = head, self.state.seq, False, False
         self.stop_timer()
         return events

@@ -52,7 +52,9 @@ class Commits:
         delay_ms = LOST_DELAY_MS
         extra = {"workflow_id": actor.key.workflow_id}
         try:
+            recorded = actor.blobs
             if await self._store.commit(commit):
+                this.blobs += recorded
                 self._publish(actor, actor.commit_done(head), this)
                 return True
             if commit.blind:

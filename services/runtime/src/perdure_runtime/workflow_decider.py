@@ -119,10 +119,11 @@ class Decider:
                 actor.refresh_due = True  # another replica has recorded it: this view is behind
                 return "again"
             if elsewhere is not None:
-                this.answer(delivery, await reemit(self._store, actor, elsewhere, message))
+                this.answer(delivery, await reemit(self._store, actor, elsewhere, message, blobs=this.blobs))
                 return "go on"
         if decision.begins_run:
-            this.publish += await reemit_termination(self._store, actor, message) if runs_before else []
+            if runs_before:
+                this.publish += await reemit_termination(self._store, actor, message, blobs=this.blobs)
             actor.begin_run()
         now = self._views.now()
         actor.append(decision.events, message, decision.cause, now)

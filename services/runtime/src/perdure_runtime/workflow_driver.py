@@ -16,9 +16,11 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
+from perdure_core import blobs as whose
 from perdure_core.workflow_engine.decisions import Published
 from perdure_core.workflow_engine.requests import unsendable
 from perdure_runtime.actor import Actor
+from perdure_runtime.blobs import Custody
 from perdure_runtime.errors import StorageUnavailable, UnknownOutcome
 from perdure_runtime.poison import FAILED_DELAY_MS, FAILING_MAX, OUTAGE_DELAY_MS, Intake, for_ever
 from perdure_runtime.ports import Delivery, Ports
@@ -68,7 +70,8 @@ class Rounds:
         self._intake = intake
         self.views = Views(ports, namespace, intake)
         self._commits = Commits(ports.store, self.views, owner)
-        self._slow = SlowDecisions(ports, self._commits, self._publisher)
+        self._custody = Custody(ports, namespace)
+        self._slow = SlowDecisions(ports, self._commits, self._publisher, self._custody)
         self._decider = Decider(ports.store, self.views, intake, self._flush)
         self._running: set[asyncio.Task[None]] = set()
         self._apart: dict[str, None] = {}
@@ -161,7 +164,11 @@ class Rounds:
             await self._slow.carry_out(actor, delivery, decision, this)
         for actor in actors:
             want_turn(actor, this)
+        if this.blobs:
+            await self._custody.keep(this.blobs)
         if this.publish:
+            if any(whose.lends(message) for _, message in this.publish):
+                this.publish = await self._custody.lend(this.publish)
             await self._publish(actors, this)
         if this.acks:
             await self._intake.ack(this.acks)

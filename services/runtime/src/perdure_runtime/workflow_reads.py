@@ -7,6 +7,7 @@ from itertools import takewhile
 
 import msgspec
 
+from perdure_core.blobs import referred
 from perdure_core.history import effective
 from perdure_core.workflow_engine.decisions import Published
 from perdure_core.workflow_engine.effects import effects
@@ -18,6 +19,7 @@ from perdure_core.workflow_engine.state import RunState, fold
 from perdure_runtime.actor import Actor
 from perdure_runtime.ports import Routing, RunKey, Store
 from perdure_schemas import ids, topics
+from perdure_schemas.blobs import Blob
 from perdure_schemas.events import Recorded, RunEnded
 from perdure_schemas.messages import GetHistory, HistoryPage, Message, ResumeRun, RunPurged, StartWorkflow
 
@@ -33,13 +35,24 @@ EVENTS_MAX = 2**31 - 1
 """No limit: one commit's events are few, and a run to be folded again must be whole."""
 
 
-async def reemit(store: Store, actor: Actor, recorded_at: tuple[str, int], message: Message) -> list[Published]:
-    """What a message recorded from (run id, seq) on publishes, given the present state, and the answer to it."""
-    return await _reemit(store, actor, recorded_at, message.id, answered=message)
+async def reemit(
+    store: Store, actor: Actor, recorded_at: tuple[str, int], message: Message, *, blobs: list[Blob]
+) -> list[Published]:
+    """What a message recorded from (run id, seq) on publishes, given the present state, and the answer to it.
+
+    What those events refer to is added to `blobs`: whoever recorded it may not have come to copy it.
+    """
+    return await _reemit(store, actor, recorded_at, message.id, blobs=blobs, answered=message)
 
 
 async def _reemit(
-    store: Store, actor: Actor, recorded_at: tuple[str, int], cause: str, *, answered: Message | None = None
+    store: Store,
+    actor: Actor,
+    recorded_at: tuple[str, int],
+    cause: str,
+    *,
+    blobs: list[Blob],
+    answered: Message | None = None,
 ) -> list[Published]:
     key, run_id = actor.key, recorded_at[0]
     state, version = actor.state, actor.head.version
@@ -51,6 +64,7 @@ async def _reemit(
     if state.started is None:
         return []
     caused = await _caused(store, key, recorded_at, cause)
+    blobs += referred(caused)
     changed = [run_changed(state, version, caused)] if version else []
     answers = [] if answered is None else reply(state, answered, "ok")
     return [*effects(state, caused), *changed, *answers]
@@ -69,11 +83,11 @@ async def _caused(store: Store, key: RunKey, first: tuple[str, int], cause: str)
         after = same[-1].seq
 
 
-async def reemit_termination(store: Store, actor: Actor, message: Message) -> list[Published]:
+async def reemit_termination(store: Store, actor: Actor, message: Message, *, blobs: list[Blob]) -> list[Published]:
     """The effects of the end that a start brought about to make room for its run, or a timer to purge it."""
     cause = termination_cause(message)
     found = await store.find_cause(actor.key, cause) if cause else None
-    return [] if found is None else await _reemit(store, actor, found, cause)
+    return [] if found is None else await _reemit(store, actor, found, cause, blobs=blobs)
 
 
 async def reemit_resume(store: Store, actor: Actor, rewound_seq: int, message: Message) -> list[Published]:
@@ -86,14 +100,16 @@ async def reemit_resume(store: Store, actor: Actor, rewound_seq: int, message: M
     return resume_parent(actor.state, message, body, ends[-1] if ends else None)
 
 
-async def earlier_end(store: Store, actor: Actor, run_id: str, message: Message) -> list[Published]:
+async def earlier_end(
+    store: Store, actor: Actor, run_id: str, message: Message, *, blobs: list[Blob]
+) -> list[Published]:
     """How another run of the workflow id than the current one ended, for whoever waits for it.
 
     A parent waits for the last of the runs that continued its child.
     """
     recorded_at = await store.find_cause(actor.key, message.id)
     if recorded_at is not None:
-        return await reemit(store, actor, recorded_at, message)
+        return await reemit(store, actor, recorded_at, message, blobs=blobs)
     run = await _earlier_run(store, actor, run_id)
     while isinstance(message.body, StartWorkflow) and run.ended is not None and run.ended.next_run_id:
         run = await _earlier_run(store, actor, run.ended.next_run_id)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from perdure_core.workflow_engine import decisions as d
 from perdure_runtime.actor import Actor
 from perdure_runtime.ports import Delivery
+from perdure_schemas.blobs import Blob
 
 HOLD_MAX_MS = 1_000
 """Protocol rule 9: a held message is committed within a second; only so does a replica learn that it is stale."""
@@ -37,6 +38,8 @@ class Round:
     """What one round has decided so far."""
 
     publish: list[d.Published] = field(default_factory=list)
+    blobs: list[Blob] = field(default_factory=list)
+    """What was recorded refers to: it has to be the run's own before anybody is told."""
     acks: list[Delivery] = field(default_factory=list)
     commits: list[Actor] = field(default_factory=list)
     slow: list[tuple[Actor, Delivery, d.Decision]] = field(default_factory=list)

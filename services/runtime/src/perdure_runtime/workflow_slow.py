@@ -8,6 +8,7 @@ from perdure_core.workflow_engine import decisions as d
 from perdure_core.workflow_engine.requests import replay_check, workflow_task
 from perdure_core.workflow_engine.rewind import decide_rewind, resume_parent
 from perdure_runtime.actor import UNLOADED, Actor
+from perdure_runtime.blobs import Custody
 from perdure_runtime.errors import StorageUnavailable
 from perdure_runtime.ports import Delivery, Ports, Publisher
 from perdure_runtime.workflow_commits import Commits
@@ -20,14 +21,17 @@ from perdure_runtime.workflow_reads import (
     run_purged,
 )
 from perdure_runtime.workflow_round import TOMBSTONE_TTL_MS, Round
+from perdure_schemas.blobs import Blob
 from perdure_schemas.messages import ResumeRun
 
 
 class SlowDecisions:
     """Each is carried out and its message acknowledged with the round."""
 
-    def __init__(self, ports: Ports, commits: Commits, publisher: Publisher) -> None:
+    def __init__(self, ports: Ports, commits: Commits, publisher: Publisher, custody: Custody) -> None:
         self._store = ports.store
+        self._blobs = ports.blobs
+        self._custody = custody
         self._clock = ports.clock
         self._commits = commits
         self._publisher = publisher
@@ -38,13 +42,13 @@ class SlowDecisions:
         message, state, store = delivery.message, actor.state, self._store
         match decision:
             case d.AlreadyRecorded(seq=seq):
-                this.publish += await reemit(store, actor, (state.run_id, seq), message)
-                this.publish += await reemit_termination(store, actor, message)
+                this.publish += await reemit(store, actor, (state.run_id, seq), message, blobs=this.blobs)
+                this.publish += await reemit_termination(store, actor, message, blobs=this.blobs)
                 this.publish += await reemit_resume(store, actor, seq, message)
                 actor.turn_hash = ""
             case d.Discard():
                 elsewhere = await store.find_cause(actor.key, message.id)
-                recorded = elsewhere is not None and await reemit(store, actor, elsewhere, message)
+                recorded = elsewhere is not None and await reemit(store, actor, elsewhere, message, blobs=this.blobs)
                 this.publish.extend(recorded or decision.publish)
             case d.RunTurn(attempt=attempt):
                 this.publish.append(workflow_task(state, actor.committed, attempt=attempt))
@@ -58,7 +62,7 @@ class SlowDecisions:
                 if topic not in actor.waiters:
                     actor.waiters.append(topic)
             case d.FindEnd(run_id=run_id):
-                this.publish += await earlier_end(store, actor, run_id, message)
+                this.publish += await earlier_end(store, actor, run_id, message, blobs=this.blobs)
             case d.Rewind(request=request):
                 await self._rewind(actor, delivery, request, this)
                 return
@@ -91,11 +95,14 @@ class SlowDecisions:
 
     async def _purge(self, actor: Actor, delivery: Delivery, run_id: str, this: Round) -> None:
         """What closed the run is confirmed before: after it, nobody knows any more what was open."""
-        closing = await reemit_termination(self._store, actor, delivery.message)
+        recorded: list[Blob] = []
+        closing = await reemit_termination(self._store, actor, delivery.message, blobs=recorded)
+        await self._custody.keep(recorded)
         if closing:
-            await self._publisher.publish(closing)
+            await self._publisher.publish(await self._custody.lend(closing))
         name = actor.state.started.name if actor.state.started is not None else ""
         if not await self._store.purge(actor.key, run_id, actor.head.version, TOMBSTONE_TTL_MS):
             raise StorageUnavailable("the run changed while it was being purged")
+        await self._blobs.purge(actor.key.namespace, actor.key.workflow_id, run_id)
         this.publish.append(run_purged(actor, run_id, name, self._clock.now()))
         actor.head = UNLOADED

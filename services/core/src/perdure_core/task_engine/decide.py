@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from perdure_core.blobs import owned, refers
 from perdure_core.task_engine.deadlines import FINAL, next_deadline, next_watch
 from perdure_core.task_engine.decisions import Ask, Authority, Decision, Discard, Effect, Emit, Header, Hold, Save
 from perdure_core.task_engine.effects import changed, stop_attempt, timer
@@ -52,6 +53,7 @@ def decide(  # noqa: C901 - one branch per member of a closed union
 
     `authority`: what the history says, if an `Ask` was the answer without it.
     """
+    message = _of_run(record, message)
     if record is not None and record.cause == header.id:
         return _repeated(record, header, authority)
     if record is not None and header.id in record.commands:
@@ -77,6 +79,17 @@ def decide(  # noqa: C901 - one branch per member of a closed union
             return _fired(record, message, header, authority)
         case _:
             assert_never(message)
+
+
+def _of_run(record: TaskRecord | None, message: TaskMessage) -> TaskMessage:
+    """An outcome as its run has it: what it refers to is the run's own once the run has recorded it, and no longer in
+    transit. Who looks for it finds it in either place."""
+    if not isinstance(message, AttemptOutcome | CompleteTask) or not refers(message):
+        return message
+    told = message.task if isinstance(message, AttemptOutcome) else None
+    task = told if record is None else record.task
+    workflow = None if task is None else task.workflow
+    return message if workflow is None else owned(message, workflow.workflow_id, workflow.run_id)
 
 
 def _repeated(record: TaskRecord, header: Header, authority: Authority | None) -> Decision:

@@ -68,6 +68,20 @@ class BrokerSettings(BaseSettings):
         )
 
 
+class WorkerSettings(BrokerSettings):
+    """What a worker needs besides a broker."""
+
+    build: str = Field("dev", min_length=1)
+    """What this image's code is called: runs pinned to it come here."""
+    slots: int = Field(100, ge=1)
+    """Attempts of tasks at a time."""
+    url: str = ""
+    """Of the API, where a worker stores and reads values above 256 KB; empty: they travel in messages, up to 990,000
+    bytes, and what others have stored cannot be read."""
+    token: SecretStr = SecretStr("")
+    """What the API asks callers to show; empty: nothing."""
+
+
 class ServiceSettings(BrokerSettings):
     """How a service reaches Pulsar and Cassandra."""
 
