@@ -51,7 +51,7 @@ def with_neighbour(work: Callable[[Client, Any], Awaitable[None]], database: str
     async def both() -> None:
         async with asyncio.timeout(60), Client.embedded(app, db=database) as client:
             before = await client.start(app.neighbour, 1)
-            await work(client, client._backend._broker)  # type: ignore[attr-defined]
+            await work(client, client._backend._backend._broker)  # type: ignore[attr-defined]
             assert await before.result() == 8
             assert await client.execute(app.neighbour, 2) == 16
 

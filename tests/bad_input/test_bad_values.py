@@ -90,18 +90,17 @@ def on_a_file(folder: Path, work: Callable[[Client], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("size", [1_000_100, 1_048_000, 1_048_200])
-def test_what_the_engine_could_take_but_not_pass_on_is_refused_at_the_call(size: int, tmp_path: Path) -> None:
-    """A message bears 1,048,576 bytes."""
-    big = "x" * size
+@pytest.mark.parametrize("more", [1, 1_000_000])
+def test_what_is_over_the_limit_is_refused_at_the_call(more: int, tmp_path: Path) -> None:
+    big = "x" * (ROOM + more)
 
     async def work(client: Client) -> None:
         with pytest.raises(PayloadTooLarge, match="the arguments of passes_on: "):
             await client.start(app.passes_on, big)
         with pytest.raises(PayloadTooLarge, match="the arguments of passes_on: "):
             await client.start("passes_on", big)
-        with pytest.raises(PayloadTooLarge, match="what passes_on is started with, attributes and memo included: "):
-            await client.start(app.passes_on, big[100_000:], memo="x" * 100_000)
+        with pytest.raises(PayloadTooLarge, match="memo: "):
+            await client.start(app.passes_on, "", memo=big + "xx")
         with pytest.raises(PayloadTooLarge, match="the arguments of take_anything: "):
             await client.run(app.take_anything, big)
         run = await client.start(app.receives)
@@ -114,8 +113,28 @@ def test_what_the_engine_could_take_but_not_pass_on_is_refused_at_the_call(size:
     on_a_file(tmp_path, work)
 
 
-def test_the_largest_that_are_taken_travel_all_the_way(tmp_path: Path) -> None:
-    big = "x" * ROOM
+def test_search_attributes_are_not_stored_beside_their_message(tmp_path: Path) -> None:
+    """A message bears 1,048,576 bytes, and of arguments and memo at most a quarter of a megabyte each."""
+    large = "x" * (convert.INLINE_BYTES_MAX - len('{"a":""}'))
+
+    async def work(client: Client) -> None:
+        with pytest.raises(PayloadTooLarge, match=r"attributes: 990,001 bytes"):
+            await client.start(app.passes_on, "", attributes={"a": large + "x"})
+        with pytest.raises(PayloadTooLarge, match="what passes_on is started with, attributes and memo included: "):
+            await client.start(app.passes_on, "x", attributes={"a": large})
+        whole = await client.start(app.passes_on, "x" * ROOM, memo="x" * ROOM, attributes={"a": large[530_000:]})
+        assert len(await whole.result()) == ROOM
+
+    on_a_file(tmp_path, work)
+
+
+EDGES = [convert.OFFLOAD_ABOVE_BYTES, convert.INLINE_BYTES_MAX, 1_000_000, 1_048_576, convert.PAYLOAD_BYTES_MAX]
+"""Above which something else is done: values stored beside messages; what a message of the engine's, or any, bears."""
+
+
+@pytest.mark.parametrize("edge", EDGES)
+def test_what_is_taken_travels_all_the_way(edge: int, tmp_path: Path) -> None:
+    big = "x" * (edge - AS_JSON)
 
     async def work(client: Client) -> None:
         assert await client.execute(app.passes_on, big) == big
@@ -147,7 +166,7 @@ def test_a_wrong_type_that_nobody_checked_is_told_by_the_worker(wrong: object) -
     """As of a client elsewhere, which knows names only."""
 
     async def work(client: Client) -> None:
-        client._backend.registry = None  # type: ignore[misc]
+        client._backend._backend.registry = None  # type: ignore[attr-defined]
         with pytest.raises(TaskFailed, match="argument 'number' of double"):
             await client.run("double", wrong)
         with pytest.raises(RunFailed, match="InvalidArguments: argument 'number' of neighbour"):

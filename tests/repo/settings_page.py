@@ -7,7 +7,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from perdure_api.__main__ import ApiSettings
-from perdure_runtime.service.settings import BrokerSettings, ServiceSettings
+from perdure_runtime.service.settings import BrokerSettings, ServiceSettings, WorkerSettings
 from tests.repo import tree
 
 PAGE = tree.ROOT / "docs/reference/settings.md"
@@ -18,6 +18,7 @@ with status 78. This page is made from the settings classes.
 """
 _PARTS: list[tuple[str, type[BrokerSettings], type[BrokerSettings] | None]] = [
     ("Every process, a worker too", BrokerSettings, None),
+    ("perdure worker", WorkerSettings, BrokerSettings),
     ("Every service", ServiceSettings, BrokerSettings),
     ("perdure-api", ApiSettings, ServiceSettings),
 ]

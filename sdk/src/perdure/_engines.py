@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perdure._extras import needed
-from perdure.cli.locations import socket_path
+from perdure._payloads.blobs import Blobs, StoreBlobs
+from perdure.cli.locations import TOKEN, api_url, socket_path
 from perdure.errors import PerdureError, Unavailable
 from perdure_runtime.adapters.socket import SocketClient, connect
 from perdure_runtime.errors import StorageUnavailable
@@ -32,16 +35,25 @@ async def engine_of(path: Path) -> SocketClient:
         raise Unavailable(f"{error}. Is `perdure dev` running?") from error
 
 
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What a worker has of its engines."""
+
+    broker: Broker
+    blobs: Blobs | None
+    """Where large values are; nothing if that was not told."""
+
+
 class Elsewhere:
-    """The broker of engines in other processes, to be opened on the loop that uses it."""
+    """Engines in other processes, to be opened on the loop that uses them."""
 
     def __init__(self, target: str | Path, namespace: str) -> None:
         self._target = target
         self._namespace = namespace
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[Broker]:
-        """The broker, for as long as it is needed.
+    async def opened(self) -> AsyncIterator[Engine]:
+        """The engine, for as long as it is needed.
 
         Raises:
             Unavailable: nobody is there.
@@ -51,13 +63,14 @@ class Elsewhere:
         if str(self._target).startswith(_PULSAR):
             broker = _pulsar(str(self._target), self._namespace)
             try:
-                yield broker
+                async with blobs_by_api(api_url(), self._namespace, os.environ.get(TOKEN, "")) as blobs:
+                    yield Engine(broker, blobs)
             finally:
                 await broker.close()
         else:
             engine = await engine_of(Path(self._target))
             try:
-                yield engine.broker
+                yield Engine(engine.broker, StoreBlobs(engine.blobs, self._namespace))
             finally:
                 await engine.close()
 
@@ -74,3 +87,28 @@ def _pulsar(url: str, namespace: str) -> PulsarBroker:
     except ValidationError as error:
         raise PerdureError("; ".join(mistakes(error))) from None
     return PulsarBroker(settings.pulsar())
+
+
+@asynccontextmanager
+async def blobs_by_api(url: str, namespace: str, token: str) -> AsyncIterator[Blobs | None]:
+    """Where a worker of a cluster has its large values: with the API, which alone has a way to the store.
+
+    Args:
+        url: of the API; empty: nowhere.
+        token: what it asks callers to show.
+
+    Raises:
+        NotInstalled: the extra `cluster` is missing.
+    """
+    if not url:
+        yield None
+        return
+    with needed("cluster", "large values of a cluster"):
+        from perdure._http.blobs import HttpBlobs
+        from perdure._http.caller import Caller
+    caller = Caller(url, namespace, token)
+    caller.open("worker")
+    try:
+        yield HttpBlobs(caller)
+    finally:
+        await caller.close()

@@ -68,7 +68,8 @@ class TaskContext:
 
     def heartbeat(self, progress: Any = None) -> None:
         """Tell that the attempt is alive, and how far it is; people see `progress`, and the next attempt does not."""
-        self._heartbeat(convert.encode(progress, Any, "progress") if progress is not None else None)
+        limit = convert.INLINE_BYTES_MAX
+        self._heartbeat(None if progress is None else convert.encode(progress, what="progress", bytes_max=limit))
 
     def delegate(self) -> None:
         """Somebody else completes this task: what the function returns is ignored, and

@@ -19,13 +19,20 @@ import msgspec
 
 from perdure._located import located
 from perdure.errors import PayloadTooLarge, PayloadUnreadable, SerializationError
+from perdure_schemas.blobs import is_reference
 from perdure_schemas.common import NULL, Payload
 
-PAYLOAD_BYTES_MAX = 990_000
-"""Of the arguments of one call, or one result. A message bears 1,048,576 bytes, and the engine passes a payload on
-within longer ones (a turn, a page of history, a time-out's timer): it counts 1,000,000 for a command with all that is
-about it, and a start that leaves it no room would be taken, and never go on. Larger values belong in a store of the
-user's, and a reference to them in the payload."""
+PAYLOAD_BYTES_MAX = 16 * 1024 * 1024
+"""Of the arguments of one call, or one result: whoever runs the code has all of it in memory, twice for a moment. What
+is larger belongs in a store of the user's, and its name in the payload."""
+OFFLOAD_ABOVE_BYTES = 256 * 1024
+"""What is larger, as it travels, is stored beside the messages: brokers and histories copy many times what is in them.
+"""
+INLINE_BYTES_MAX = 990_000
+"""Of what is not stored beside them: search attributes, progress, and all values of a worker that has no blob store. A
+message bears 1,048,576 bytes, and the engine passes a payload on within longer ones (a turn, a page of history, a
+time-out's timer): it counts 1,000,000 for a command with all that is about it, and a start that leaves it no room would
+be taken, and never go on."""
 
 _SCALARS: frozenset[Any] = frozenset({Any, object, int, str, float, bool, bytes, type(None), None})
 _LIBRARY_SCALARS = frozenset({
@@ -41,6 +48,13 @@ class Unreadable(Payload, frozen=True, gc=False):
     """A payload of layers that could not be taken off; it is passed on as it came."""
 
     reason: str = ""
+
+
+class Fetched(Payload, frozen=True, gc=False):
+    """A payload that was stored beside its message."""
+
+    reference: Payload = NULL
+    """What the message had in its place."""
 
 
 class Codec:
@@ -155,17 +169,17 @@ def codec(hint: Any) -> Codec:
     return found
 
 
-def encode(value: Any, hint: Any = Any, what: str = "value") -> Payload:
+def encode(value: Any, hint: Any = Any, what: str = "value", *, bytes_max: int = PAYLOAD_BYTES_MAX) -> Payload:
     """One value as a payload; `what` names it in errors.
 
     Raises:
         SerializationError: it is not of its type, or has no JSON form.
-        PayloadTooLarge: it is over PAYLOAD_BYTES_MAX.
+        PayloadTooLarge: it is over the limit.
     """
     if value is None:
         return NULL
     if hint is bytes and type(value) is bytes:
-        return within_limit(Payload("bytes", value), what)
+        return within_limit(Payload("bytes", value), what, bytes_max)
     data = b""
     try:
         chosen = codec(hint)
@@ -173,7 +187,17 @@ def encode(value: Any, hint: Any = Any, what: str = "value") -> Payload:
         chosen.decode(data)
     except Exception as error:
         raise serialization_error(what, value, hint, reason(error, hint, data)) from error
-    return within_limit(Payload("json", data), what)
+    return within_limit(Payload("json", data), what, bytes_max)
+
+
+def encode_attributes(attributes: abc.Mapping[str, Any]) -> Payload:
+    """Search attributes, which are never stored beside their message: read models compare them.
+
+    Raises:
+        SerializationError: one has no JSON form.
+        PayloadTooLarge: together they are over INLINE_BYTES_MAX.
+    """
+    return encode(dict(attributes), dict[str, Any], "the attributes", bytes_max=INLINE_BYTES_MAX)
 
 
 def encode_arguments(args: Sequence[Any], name: str) -> Payload:
@@ -215,10 +239,12 @@ def refuse_layers(payload: Payload, what: str) -> None:
     """Nothing, if the payload is plain.
 
     Raises:
-        PayloadUnreadable: it is still encrypted or compressed.
+        PayloadUnreadable: it is still encrypted or compressed, or only refers to the value.
     """
     if isinstance(payload, Unreadable):
         raise PayloadUnreadable(f"{what} cannot be read: {payload.reason}")
+    if is_reference(payload):
+        raise PayloadUnreadable(f"{what} cannot be read: it only refers to a value, which was not fetched")
     if "+" in payload.encoding:
         raise PayloadUnreadable(
             f"{what} cannot be read: it is {payload.encoding}, and this process was given no keys. "
@@ -254,15 +280,15 @@ def reason(error: Exception, hint: Any, data: bytes, root: str = "value") -> str
     return located(first, codec(hint).decode, data, root) if data and isinstance(error, msgspec.DecodeError) else first
 
 
-def within_limit(payload: Payload, what: str) -> Payload:
+def within_limit(payload: Payload, what: str, bytes_max: int = PAYLOAD_BYTES_MAX) -> Payload:
     """The payload itself.
 
     Raises:
-        PayloadTooLarge: it is over PAYLOAD_BYTES_MAX.
+        PayloadTooLarge: it is over the limit.
     """
-    if len(payload.data) > PAYLOAD_BYTES_MAX:
+    if len(payload.data) > bytes_max:
         raise PayloadTooLarge(
-            f"{what}: {len(payload.data):,} bytes, over the limit of {PAYLOAD_BYTES_MAX:,}. "
+            f"{what}: {len(payload.data):,} bytes, over the limit of {bytes_max:,}. "
             "Store what is large yourself (a file, an object store) and pass a reference."
         )
     return payload

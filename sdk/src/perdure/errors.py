@@ -133,7 +133,8 @@ class ResultTimeout(PerdureError):
 
 
 class PayloadUnreadable(PerdureError):
-    """A value is encrypted with a key that this process does not have, or damaged. With the key, resume the run."""
+    """A value is encrypted with a key that this process does not have, damaged, no longer stored, or stored where this
+    process has no way to. The message says which. With the key, or with PERDURE_URL, resume the run."""
 
 
 class Unavailable(PerdureError):
@@ -168,7 +169,7 @@ class UnknownName(PerdureError):
 
 
 class PayloadTooLarge(PerdureError):
-    """Arguments of one call, or a result, are over 990,000 bytes. Store what is large elsewhere, and pass its name."""
+    """Arguments of one call, or a result, are over 16 MB. Store what is large elsewhere, and pass its name."""
 
 
 class NotInstalled(PerdureError):

@@ -240,7 +240,7 @@ def info() -> RunContext:
 
 def set_attributes(**attributes: Any) -> None:
     """Replace the run's search attributes."""
-    current("set_attributes()").set_attributes(convert.encode(attributes, dict[str, Any], "the attributes"))
+    current("set_attributes()").set_attributes(convert.encode_attributes(attributes))
 
 
 def signal(workflow_id: str, channel: str, value: Any) -> None:

@@ -26,6 +26,8 @@ import msgspec
 from perdure._client.backend import PortsBackend
 from perdure._client.requests import Question, any_run
 from perdure._duration import Duration, milliseconds
+from perdure._payloads.backend import coded
+from perdure._payloads.blobs import StoreBlobs
 from perdure.client import Client, open_questions
 from perdure.errors import DefinitionError, PerdureError
 from perdure.failures import exception_from_failure
@@ -156,7 +158,7 @@ class WorkflowEnvironment:
         ports = memory_ports(self._clock)
         self._ports = dataclasses.replace(ports, broker=QueueBroker(Queues(journal), journal))
         self._engine = Embedded(self._ports, namespace)
-        self.client = Client(_Backend(namespace, self._ports))
+        self.client = Client(coded(_Backend(namespace, self._ports), None))
         journal.client_id = self.client.id
         self._time = _Timekeeper(
             self._clock, ports=self._ports, journal=journal, client=self.client, namespace=namespace
@@ -184,7 +186,10 @@ class WorkflowEnvironment:
 
     def _start_worker(self, registry: Registry) -> Worker:
         self._serving.update(dict.fromkeys(registry.tasks, registry))
-        worker = Worker(self._ports.broker, registry, namespace=self._namespace, slots=self._slots, clock=self._clock)
+        worker = Worker(
+            self._ports.broker, registry, namespace=self._namespace, slots=self._slots, clock=self._clock,
+            blobs=StoreBlobs(self._ports.blobs, self._namespace),
+        )  # fmt: skip
         self._running.append(asyncio.create_task(worker.run(), name="perdure worker"))
         return worker
 
@@ -364,7 +369,7 @@ class _Backend(PortsBackend):
     def __init__(self, namespace: str, ports: Ports) -> None:
         super().__init__(namespace)
         self._clock = ports.clock
-        self.use(ports.broker, ports.read_model, ports.store)
+        self.use(ports.broker, ports.read_model, ports.store, blobs=ports.blobs)
 
     def publish(self, topic: str, message: Message, *, until_end: bool = False) -> asyncio.Future[None]:
         return super().publish(topic, msgspec.structs.replace(message, at=self._clock.now()), until_end=until_end)

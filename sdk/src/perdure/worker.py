@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from perdure._engines import Elsewhere
+from perdure._engines import Elsewhere, Engine
 from perdure._ids import IdSource
+from perdure._payloads.blobs import Blobs
 from perdure._payloads.broker import CodedBroker
 from perdure._payloads.edge import Edge
 from perdure._replay import guard as _guard
@@ -25,6 +26,7 @@ from perdure._replay.guard import seeds
 from perdure._replay.guard.reports import Mode as Guard
 from perdure._worker.live import CACHE_BYTES
 from perdure._worker.messaging import Session, Setup
+from perdure.convert import OFFLOAD_ABOVE_BYTES
 from perdure.payloads import Payloads
 from perdure.registry import Registry
 from perdure_runtime.clock import SystemClock
@@ -58,6 +60,8 @@ class Worker:
         grace_seconds: float = GRACE_SECONDS,
         guard: Guard | None = None,
         payloads: Payloads | None = None,
+        blobs: Blobs | None = None,
+        offload_above: int = OFFLOAD_ABOVE_BYTES,
     ) -> None:
         """Programs use `Worker.connect`. Nothing happens before `run`.
 
@@ -75,6 +79,8 @@ class Worker:
             guard: what happens when workflow code does what would come out differently in replay: "error", "warn" (in
                 the log) or "off". "error" unless the environment variable PERDURE_GUARD says otherwise.
             payloads: how payloads are compressed and encrypted; those of PERDURE_PAYLOAD_KEYS_FILE unless given.
+            blobs: where values that are too large for a message are; that of an engine elsewhere is known without.
+            offload_above: bytes above which a value is too large; less for simulations.
 
         Raises:
             DefinitionError: two definitions have one name, an object is neither task nor workflow, or a workflow's code
@@ -94,6 +100,8 @@ class Worker:
         self._grace_seconds = grace_seconds
         self._broker = broker
         self._payloads = payloads or Payloads.from_environment()
+        self._blobs = blobs
+        self._offload_above = offload_above
         self._registry = registry
         self._namespace = namespace
         self._setup = partial(
@@ -164,8 +172,8 @@ class Worker:
         _guard.install(self._guard, self._registry.workflows.values())
         self._draining = asyncio.Event()
         try:
-            async with self._opened() as broker:
-                await self._work(broker, self._draining)
+            async with self._opened() as engine:
+                await self._work(engine, self._draining)
         finally:
             self._draining = None
             for waiting in self._waiting:
@@ -173,12 +181,14 @@ class Worker:
                     waiting.set_result(None)
             self._waiting.clear()
 
-    def _opened(self) -> AbstractAsyncContextManager[Broker]:
-        return self._broker.opened() if isinstance(self._broker, Elsewhere) else nullcontext(self._broker)
+    def _opened(self) -> AbstractAsyncContextManager[Engine]:
+        if isinstance(self._broker, Elsewhere):
+            return self._broker.opened()
+        return nullcontext(Engine(self._broker, self._blobs))
 
-    async def _work(self, broker: Broker, draining: asyncio.Event) -> None:
-        coded = broker if self._payloads is None else CodedBroker(broker, Edge(self._payloads, self._namespace))
-        session = Session(self._setup(broker=coded))
+    async def _work(self, engine: Engine, draining: asyncio.Event) -> None:
+        edge = Edge(self._payloads, self._namespace, lambda: engine.blobs, above=self._offload_above)
+        session = Session(self._setup(broker=CodedBroker(engine.broker, edge), seal=edge.seal))
         try:
             await session.open()
             self.ready.set()

@@ -201,7 +201,7 @@ def _changed_run_options(kept: RunOptions, options: WorkflowChanged) -> RunOptio
         "run_timeout_ms": optional_milliseconds(options.get("timeout")),
         "retention_ms": optional_milliseconds(options.get("retention")),
         "tags": None if tags is None else checked_tags(tags),
-        "attributes": None if attributes is None else convert.encode(dict(attributes), what="attributes"),
+        "attributes": None if attributes is None else convert.encode_attributes(attributes),
         "memo": None if memo is None else convert.encode(memo, what="memo"),
     }
     given = {key: value for key, value in changes.items() if value is not None}

@@ -94,7 +94,7 @@ class World:
         self.spy = Spy(self.ports.broker, self._tamper)
         spied = [self.spy, *(self.spy.beside(each.broker) for each in replicas[1:])]
         self._replicas = [dataclasses.replace(each, broker=spy) for each, spy in zip(replicas, spied, strict=True)]
-        self._backend.use(self.spy, self.ports.read_model, self.ports.store)
+        self._backend.use(self.spy, self.ports.read_model, self.ports.store, blobs=self.ports.blobs)
         await self._deadline.__aenter__()
         await self.start_engine()
         await self.start_worker()

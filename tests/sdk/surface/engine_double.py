@@ -74,7 +74,7 @@ class EngineDouble:
 
     def client(self) -> Client:
         backend = PortsBackend("default")
-        backend.use(self.ports.broker, self.ports.read_model, self.ports.store)
+        backend.use(self.ports.broker, self.ports.read_model, self.ports.store, blobs=self.ports.blobs)
         return Client(backend)
 
     def bodies(self, kind: type[Body]) -> list[Any]:

@@ -42,7 +42,7 @@ def test_runs_wait_while_the_disk_is_full_and_complete_once_there_is_room(
         opened = await open_sqlite(tmp_path / "db.sqlite", SystemClock())
         ports, connection = opened.ports, opened._database._connection
         backend = PortsBackend("default")
-        backend.use(ports.broker, ports.read_model, ports.store)
+        backend.use(ports.broker, ports.read_model, ports.store, blobs=ports.blobs)
         worker = Worker(ports.broker, [plus_one, steps])
         async with Embedded(ports), Client(backend) as client:
             working = asyncio.create_task(worker.run())

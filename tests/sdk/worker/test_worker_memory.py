@@ -80,7 +80,7 @@ def test_the_cache_holds_what_it_may_and_all_runs_go_on() -> None:
     async def work() -> tuple[int, list[int]]:
         ports = memory_ports(SystemClock())
         backend = PortsBackend("default")
-        backend.use(ports.broker, ports.read_model, ports.store)
+        backend.use(ports.broker, ports.read_model, ports.store, blobs=ports.blobs)
         worker = Worker(ports.broker, [holds], cache_bytes=cache_bytes)
         async with asyncio.timeout(60), Embedded(ports, "default"):
             working = asyncio.create_task(worker.run())

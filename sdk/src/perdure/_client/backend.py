@@ -9,9 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from perdure._client.outbox import Outbox
+from perdure._payloads.blobs import Blobs, StoreBlobs
 from perdure_runtime.adapters.queues import QueueBroker
 from perdure_runtime.announced import Announced, Announcements
-from perdure_runtime.ports import Broker, Consumer, Delivery, RunFilter, RunKey, RunPage
+from perdure_runtime.ports import BlobAccess, Broker, Consumer, Delivery, RunFilter, RunKey, RunPage
 from perdure_schemas import topics
 from perdure_schemas.events import Recorded
 from perdure_schemas.messages import Message, RunChanged, TaskChanged
@@ -43,6 +44,11 @@ class Backend(Protocol):
     @property
     def pushes_ends(self) -> bool:
         """Whether the end of a run that was started here comes without being asked for."""
+        ...
+
+    @property
+    def blobs(self) -> Blobs | None:
+        """Where large values are, once it is open; nothing if it is not known."""
         ...
 
     async def open(self, client_id: str, deliver: Callable[[Message], None]) -> None:
@@ -102,6 +108,7 @@ class PortsBackend:
         """Give it its ports by `use` before it is opened."""
         self.namespace = namespace
         self.registry: Registry | None = None
+        self.blobs: Blobs | None = None
         self._broker: Broker
         self._read_model: Reads
         self._store: Histories
@@ -111,7 +118,13 @@ class PortsBackend:
         self._reader: asyncio.Task[None] | None = None
 
     def use(
-        self, broker: Broker, read_model: Reads, store: Histories, announcements: Announcements | None = None
+        self,
+        broker: Broker,
+        read_model: Reads,
+        store: Histories,
+        *,
+        blobs: BlobAccess,
+        announcements: Announcements | None = None,
     ) -> None:
         """Work on these. A broker of this process knows itself what has been announced to it."""
         if announcements is None and isinstance(broker, QueueBroker):
@@ -120,6 +133,7 @@ class PortsBackend:
         self._broker = broker
         self._read_model = read_model
         self._store = store
+        self.blobs = StoreBlobs(blobs, self.namespace)
 
     async def open(self, client_id: str, deliver: Callable[[Message], None]) -> None:
         inbox = topics.inbox(client_id)

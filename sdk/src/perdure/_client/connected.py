@@ -24,7 +24,8 @@ class SocketBackend(PortsBackend):
         self._socket = await engine_of(self._path)
         try:
             reads = self._socket.reads
-            self.use(self._socket.broker, reads, reads, partial(reads.announced, self.namespace))
+            announced = partial(reads.announced, self.namespace)
+            self.use(self._socket.broker, reads, reads, blobs=self._socket.blobs, announcements=announced)
             await super().open(client_id, deliver)
         except BaseException:
             await self._socket.close()

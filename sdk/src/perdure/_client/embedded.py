@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from perdure._client.backend import PortsBackend
+from perdure._payloads.blobs import StoreBlobs
 from perdure._replay.guard import seeds
 from perdure.payloads import Payloads
 from perdure.registry import Registry
@@ -56,7 +57,7 @@ class EmbeddedBackend(PortsBackend):
             await stack.enter_async_context(Embedded(ports, self.namespace))
             if self.registry is not None:
                 await self._start_worker(ports, self.registry, stack)
-            self.use(ports.broker, ports.read_model, ports.store)
+            self.use(ports.broker, ports.read_model, ports.store, blobs=ports.blobs)
             await super().open(client_id, deliver)
             self._stack = stack.pop_all()
 
@@ -82,6 +83,7 @@ class EmbeddedBackend(PortsBackend):
             slots=self._slots,
             grace_seconds=GRACE_SECONDS,
             payloads=self._payloads,
+            blobs=StoreBlobs(ports.blobs, self.namespace),
         )
         running = asyncio.create_task(worker.run(), name="perdure worker")
         stack.push_async_callback(self._stop_worker, worker, running)

@@ -205,9 +205,12 @@ def _array(args: Sequence[Any], name: str, signature: Signature | None) -> Paylo
 
 
 def _check_together(args: Payload, options: RunOptions, name: str) -> None:
-    """Raises PayloadTooLarge: the event that begins the run would not fit into a message."""
-    parts = [part.data for part in (args, options.attributes, options.memo) if part is not None]
-    convert.within_limit(Payload("json", b"".join(parts)), f"what {name} is started with, attributes and memo included")
+    """Raises PayloadTooLarge: the event that begins the run would not fit into a message, whatever is stored beside."""
+    in_message = [part.data[: convert.OFFLOAD_ABOVE_BYTES] for part in (args, options.memo) if part is not None]
+    if options.attributes is not None:
+        in_message.append(options.attributes.data)
+    what = f"what {name} is started with, attributes and memo included"
+    convert.within_limit(Payload("json", b"".join(in_message)), what, convert.INLINE_BYTES_MAX)
 
 
 def _taken(kwargs: dict[str, Any], options: frozenset[str], parameters: Sequence[str], name: str) -> dict[str, Any]:

@@ -20,9 +20,13 @@ from perdure._client.requests import Requests
 from perdure._client.signals import Signals
 from perdure._client.unknown import Known
 from perdure._http.asking import Asker
+from perdure._http.blob_endpoints import add_blobs
+from perdure._http.bodies import Problem, read_body
 from perdure._http.endpoints import ENDPOINTS, PREFIX, STATUS_CODES, STILL_OPEN, WAIT_SECONDS_MAX, Endpoint
 from perdure._http.forms import MalformedJson, plain, to_json
 from perdure._ids import IdSource
+from perdure._payloads.backend import CodedBackend
+from perdure._payloads.blobs import StoreBlobs
 from perdure.errors import PayloadTooLarge, Unavailable
 from perdure_runtime.announced import Announced, Announcements
 from perdure_runtime.errors import MessageTooLarge, StorageUnavailable
@@ -31,8 +35,8 @@ from perdure_schemas import topics
 
 log = logging.getLogger("perdure.api")
 
-BODY_MAX_BYTES = 2 * 1024 * 1024
-"""A message has at most one megabyte, and JSON in JSON up to twice that."""
+BODY_MAX_BYTES = 24 * 1024 * 1024
+"""A value has at most 16 MB, and a third more as base64, in which clients send what they have encrypted."""
 PAGE_MAX = 1_000
 _NAMESPACES = "/api/v1/namespaces/"
 _COMMAND_SECONDS = 30.0
@@ -40,14 +44,6 @@ _COMMAND_SECONDS = 30.0
 
 Backlog = Callable[[], Awaitable[list[dict[str, Any]]]]
 """Messages waiting, per topic of workers: `{"kind", "name", "build", "waiting"}`."""
-
-
-class Problem(Exception):
-    """What the caller is told, with the status code."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 def make_application(
@@ -66,19 +62,20 @@ def make_application(
         announcements: what workers have, where the broker does not know it by itself.
     """
     backend = PortsBackend(namespace)
-    backend.use(ports.broker, ports.read_model, ports.store, announcements)
+    backend.use(ports.broker, ports.read_model, ports.store, blobs=ports.blobs, announcements=announcements)
+    outer = CodedBackend(backend, payloads=None)  # callers keep the keys: only what is large is taken out and put back
     known = Known(backend.announced)
     asker: list[Asker] = []
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         me = IdSource()()
-        requests = Requests(backend, me, topics.inbox(me))
-        await backend.open(me, requests.deliver)
+        requests = Requests(outer, me, topics.inbox(me))
+        await outer.open(me, requests.deliver)
         asker.append(Asker(requests, Signals(requests, me), known))
         yield
         requests.close()
-        await backend.close()
+        await outer.close()
 
     application = FastAPI(title="Perdure", version="1", lifespan=lifespan, openapi_url="/api/v1/openapi.json")
     application.add_middleware(_Guard, namespace=namespace, token=token)
@@ -93,6 +90,7 @@ def make_application(
             response_class=Response,
         )
     _add_reads(application, backend, backlog)
+    add_blobs(application, StoreBlobs(ports.blobs, namespace))
     return application
 
 
@@ -229,13 +227,9 @@ def _add_reads(application: FastAPI, backend: PortsBackend, backlog: Backlog | N
 
 
 async def _json_object(request: Request) -> dict[str, Any]:
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > BODY_MAX_BYTES:
-            raise Problem(413, f"a request has at most {BODY_MAX_BYTES:,} bytes")
+    data = await read_body(request, BODY_MAX_BYTES, "a request")
     try:
-        given = msgspec.json.decode(bytes(data)) if data else {}
+        given = msgspec.json.decode(data) if data else {}
     except msgspec.DecodeError as error:
         raise MalformedJson(f"no JSON: {error}") from error
     if not isinstance(given, dict):

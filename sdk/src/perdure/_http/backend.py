@@ -11,8 +11,9 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
+from perdure._http.blobs import HttpBlobs
 from perdure._http.caller import Caller
-from perdure._http.endpoints import PREFIX, STILL_OPEN, Endpoint, endpoint_of
+from perdure._http.endpoints import STILL_OPEN, Endpoint, endpoint_of
 from perdure._http.forms import of_plain, to_json
 from perdure.errors import PerdureError, RunNotFound
 from perdure_runtime.announced import Announced
@@ -41,7 +42,8 @@ class HttpBackend:
 
     def __init__(self, url: str, namespace: str, token: str = "") -> None:
         self.namespace = namespace
-        self._caller = Caller(url.rstrip("/") + PREFIX.format(namespace=quote(namespace)), token)
+        self._caller = Caller(url, namespace, token)
+        self.blobs = HttpBlobs(self._caller)
         self._deliver: Callable[[Message], None] = lambda _: None
         self._calls: set[asyncio.Task[None]] = set()
         self._polled: set[tuple[str, ...]] = set()

@@ -6,10 +6,12 @@ import asyncio
 import itertools
 import time
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
 
+from perdure._http.endpoints import PREFIX
 from perdure.errors import PayloadTooLarge, PerdureError, RunNotFound, Unavailable
 
 _TIMEOUT = aiohttp.ClientTimeout(total=70, connect=10)
@@ -28,9 +30,9 @@ _RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 class Caller:
     """Of one API."""
 
-    def __init__(self, base: str, token: str) -> None:
-        """`base`: what all paths begin with."""
-        self._base = base
+    def __init__(self, url: str, namespace: str, token: str) -> None:
+        """`url`: where the API is."""
+        self._base = url.rstrip("/") + PREFIX.format(namespace=quote(namespace))
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._session: aiohttp.ClientSession | None = None
         self._met = False
@@ -56,8 +58,9 @@ class Caller:
         parameters: dict[str, str] | None = None,
         body: bytes | None = None,
         key: str = "",
+        kind: str = "application/json",
     ) -> tuple[int, bytes]:
-        """Status and body of an answer that is one.
+        """Status and body of an answer that is one. `kind`: of the body.
 
         Raises:
             Unavailable: the API cannot be reached, or its engines cannot; of an API that has answered: for long.
@@ -65,7 +68,7 @@ class Caller:
             RunNotFound: there is no such run, nor anything else at this path; it says which.
             PerdureError: it refused the request as such.
         """
-        headers = {"Content-Type": "application/json", **({"Idempotency-Key": key} if key else {})}
+        headers = {"Content-Type": kind, **({"Idempotency-Key": key} if key else {})}
         status, data = await self._send_patiently(method, path, params=parameters, data=body, headers=headers)
         self._met = True
         told = _told(data) if status >= 400 else ""

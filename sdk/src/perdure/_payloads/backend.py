@@ -1,33 +1,130 @@
-"""A client's backend: what it publishes is encoded, what it reads is decoded."""
+"""A client's backend: what it publishes is encoded, what it reads is decoded, and large values go beside."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from perdure._client.backend import Backend
+from perdure._client.outbox import PUBLISH_SECONDS_MAX
+from perdure._payloads.blobs import Blobs
 from perdure._payloads.edge import Edge
+from perdure.errors import PerdureError, Unavailable
 from perdure.payloads import Payloads
 from perdure.registry import Registry
 from perdure_runtime.announced import Announced
+from perdure_runtime.errors import StorageUnavailable
 from perdure_runtime.ports import RunFilter, RunPage
 from perdure_schemas.events import Recorded
 from perdure_schemas.messages import Message, RunChanged, TaskChanged
 
+_SEALED_MAX = 100
+"""Messages with large values that are remembered, without those: a question is asked again under its id."""
+
 
 def coded(backend: Backend, payloads: Payloads | None) -> Backend:
-    """The backend behind these, or those of the environment; itself if there are none."""
-    payloads = payloads or Payloads.from_environment()
-    return backend if payloads is None else CodedBackend(backend, Edge(payloads, backend.namespace))
+    """The backend behind these, or those of the environment."""
+    return CodedBackend(backend, payloads or Payloads.from_environment())
+
+
+class _Inbox:
+    """Delivers what comes. Answers belong to different questions: one that has to be fetched holds up no other."""
+
+    def __init__(self, edge: Edge, deliver: Callable[[Message], None]) -> None:
+        self._edge = edge
+        self._deliver = deliver
+        self._opening: set[asyncio.Task[None]] = set()
+
+    def receive(self, message: Message) -> None:
+        message = self._edge.incoming(message)
+        opening = self._edge.open(message)
+        if opening is None:
+            self._deliver(message)
+            return
+        task = asyncio.ensure_future(self._deliver_opened(opening))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def _deliver_opened(self, opening: Awaitable[Message]) -> None:
+        try:
+            self._deliver(await opening)
+        except (StorageUnavailable, Unavailable):
+            pass  # whoever waits for it asks again
+
+    def close(self) -> None:
+        for task in self._opening:
+            task.cancel()
+
+
+class _Sealed:
+    """Publishes messages with large values, once those are stored."""
+
+    def __init__(self, edge: Edge, backend: Backend) -> None:
+        self._edge = edge
+        self._backend = backend
+        self._known: dict[str, asyncio.Future[list[Message]]] = {}
+        """By message id; the oldest first."""
+        self._publishing: set[asyncio.Task[None]] = set()
+
+    def publish(self, topic: str, message: Message, *, until_end: bool) -> asyncio.Future[None] | None:
+        """As the backend's; `None`: it has no large value, and nothing is done."""
+        sealing = self._known.get(message.id) or self._seal(message)
+        if sealing is None:
+            return None
+        accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        task = asyncio.ensure_future(self._publish(topic, sealing, accepted, until_end=until_end))
+        self._publishing.add(task)
+        task.add_done_callback(self._publishing.discard)
+        return accepted
+
+    def close(self) -> None:
+        for task in self._publishing:
+            task.cancel()
+        for sealing in self._known.values():
+            sealing.cancel()
+
+    def _seal(self, message: Message) -> asyncio.Future[list[Message]] | None:
+        """One for all that publish the same message: what is stored once is not stored again."""
+        sealing = self._edge.seal([message])
+        if sealing is None:
+            return None
+        made = self._known[message.id] = asyncio.ensure_future(sealing)
+        made.add_done_callback(lambda done: self._forget_failed(message.id, done))
+        if len(self._known) > _SEALED_MAX:
+            del self._known[next(iter(self._known))]
+        return made
+
+    def _forget_failed(self, message_id: str, done: asyncio.Future[list[Message]]) -> None:
+        if done.cancelled() or done.exception() is not None:
+            self._known.pop(message_id, None)
+
+    async def _publish(
+        self, topic: str, sealing: asyncio.Future[list[Message]], accepted: asyncio.Future[None], *, until_end: bool
+    ) -> None:
+        try:
+            (sealed,) = await asyncio.shield(sealing)
+            await self._backend.publish(topic, self._edge.outgoing(sealed), until_end=until_end)
+        except StorageUnavailable as error:
+            _fail(accepted, Unavailable(f"a large value was not stored within {PUBLISH_SECONDS_MAX:.0f} s: {error}"))
+        except PerdureError as error:
+            _fail(accepted, error)
+        except asyncio.CancelledError:
+            accepted.cancel()
+            raise
+        else:
+            if not accepted.done():
+                accepted.set_result(None)
 
 
 class CodedBackend:
-    """A backend, around another."""
+    """A backend, around another. Values of histories and lists stay references: nobody looks at all of them."""
 
-    def __init__(self, backend: Backend, edge: Edge) -> None:
+    def __init__(self, backend: Backend, payloads: Payloads | None) -> None:
         self._backend = backend
-        self._edge = edge
+        self._edge = Edge(payloads, backend.namespace, lambda: backend.blobs, patience_seconds=PUBLISH_SECONDS_MAX)
+        self._sealed = _Sealed(self._edge, backend)
+        self._inbox: _Inbox | None = None
 
     @property
     def namespace(self) -> str:
@@ -41,14 +138,23 @@ class CodedBackend:
     def pushes_ends(self) -> bool:
         return self._backend.pushes_ends
 
+    @property
+    def blobs(self) -> Blobs | None:
+        return self._backend.blobs
+
     async def open(self, client_id: str, deliver: Callable[[Message], None]) -> None:
-        await self._backend.open(client_id, lambda message: deliver(self._edge.incoming(message)))
+        self._inbox = _Inbox(self._edge, deliver)
+        await self._backend.open(client_id, self._inbox.receive)
 
     async def close(self) -> None:
+        self._sealed.close()
+        if self._inbox is not None:
+            self._inbox.close()
         await self._backend.close()
 
     def publish(self, topic: str, message: Message, *, until_end: bool = False) -> asyncio.Future[None]:
-        return self._backend.publish(topic, self._edge.outgoing(message), until_end=until_end)
+        sealed = self._sealed.publish(topic, message, until_end=until_end)
+        return sealed or self._backend.publish(topic, self._edge.outgoing(message), until_end=until_end)
 
     async def list_runs(self, where: RunFilter, limit: int, cursor: str | None) -> RunPage:
         page = await self._backend.list_runs(where, limit, cursor)
@@ -68,3 +174,9 @@ class CodedBackend:
 
     async def announced(self) -> Announced | None:
         return await self._backend.announced()
+
+
+def _fail(accepted: asyncio.Future[None], error: Exception) -> None:
+    if not accepted.done():
+        accepted.set_exception(error)
+        accepted.exception()  # looked at here: whoever does not wait for it does not care

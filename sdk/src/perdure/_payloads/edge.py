@@ -1,48 +1,85 @@
-"""Messages with every payload in them encoded or decoded. What has none is passed on as the object it is."""
+"""Between a process and everything outside it: payloads are encoded outside, plain inside, and large ones off-loaded.
+
+What is quick is done at once, on each message: `outgoing` and `incoming` compress and encrypt small values. What has to
+wait for the blob store is done before and after, and only for messages that have such a value: `seal` moves large
+values out of messages, `open` fetches them.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
-from collections.abc import Callable
-from functools import cache
-from typing import Any, TypeVar, get_args, get_type_hints
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+from uuid import uuid4
 
-from msgspec import Struct, structs
-
-from perdure.convert import Unreadable
-from perdure.errors import PayloadUnreadable
+from perdure._payloads.blobs import Blobs, patiently
+from perdure.convert import INLINE_BYTES_MAX, OFFLOAD_ABOVE_BYTES, Fetched, Unreadable
+from perdure.errors import PayloadTooLarge, PayloadUnreadable
 from perdure.payloads import Payloads
-from perdure_schemas.common import Command, Payload
+from perdure_core.payloads import found, replaced
+from perdure_runtime.blobs import aside
+from perdure_schemas.blobs import Blob, blob_of, is_reference, made_of, reference, stored
+from perdure_schemas.common import Payload
+from perdure_schemas.events import TurnCommitted
+from perdure_schemas.messages import AttemptHeartbeat, Body, DispatchTask, HistoryPage, Message, RunWorkflowTask
 
 T = TypeVar("T")
 
-_IN_THE_OPEN = "attributes"
-"""Fields and commands of this name carry search attributes: read models compare them, so they are never encrypted."""
 _ABOUT_DIGESTS = "digest"
+_AT_ONCE = 4
+"""Large values on their way at a time: together as much memory as 64 MB, beside what they become."""
+NOWHERE = (
+    "this process was not told where large values are stored: set PERDURE_URL to the API's address (and PERDURE_TOKEN)"
+)
+
+
+def _no_blobs() -> Blobs | None:
+    return None
 
 
 class Edge:
-    """Between a process and everything outside it, for one namespace."""
+    """For one namespace."""
 
-    def __init__(self, payloads: Payloads, namespace: str) -> None:
+    def __init__(
+        self,
+        payloads: Payloads | None,
+        namespace: str,
+        blobs: Callable[[], Blobs | None] = _no_blobs,
+        *,
+        above: int = OFFLOAD_ABOVE_BYTES,
+        patience_seconds: float = math.inf,
+        new_id: Callable[[], str] = lambda: uuid4().hex,
+    ) -> None:
+        """`above`: bytes, as encoded, above which a value is off-loaded. `patience_seconds`: with an outage."""
         self._payloads = payloads
         self._namespace = namespace
+        self._blobs = blobs
+        self._above = above
+        self._patience_seconds = patience_seconds
+        self._new_id = new_id
+        self._limit = asyncio.Semaphore(_AT_ONCE)
+
+    # --- at once ------------------------------------------------------------------------------------
 
     def outgoing(self, value: T) -> T:
-        """As it may be seen outside."""
-        changed: T = _changed(value, self._encode, self._seal_digest if self._payloads.current else None)
-        return changed
+        """As it may be seen outside. What was sealed stays as it is."""
+        if self._payloads is None:
+            return value
+        return replaced(value, self._encode, self._seal_digest if self._payloads.current else None)
 
     def incoming(self, value: T) -> T:
         """With plain payloads. One that cannot be read says so where it is used: the rest of a message may matter."""
-        changed: T = _changed(value, self._decode, self._unseal_digest)
-        return changed
+        return value if self._payloads is None else replaced(value, self._decode, self._unseal_digest)
 
     def _encode(self, payload: Payload) -> Payload:
-        return self._payloads.encode(payload, self._namespace)
+        return payload if self._payloads is None else self._payloads.encode(payload, self._namespace)
 
     def _decode(self, payload: Payload) -> Payload:
+        if self._payloads is None or is_reference(payload):
+            return payload
         try:
             return self._payloads.decode(payload, self._namespace)
         except PayloadUnreadable as error:
@@ -50,13 +87,13 @@ class Edge:
 
     def _seal_digest(self, digest: str) -> str:
         """A digest of few possible arguments would tell which it is of."""
-        if not digest or "." in digest:
+        if self._payloads is None or not digest or "." in digest:
             return digest
         sealed = self._payloads.seal(digest.encode(), f"{self._namespace}\n{_ABOUT_DIGESTS}")
         return f".{base64.b64encode(sealed).decode()}"
 
     def _unseal_digest(self, digest: str) -> str:
-        if not digest.startswith("."):
+        if self._payloads is None or not digest.startswith("."):
             return digest
         try:
             sealed = base64.b64decode(digest[1:], validate=True)
@@ -64,48 +101,125 @@ class Edge:
         except (PayloadUnreadable, binascii.Error, UnicodeDecodeError):
             return digest  # nothing equals it, and what it is of cannot be read either
 
+    # --- out: before the message --------------------------------------------------------------------
 
-def _changed(value: Any, code: Callable[[Payload], Payload], code_digest: Callable[[str], str] | None) -> Any:
-    if isinstance(value, Payload):
-        return code(value)
-    if isinstance(value, Struct):
-        return _changed_struct(value, code, code_digest)
-    if isinstance(value, list | tuple):
-        items = [_changed(item, code, code_digest) for item in value]
-        same = all(new is old for new, old in zip(items, value, strict=True))
-        return value if same else type(value)(items)
-    return value
+    def seal(self, messages: Sequence[Message]) -> Awaitable[list[Message]] | None:
+        """The messages with their large values stored, once that is durable; `None`: they have none.
+
+        A value that several of them carry is stored once. What is awaited raises PayloadTooLarge of a value that cannot
+        be sent, and Unavailable or StorageUnavailable when patience is over.
+        """
+        above = self._above
+        large: dict[int, Payload] = {}
+        for message in messages:
+            if type(message.body) is not AttemptHeartbeat:  # it comes again and again, and its progress is for a glance
+                for payload in found(message.body, lambda payload: len(payload.data) > above):
+                    large[id(payload)] = payload
+        return self._seal(messages, large) if large else None
+
+    async def _seal(self, messages: Sequence[Message], large: dict[int, Payload]) -> list[Message]:
+        """Arguments that a task's supervisor is told again refer to what they were fetched from: it may need them for
+        longer than anything is in transit."""
+        instead: dict[int, Payload] = {}
+        for message in messages:
+            task = _task_told(message.body)
+            if task is not None and isinstance(task.args, Fetched):
+                instead[id(task.args)] = task.args.reference
+
+        async def store(key: int, payload: Payload) -> None:
+            instead[key] = await self._stored(payload)
+
+        await asyncio.gather(*(store(key, payload) for key, payload in large.items() if key not in instead))
+        return [replaced(message, lambda payload: instead.get(id(payload), payload)) for message in messages]
+
+    def _weight(self, payload: Payload) -> int:
+        """Bytes to encode or decode."""
+        return 0 if self._payloads is None else len(payload.data)
+
+    async def _stored(self, payload: Payload) -> Payload:
+        async with self._limit:
+            plain = payload
+            payload = await aside(self._weight(plain), lambda: self._encode(plain))
+            if len(payload.data) <= self._above:
+                return payload
+            blobs = self._blobs()
+            if blobs is None:
+                return _inline(payload)
+            data = payload.data
+            blob = await aside(len(data), lambda: made_of(self._new_id(), data))
+            await patiently(lambda: blobs.put(blob, data), self._patience_seconds)
+            return reference(payload.encoding, blob)
+
+    # --- in: after the message ----------------------------------------------------------------------
+
+    def open(self, value: T) -> Awaitable[T] | None:
+        """The value with what it refers to fetched, and plain; `None`: it refers to nothing that is needed.
+
+        What is gone, damaged or encrypted with an unknown key says so where it is used.
+        """
+        references = found(value, is_reference)
+        if references and isinstance(value, Message):
+            unused = _unused(value.body)
+            references = [payload for payload in references if id(payload) not in unused]
+        return self._open(value, references) if references else None
+
+    async def _open(self, value: T, references: list[Payload]) -> T:
+        distinct = list(dict.fromkeys(references))
+        opened = dict(zip(distinct, await asyncio.gather(*map(self._fetched, distinct)), strict=True))
+        wanted = {id(payload) for payload in references}
+        return replaced(value, lambda payload: opened[payload] if id(payload) in wanted else payload)
+
+    async def _fetched(self, payload: Payload) -> Payload:
+        blob, blobs = blob_of(payload), self._blobs()
+        if blob is None:
+            return _unreadable(payload, "it refers to a stored value in a way that this release does not know")
+        if blobs is None:
+            return _unreadable(payload, f"its {blob.size:,} bytes are stored beside the messages, and {NOWHERE}")
+        async with self._limit:
+            data = await patiently(lambda: blobs.get(blob), self._patience_seconds)
+            if data is None:
+                return _unreadable(payload, f"its {blob.size:,} bytes are no longer stored: {_why_gone(blob)}")
+            if not await aside(len(data), lambda: blob.is_of(data)):
+                return _unreadable(payload, "the bytes that it refers to are damaged")
+            encoded = stored(payload, data)
+            plain = await aside(self._weight(encoded), lambda: self._decode(encoded))
+        if isinstance(plain, Unreadable):
+            return _unreadable(payload, plain.reason)
+        return Fetched(plain.encoding, plain.data, payload)
 
 
-def _changed_struct(
-    value: Struct, code: Callable[[Payload], Payload], code_digest: Callable[[str], str] | None
-) -> Struct:
-    in_the_open = isinstance(value, Command) and value.kind == _IN_THE_OPEN
-    changes: dict[str, Any] = {}
-    for name in _holders(type(value)):
-        old = getattr(value, name)
-        if old is None or (in_the_open and name == "args"):
-            continue
-        new = _changed(old, code, code_digest)
-        if new is not old:
-            changes[name] = new
-    if code_digest is not None and isinstance(value, Command):
-        changes["digest"] = code_digest(value.digest)
-    return structs.replace(value, **changes) if changes else value
-
-
-@cache
-def _holders(kind: type[Struct]) -> tuple[str, ...]:
-    """The fields that hold payloads, themselves or somewhere below."""
-    hints = get_type_hints(kind)
-    return tuple(n for n in kind.__struct_fields__ if n != _IN_THE_OPEN and _holds(hints[n], frozenset({kind})))
-
-
-def _holds(hint: Any, open: frozenset[type]) -> bool:
-    if isinstance(hint, type) and issubclass(hint, Struct):
-        if hint in {Payload, Command}:
-            return True
-        return hint in open or any(  # a cause within a cause
-            _holds(each, open | {hint}) for name, each in get_type_hints(hint).items() if name != _IN_THE_OPEN
+def _inline(payload: Payload) -> Payload:
+    """Raises PayloadTooLarge: it does not fit into a message, and there is nowhere else to put it."""
+    if len(payload.data) > INLINE_BYTES_MAX:
+        raise PayloadTooLarge(
+            f"a value of {len(payload.data):,} bytes: above {INLINE_BYTES_MAX:,} it cannot travel in a message, "
+            f"and {NOWHERE}"
         )
-    return any(_holds(argument, open) for argument in get_args(hint))
+    return payload
+
+
+def _unreadable(payload: Payload, reason: str) -> Payload:
+    return Unreadable(payload.encoding, payload.data, reason)
+
+
+def _why_gone(blob: Blob) -> str:
+    if blob.run_id:
+        return f"the run of workflow id {blob.workflow_id!r} that it belonged to is past its retention"
+    return "a value that no run has recorded is kept for 30 days"
+
+
+def _task_told(body: Body) -> DispatchTask | None:
+    """The task that a worker tells its supervisor of, as it was given to it."""
+    task: Any = getattr(body, "task", None)
+    return task if isinstance(task, DispatchTask) else None
+
+
+def _unused(body: Body) -> set[int]:
+    """Payloads that replay never looks at: it compares digests, and has the arguments of what it issues itself."""
+    commands = []
+    if isinstance(body, RunWorkflowTask | HistoryPage):
+        turns = [recorded.event for recorded in body.events if isinstance(recorded.event, TurnCommitted)]
+        commands = [command for turn in turns for command in turn.commands]
+    if isinstance(body, RunWorkflowTask):
+        commands += body.adoptable
+    return {id(command.args) for command in commands if command.kind != "inline"}

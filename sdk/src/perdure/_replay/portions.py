@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from perdure.convert import OFFLOAD_ABOVE_BYTES
 from perdure_schemas.common import Command, Completion, Failure, Payload, WaitGroup, WaitsFor
 
 PORTION_BYTES_MAX = 400_000
@@ -40,7 +41,8 @@ def _size(command: Command) -> int:
 
 
 def _bytes(payload: Payload | None) -> int:
-    return 0 if payload is None else len(payload.data)
+    """What it takes in a message: of what is larger, a message has a reference."""
+    return 0 if payload is None else min(len(payload.data), OFFLOAD_ABOVE_BYTES)
 
 
 def _said(failure: Failure | None) -> int:

@@ -14,7 +14,7 @@ from perdure._worker.attempts import Attempts
 from perdure._worker.inlet import Inlet
 from perdure._worker.live import CACHE_BYTES, LiveInstances
 from perdure._worker.notices import Lacking
-from perdure._worker.outbox import Answer, Outbox
+from perdure._worker.outbox import Answer, Outbox, Seal
 from perdure._worker.turn_flow import TurnFlow
 from perdure._worker.turns import TurnDesk
 from perdure._worker.user_side import UserSide
@@ -47,6 +47,7 @@ class Setup:
     worker: str
     slots: int
     inline_turns: bool
+    seal: Seal
     cache_bytes: int = CACHE_BYTES
 
 
@@ -57,7 +58,7 @@ class Session:
         self._setup = setup
         self._loop = asyncio.get_running_loop()
         self._publisher = setup.broker.publisher()
-        self._outbox = Outbox(self._publisher)
+        self._outbox = Outbox(self._publisher, setup.seal)
         self._answers = Answers(namespace=setup.namespace, worker=setup.worker, clock=setup.clock, ids=setup.ids)
         self._attempts = Attempts(setup.registry.tasks, self._outbox, self._answers, slots=setup.slots)
         self._codes: Mapping[str, WorkflowCode] = {n: found.code for n, found in setup.registry.workflows.items()}
@@ -115,6 +116,7 @@ class Session:
     async def close(self) -> None:
         """Stop at once. What is not acknowledged goes to somebody else."""
         self._turns.histories.close()
+        self._outbox.close()
         for task in (*self._receivers, *self._background):
             task.cancel()
         await asyncio.gather(*self._receivers, *self._background, return_exceptions=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
+from perdure.errors import PayloadTooLarge
 from perdure_runtime.errors import MessageTooLarge, StorageUnavailable
 from perdure_runtime.ports import Consumer, Delivery, Publisher, Undeliverable
 from perdure_schemas.codec import CodecError
@@ -17,11 +18,13 @@ RETRY_SECONDS_FIRST = 0.05
 RETRY_SECONDS_MAX = 5.0
 """An outage may last; what waits is small, unacknowledged at the broker, and safe."""
 
-UNSENDABLE = (MessageTooLarge, CodecError, ValueError, TypeError, OverflowError, RecursionError)
+UNSENDABLE = (MessageTooLarge, PayloadTooLarge, CodecError, ValueError, TypeError, OverflowError, RecursionError)
 """What a broker raises for a message that it will never take, because of a user's value in it: that is the fault of one
 run or attempt, and no other may suffer. Any other error is no message's fault, and ends the worker unacknowledged."""
 
 Step = tuple[str, Message]
+Seal = Callable[[Sequence[Message]], Awaitable[list[Message]] | None]
+"""Stores the large values of messages, and gives the messages with references to them; `None`: they have none."""
 
 
 class Acks:
@@ -92,21 +95,50 @@ class Answer:
 class Outbox:
     """Publishes answers in rounds: each round takes the next step of every answer that is there, in one batch."""
 
-    def __init__(self, publisher: Publisher) -> None:
+    def __init__(self, publisher: Publisher, seal: Seal = lambda _: None) -> None:
         self._publisher = publisher
+        self._seal = seal
         self._open: list[Answer] = []
+        self._sealing: dict[asyncio.Task[None], Answer] = {}
+        self._broken: Exception | None = None
         self._wake = asyncio.Event()
 
     def add(self, answer: Answer) -> None:
+        """Publish it soon: once its large values are stored, if it has any. Those that have none do not wait for it."""
+        sealing = self._seal([message for _, message in answer.steps])
+        if sealing is None:
+            self._open.append(answer)
+            self._wake.set()
+            return
+        self._sealing[asyncio.ensure_future(self._add_sealed(answer, sealing))] = answer
+
+    async def _add_sealed(self, answer: Answer, sealing: Awaitable[list[Message]]) -> None:
+        try:
+            sealed = await sealing
+            answer.steps = [(topic, message) for (topic, _), message in zip(answer.steps, sealed, strict=True)]
+        except UNSENDABLE as error:
+            self._replace(answer, error)
+        except Exception as error:
+            self._broken = error
+        task = asyncio.current_task()
+        assert task is not None
+        del self._sealing[task]
         self._open.append(answer)
         self._wake.set()
 
     @property
     def idle(self) -> bool:
-        return not self._open
+        return not self._open and not self._sealing
+
+    def close(self) -> None:
+        """Store nothing more: what is not published is not acknowledged."""
+        for task in self._sealing:
+            task.cancel()
 
     async def run(self) -> None:
         while True:
+            if self._broken is not None:
+                raise self._broken
             if not self._open:
                 self._wake.clear()
                 await self._wake.wait()
@@ -151,9 +183,12 @@ class Outbox:
             try:
                 await self._publish([answer.steps[answer.next]])
             except UNSENDABLE as error:
-                log.error("message_unsendable", extra={"action": "message_unsendable", "error": str(error)})
-                answer.steps = answer.instead(error) if answer.instead is not None else ()
-                answer.instead = None
-                answer.next = 0
+                self._replace(answer, error)
             else:
                 answer.next += 1
+
+    def _replace(self, answer: Answer, error: Exception) -> None:
+        log.error("message_unsendable", extra={"action": "message_unsendable", "error": str(error)})
+        answer.steps = answer.instead(error) if answer.instead is not None else ()
+        answer.instead = None
+        answer.next = 0

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perdure import _app
+from perdure._engines import blobs_by_api
 from perdure._extras import needed
 
 if TYPE_CHECKING:
     from perdure.worker import Worker
+    from perdure_runtime.service.settings import WorkerSettings
 
 log = logging.getLogger("perdure.worker")
 
@@ -23,28 +25,18 @@ def worker(
     app: Annotated[str, typer.Argument(metavar="APP", help="app.py, or package.module", envvar="PERDURE_APP")],
 ) -> None:
     """Run the workflows and tasks of APP on a cluster, until SIGTERM. Settings are environment variables PERDURE_…"""
-    from pydantic import Field
-
     from perdure._worker.process import pin_hash_seed
 
     pin_hash_seed(["-m", "perdure.cli", *sys.argv[1:]])
     with needed("cluster", "perdure worker"):
         import perdure_runtime.service.probes  # noqa: F401 `_work` wants it, when it is too late for a clear word
         from perdure_runtime.service.logs import log_json
-        from perdure_runtime.service.settings import BrokerSettings, read_settings
-
-    class WorkerSettings(BrokerSettings):
-        """What a worker needs besides a broker."""
-
-        build: str = Field("dev", min_length=1)
-        """What this image's code is called: runs pinned to it come here."""
-        slots: int = Field(100, ge=1)
-        """Attempts of tasks at a time."""
+        from perdure_runtime.service.settings import WorkerSettings, read_settings
 
     settings = read_settings(WorkerSettings)
     log_json("worker", settings.instance, settings.log_level)
     module = _app.load(app)
-    asyncio.run(_work(module, settings, build=settings.build, slots=settings.slots))
+    asyncio.run(_work(module, settings))
 
 
 async def _tell_once_ready(worker: Worker, build: str) -> None:
@@ -52,22 +44,24 @@ async def _tell_once_ready(worker: Worker, build: str) -> None:
     log.info("ready", extra={"action": "ready", "worker": worker.id, "build": build})
 
 
-async def _work(module: object, settings: object, *, build: str, slots: int) -> None:
+async def _work(module: object, settings: WorkerSettings) -> None:
     from perdure.worker import Worker
     from perdure_runtime.adapters.pulsar import PulsarBroker
     from perdure_runtime.service.metering import MeteredBroker, Progress
     from perdure_runtime.service.probes import Health, probes
-    from perdure_runtime.service.settings import BrokerSettings
 
-    assert isinstance(settings, BrokerSettings)
+    build, token = settings.build, settings.token.get_secret_value()
     progress = Progress()
     health = Health(progress)
     broker = PulsarBroker(settings.pulsar())
     try:
-        async with probes(health, settings.probe_host, settings.probe_port):
+        async with (
+            probes(health, settings.probe_host, settings.probe_port),
+            blobs_by_api(settings.url, settings.namespace, token) as blobs,
+        ):
             worker = Worker(
-                MeteredBroker(broker, progress), [module], namespace=settings.namespace, build=build, slots=slots,
-                grace_seconds=settings.grace_seconds,
+                MeteredBroker(broker, progress), [module], namespace=settings.namespace, build=build,
+                slots=settings.slots, grace_seconds=settings.grace_seconds, blobs=blobs,
             )  # fmt: skip
 
             def drain() -> None:
