@@ -7,13 +7,14 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import islice
 from os import cpu_count
 
 from tests.simulation.catalog import WORKLOADS
-from tests.simulation.faults import NO_FAULTS, Faults
+from tests.simulation.faults import NO_FAULTS
 from tests.simulation.schedule import Report, simulate
 
 BATCH = 25
@@ -28,28 +29,30 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workload", choices=sorted(WORKLOADS), help="this one alone; drawn by the seed unless given")
     parser.add_argument("--processes", type=int, default=cpu_count() or 1)
     parser.add_argument("--no-faults", action="store_true", help="a world in which nothing goes wrong")
+    parser.add_argument("--above", type=int, help="store values of more bytes beside the messages: 0 for all of them")
     parser.add_argument("--log", action="store_true", help="print what went wrong in each schedule, and when")
     options = parser.parse_args(arguments)
     logging.disable(logging.WARNING)  # what goes wrong here is meant to
     faults = NO_FAULTS if options.no_faults else None
     seeds = range(options.first, options.first + options.seeds)
-    return _report(_reports(seeds, faults, options.workload, options.processes), len(seeds), options)
+    schedule = partial(simulate, faults=faults, workload=options.workload, above=options.above)
+    return _report(_reports(seeds, schedule, options.processes), len(seeds), options)
 
 
-def _reports(seeds: range, faults: Faults | None, workload: str | None, processes: int) -> Iterator[Report]:
+def _reports(seeds: range, schedule: Callable[[int], Report], processes: int) -> Iterator[Report]:
     if processes == 1 or len(seeds) <= BATCH:
-        yield from (simulate(seed, faults, workload) for seed in seeds)
+        yield from map(schedule, seeds)
         return
     rest = iter(seeds)
     batches = iter(lambda: list(islice(rest, BATCH)), [])
     with ProcessPoolExecutor(processes) as pool:
-        pending = [pool.submit(_batch, batch, faults, workload) for batch in batches]
+        pending = [pool.submit(_batch, batch, schedule) for batch in batches]
         for future in pending:
             yield from future.result()
 
 
-def _batch(seeds: Iterable[int], faults: Faults | None, workload: str | None) -> list[Report]:
-    reports = [simulate(seed, faults, workload) for seed in seeds]
+def _batch(seeds: Iterable[int], schedule: Callable[[int], Report]) -> list[Report]:
+    reports = [schedule(seed) for seed in seeds]
     for report in reports:
         if not report.violations:
             report.log = []
@@ -72,7 +75,8 @@ def _report(reports: Iterable[Report], total: int, options: argparse.Namespace) 
             failed += 1
             kinds.update({violation.partition(":")[0] for violation in report.violations})
             print(f"seed {report.seed} {report.workload}: {'; '.join(report.violations)[:400]}")
-            command = f"--seeds 1 --first {report.seed} --workload {report.workload} --log"
+            above = "" if options.above is None else f"--above {options.above} "
+            command = f"--seeds 1 --first {report.seed} --workload {report.workload} {above}--log"
             print(f"  replay: PYTHONHASHSEED=0 python -m tests.simulation {command}")
         if time.monotonic() - told >= PROGRESS_SECONDS:
             told = time.monotonic()

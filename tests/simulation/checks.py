@@ -84,7 +84,7 @@ def one_chain(world: World) -> Iterator[str]:
 def replay_is_exact(world: World) -> Iterator[str]:
     """Workflow code, fed each recorded turn what it had been fed, issues what was recorded."""
     for run in _runs(world):
-        in_force = effective(run.events)
+        in_force = world.watch.plain(effective(run.events))
         started = in_force[0].event
         if not isinstance(started, Started):
             yield f"replay: the history of run {run.workflow_id} begins with {type(started).__name__}"

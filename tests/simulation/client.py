@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 from perdure import convert
+from perdure._payloads.blobs import StoreBlobs
+from perdure._payloads.edge import Edge
 from perdure.task import Task
 from perdure.workflow import Workflow, workflow_of
 from perdure_runtime.errors import StorageUnavailable
@@ -37,9 +39,11 @@ from perdure_schemas.messages import (
     WaitForTask,
 )
 from tests.simulation.faulty_broker import FaultyPublisher
+from tests.simulation.faulty_store import FaultyBlobs
 from tests.simulation.virtual import VirtualClock, at_once
 from tests.simulation.world import Process, World
 
+T = TypeVar("T")
 NAMESPACE = "default"
 ASK_AGAIN_SECONDS = 4.0
 RETRY_SECONDS = 0.05
@@ -62,6 +66,9 @@ class Correspondent:
         self.name = name
         self._process = Process(name, 1, VirtualClock(world.loop), mortal=False)
         self._publisher = FaultyPublisher(world, self._process)
+        blobs = StoreBlobs(FaultyBlobs(world, self._process), NAMESPACE)
+        self._edge = Edge(None, NAMESPACE, lambda: blobs, above=world.above, new_id=lambda: f"{name}-{next(self._ids)}")
+        self._sealed: dict[str, Message] = {}
         self._topic = topics.inbox(name)
         self._ids = count(1)
         self._numbers = count(1)
@@ -80,11 +87,15 @@ class Correspondent:
             batch = await inbox.receive()
             for delivery in batch:
                 assert isinstance(delivery, Delivery)
-                message = delivery.message
+                message = await self._opened(delivery.message)
                 for key in (message.causation_id or "", *_keys(message.body)):
                     self._answers[key] = message.body
             await inbox.ack(batch)
             self._news.set()
+
+    async def _opened(self, value: T) -> T:
+        opening: Callable[[], Awaitable[T]] | None = self._edge.open(value)
+        return value if opening is None else await opening()
 
     # --- sending ------------------------------------------------------------------------------------
 
@@ -100,6 +111,9 @@ class Correspondent:
 
     async def publish(self, topic: str, message: Message) -> None:
         """Until the broker confirms it."""
+        if message.id not in self._sealed and (sealing := self._edge.seal([message])) is not None:
+            (self._sealed[message.id],) = await sealing()
+        message = self._sealed.get(message.id, message)
         while True:
             try:
                 await self._publisher.publish([(topic, message)])
@@ -158,7 +172,8 @@ class Client(Correspondent):
             answer = await self._ask(topics.WORKFLOW_ENGINE, lambda: self.message(run.workflow_id, body), (run.run_id,))
             assert isinstance(answer, RunResult)
             if answer.status == "not-found":
-                answer = self._from_history(run) or answer
+                recorded: RunResult = await self._opened(self._from_history(run) or answer)
+                answer = recorded
             if answer.status != "not-found" and answer.generation >= generation:
                 return answer
             await asyncio.sleep(LOOK_AGAIN_SECONDS)

@@ -48,6 +48,7 @@ class FaultyPublisher:
             kind = type(message.body).__name__
             await world.step(process, f"before publish {kind}")
             ledger.published(process.name, message, world.loop.time())
+            world.watch.published(process.name, message)
             if dice.strikes(dice.faults.publish_error):
                 ledger.fault("publish_error", world.loop.time(), f"{process.name} {kind}")
                 if dice.rng.random() < 0.5:

@@ -8,6 +8,7 @@ from typing import Any
 from perdure_core.task_engine.authority import Mark
 from perdure_runtime.errors import StorageUnavailable, UnknownOutcome
 from perdure_runtime.ports import Commit, Head, Ports, RunKey
+from perdure_schemas.blobs import Blob
 from perdure_schemas.events import Recorded
 from tests.simulation.faulty_broker import FaultyBroker
 from tests.simulation.virtual import at_once
@@ -25,7 +26,7 @@ def ports_of(world: World, process: Process) -> Ports:
         tasks=FaultyTasks(world, process),
         timers=stepped(world, process, world.timers),
         read_model=stepped(world, process, world.read_model),
-        blobs=stepped(world, process, world.blobs),
+        blobs=FaultyBlobs(world, process),
         routing=stepped(world, process, world.routing),
     )
 
@@ -55,6 +56,29 @@ class Stepped:
             return await self.call(name, *args, **named)
 
         return call
+
+
+class FaultyBlobs(Stepped):
+    """Who dies while it puts or removes one has done so, or not."""
+
+    def __init__(self, world: World, process: Process) -> None:
+        super().__init__(world, process, world.blobs)
+
+    async def put(self, namespace: str, blob: Blob, data: bytes) -> None:
+        self._world.watch.put(blob, data)
+        await self.call("put", namespace, blob, data)
+
+    async def get(self, namespace: str, blob: Blob) -> bytes | None:
+        found: bytes | None = await self.call("get", namespace, blob)
+        return found
+
+    async def remove(self, namespace: str, blob: Blob) -> None:
+        self._world.watch.removed(blob)
+        await self.call("remove", namespace, blob)
+
+    async def purge(self, namespace: str, workflow_id: str, run_id: str) -> None:
+        self._world.watch.purged(workflow_id, run_id)
+        await self.call("purge", namespace, workflow_id, run_id)
 
 
 class FaultyTasks(Stepped):
@@ -107,6 +131,7 @@ class FaultyStore(Stepped):
         applied = at_once(self._world.store.commit(commit))
         if applied:
             self._world.ledger.committed(process, commit, self._world.clock.now())
+            self._world.watch.committed(commit)
         return applied
 
     async def load(self, key: RunKey) -> tuple[Head, Sequence[Recorded]]:

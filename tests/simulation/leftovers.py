@@ -48,5 +48,6 @@ def leftovers(world: World) -> Iterator[str]:
             yield f"left over: an open record of task {record.task.name} ({task_id[:8]}), {record.status}"
         elif expires_at is None:
             yield f"left over: a closed record of task {record.task.name} ({task_id[:8]}) without an end"
+    yield from world.watch.left_over()
     for (_, workflow_id, _), (_, run) in world.read_model._runs.items():
         yield f"left over: {workflow_id} in the read model, {run.status}"

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from perdure import Worker
+from perdure._payloads.blobs import StoreBlobs
 from perdure._worker.live import CACHE_BYTES
 from perdure_runtime.projector import Projector
 from perdure_runtime.sweep import Sweep
@@ -52,15 +53,23 @@ class Report:
     """Attempts delivered more than once: allowed where something died between publish and acknowledge."""
 
 
-def simulate(seed: int, faults: Faults | None = None, workload: str | None = None, *, backstop: bool = True) -> Report:
+def simulate(
+    seed: int,
+    faults: Faults | None = None,
+    workload: str | None = None,
+    *,
+    backstop: bool = True,
+    above: int | None = None,
+) -> Report:
     """Run the schedule of a seed; faults and workload are drawn, too, unless given.
 
     With a backstop the sweep gets its turn where runs are still open when all have ended that can end by themselves.
+    Values of more than `above` bytes, if it is given, are stored beside the messages.
     """
     name = workload if workload is not None else random.Random(f"workload {seed}").choice(sorted(WORKLOADS))
     loop = VirtualLoop()
     asyncio.set_event_loop(loop)
-    world = World(seed, faults or profile(seed), loop)
+    world = World(seed, faults or profile(seed), loop, above)
     errors = _Errors(world)
     log = logging.getLogger("perdure")
     log.addHandler(errors)
@@ -117,6 +126,7 @@ class _Schedule:
         finished = await self._play(client)
         if finished:
             await self._settle("after the script")
+            world.ledger.violations += world.watch.unkept()
             await asyncio.sleep(LATE_TIMERS_SECONDS)
             await self._settle("after late timers")
             await self._look_after_open_runs()
@@ -223,5 +233,7 @@ class _Schedule:
             ids=lambda: f"{process.name}-{next(numbers)}",
             inline_turns=True,
             cache_bytes=self._cache_bytes,
+            blobs=StoreBlobs(ports.blobs, NAMESPACE),
+            offload_above=self._world.above,
         )
         await worker.run()

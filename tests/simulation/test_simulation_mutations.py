@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import pytest
 
+import tests.simulation.blob_mutations  # noqa: F401 - adds its own
 import tests.simulation.task_mutations  # noqa: F401 - adds its own
 from tests.simulation.faults import EVERYTHING, NO_FAULTS, Faults
 from tests.simulation.mutations import MUTATIONS, applied
+from tests.simulation.offloaded import EVERYTHING_ABOVE
 from tests.simulation.schedule import Report, simulate
 
 ENGINES_DIE = Faults(crash=0.02, pause=0.01, target="workflow-engine")
@@ -32,6 +34,8 @@ class Case:
     faults: Faults = EVERYTHING
     first: int = 0
     seeds: int = 300
+    above: int | None = None
+    """Bytes above which values are stored beside the messages."""
 
 
 UNFINISHED = ("unfinished", "terminal", "lost", "left over")
@@ -72,6 +76,18 @@ CASES = {
     "old-failures-count": Case(("resume-stray",), ("wrong",)),
     "random-ids": Case(("resume-child", "last-wishes"), ("wrong", "left over")),
     "last-turn-need-not-have-seen-all": Case(("relay",), UNFINISHED),
+    **{
+        name: Case(workloads, ("blobs", *more), faults, above=EVERYTHING_ABOVE)
+        for name, workloads, more, faults in (
+            ("what-is-recorded-is-not-copied", ("hello", "relay"), (), NO_FAULTS),
+            ("what-is-recorded-is-copied-after-the-acknowledgement", ("hello", "relay"), (), ENGINES_DIE),
+            ("what-was-recorded-before-is-not-copied-again", ("sequence", "relay"), (), EVERYTHING),
+            ("what-is-lent-is-published-before-it-is-copied", ("children", "relay"), (), NO_FAULTS),
+            ("another-run-is-sent-what-is-the-senders-own", ("children", "relay", "last-wishes"), (), NO_FAULTS),
+            ("a-history-refers-to-what-is-in-transit", ("hello", "signals"), (), NO_FAULTS),
+            ("a-purge-leaves-blobs", ("hello", "relay"), ("left over",), NO_FAULTS),
+        )
+    },
 }
 
 
@@ -106,7 +122,8 @@ def test_the_bugs_are_gone_afterwards() -> None:
 
 def _first_violation(case: Case) -> Report | None:
     for seed in range(case.first, case.first + case.seeds):
-        report = simulate(seed, case.faults, case.workloads[seed % len(case.workloads)], backstop=False)
+        workload = case.workloads[seed % len(case.workloads)]
+        report = simulate(seed, case.faults, workload, backstop=False, above=case.above)
         if report.violations:
             return report
     return None

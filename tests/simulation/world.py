@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from perdure.convert import OFFLOAD_ABOVE_BYTES
 from perdure_runtime.adapters.memory.journal import MemoryJournal
 from perdure_runtime.adapters.memory.read_model import MemoryReadModel
 from perdure_runtime.adapters.memory.records import MemoryBlobs, MemoryRouting, MemoryTasks, MemoryTimers
@@ -19,6 +20,7 @@ from perdure_runtime.adapters.queues import QueueBroker, Queues
 from perdure_runtime.ports import Commit, RunKey
 from tests.simulation.faults import Dice, Faults
 from tests.simulation.ledger import Ledger
+from tests.simulation.offloaded import Watch
 from tests.simulation.virtual import VirtualClock, VirtualLoop, owner_of
 
 if TYPE_CHECKING:
@@ -54,8 +56,10 @@ Service = Callable[[Process], Awaitable[None]]
 class World:
     """Owns the truth, the dice and the ledger."""
 
-    def __init__(self, seed: int | str, faults: Faults, loop: VirtualLoop) -> None:
+    def __init__(self, seed: int | str, faults: Faults, loop: VirtualLoop, above: int | None = None) -> None:
+        """`above`: bytes above which values are stored beside messages; `None`: no value of these schedules is."""
         self.loop = loop
+        self.above = OFFLOAD_ABOVE_BYTES if above is None else above
         self.dice = Dice(seed, faults, loop)
         self.ledger = Ledger()
         self.clock = VirtualClock(loop)
@@ -77,6 +81,7 @@ class World:
         self.read_model = MemoryReadModel(self.clock)
         self.blobs = MemoryBlobs(self.clock)
         self.routing = MemoryRouting()
+        self.watch = Watch(self)
         self._services: dict[str, Service] = {}
         self._incarnations: dict[str, int] = {}
 
