@@ -262,7 +262,7 @@ def test_stand_alone_tasks() -> None:
         ("/runs", b"{x", 400, "no JSON"),
         ("/runs", b"[1]", 400, "a JSON object"),
         ("/runs", b"{" + b" " * BODY_MAX_BYTES + b"}", 413, "at most"),
-        ("/runs", {"name": "hello", "args": ["x" * (1 << 20)]}, 413, ""),
+        ("/runs", {"name": "hello", "args": ["x" * (17 << 20)]}, 413, "over the limit of 16,778,240"),
         ("/runs/nobody/terminate", {}, 404, ""),
         ("/runs/nobody/resume", {}, 404, ""),
         ("/runs/nobody/reset", {"position": "1"}, 404, ""),

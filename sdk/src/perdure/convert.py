@@ -28,6 +28,8 @@ is larger belongs in a store of the user's, and its name in the payload."""
 OFFLOAD_ABOVE_BYTES = 256 * 1024
 """What is larger, as it travels, is stored beside the messages: brokers and histories copy many times what is in them.
 """
+STORED_BYTES_MAX = PAYLOAD_BYTES_MAX + 1024
+"""Of a value as it is stored: what encryption adds, its key's id included, is a third of the difference at most."""
 INLINE_BYTES_MAX = 990_000
 """Of what is not stored beside them: search attributes, progress, and all values of a worker that has no blob store. A
 message bears 1,048,576 bytes, and the engine passes a payload on within longer ones (a turn, a page of history, a

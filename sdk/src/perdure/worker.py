@@ -15,6 +15,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Self
+from uuid import uuid4
 
 from perdure._engines import Elsewhere, Engine
 from perdure._ids import IdSource
@@ -95,6 +96,7 @@ class Worker:
             _log.warning("%s", told, extra={"action": "service_not_implemented"})
         self._guard: Guard = _guard.mode_of(guard)
         _guard.check(self._guard, registry.workflows.values())
+        self._blob_ids = ids or (lambda: uuid4().hex)
         ids = ids or IdSource()
         self.id = worker_id or f"{socket.gethostname()}-{os.getpid()}-{ids()[-8:]}"
         self._grace_seconds = grace_seconds
@@ -187,7 +189,9 @@ class Worker:
         return nullcontext(Engine(self._broker, self._blobs))
 
     async def _work(self, engine: Engine, draining: asyncio.Event) -> None:
-        edge = Edge(self._payloads, self._namespace, lambda: engine.blobs, above=self._offload_above)
+        edge = Edge(
+            self._payloads, self._namespace, lambda: engine.blobs, above=self._offload_above, new_id=self._blob_ids
+        )
         session = Session(self._setup(broker=CodedBroker(engine.broker, edge), seal=edge.seal))
         try:
             await session.open()

@@ -462,7 +462,7 @@ async def test_a_failure_with_arguments_at_the_limit_is_told_without_them() -> N
         assert run is not None
         outcome = await outcome_of(engine, run)
         assert outcome.failure is not None
-        assert (outcome.failure.name, outcome.task) == ("MessageTooLarge", None)
+        assert (outcome.failure.name, outcome.task) == ("PayloadTooLarge", None)
 
 
 async def test_a_worker_tells_what_it_can_do() -> None:

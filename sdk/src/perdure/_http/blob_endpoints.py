@@ -12,12 +12,10 @@ from fastapi import FastAPI, Query, Request, Response
 from perdure._http.bodies import Problem, read_body
 from perdure._http.endpoints import PREFIX
 from perdure._payloads.blobs import Blobs
-from perdure.convert import PAYLOAD_BYTES_MAX
+from perdure.convert import STORED_BYTES_MAX
 from perdure_schemas.blobs import Blob, made_of
 
 PATH = "/blobs/{blob_id}"
-BLOB_BYTES_MAX = PAYLOAD_BYTES_MAX + 1024
-"""What encryption adds to the largest value, its key's id included, is a third of that at most."""
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -29,7 +27,7 @@ def add_blobs(application: FastAPI, blobs: Blobs) -> None:
         """The answer is what a payload refers to it by."""
         if _ID.fullmatch(blob_id) is None:
             raise Problem(400, "the id of a blob has 1 to 64 of A-Z, a-z, 0-9, _ and -; choose a random one")
-        data = await read_body(request, BLOB_BYTES_MAX, "a blob")
+        data = await read_body(request, STORED_BYTES_MAX, "a blob")
         blob = await asyncio.to_thread(made_of, blob_id, data)
         await blobs.put(blob, data)
         return Response(msgspec.json.encode(blob), status_code=201, media_type="application/json")

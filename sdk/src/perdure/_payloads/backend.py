@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 from perdure._client.backend import Backend
 from perdure._client.outbox import PUBLISH_SECONDS_MAX
 from perdure._payloads.blobs import Blobs
-from perdure._payloads.edge import Edge
+from perdure._payloads.edge import Edge, Later
 from perdure.errors import PerdureError, Unavailable
 from perdure.payloads import Payloads
 from perdure.registry import Registry
@@ -46,9 +46,9 @@ class _Inbox:
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 
-    async def _deliver_opened(self, opening: Awaitable[Message]) -> None:
+    async def _deliver_opened(self, opening: Later[Message]) -> None:
         try:
-            self._deliver(await opening)
+            self._deliver(await opening())
         except (StorageUnavailable, Unavailable):
             pass  # whoever waits for it asks again
 
@@ -89,7 +89,7 @@ class _Sealed:
         sealing = self._edge.seal([message])
         if sealing is None:
             return None
-        made = self._known[message.id] = asyncio.ensure_future(sealing)
+        made = self._known[message.id] = asyncio.ensure_future(sealing())
         made.add_done_callback(lambda done: self._forget_failed(message.id, done))
         if len(self._known) > _SEALED_MAX:
             del self._known[next(iter(self._known))]

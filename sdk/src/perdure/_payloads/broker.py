@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 
-from perdure._payloads.edge import Edge
+from perdure._payloads.edge import Edge, Later
 from perdure_runtime.ports import Broker, Consumer, Delivery, Publisher, SubscriptionType, Undeliverable
 from perdure_schemas.messages import Message
 
@@ -46,8 +46,8 @@ class _CodedConsumer:
         self._opening[asyncio.ensure_future(self._finish(received, opening))] = received
         return True
 
-    async def _finish(self, delivery: Delivery, opening: Awaitable[Message]) -> None:
-        delivery.message = await opening
+    async def _finish(self, delivery: Delivery, opening: Later[Message]) -> None:
+        delivery.message = await opening()
 
     async def _receive_beside(self, limit: int) -> Sequence[Received]:
         """While something is fetched: what comes first, of that and of what else there is room for."""

@@ -12,11 +12,19 @@ import base64
 import binascii
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 from uuid import uuid4
 
 from perdure._payloads.blobs import Blobs, patiently
-from perdure.convert import INLINE_BYTES_MAX, OFFLOAD_ABOVE_BYTES, Fetched, Unreadable
+from perdure.convert import (
+    INLINE_BYTES_MAX,
+    OFFLOAD_ABOVE_BYTES,
+    STORED_BYTES_MAX,
+    Fetched,
+    Unreadable,
+    within_limit,
+)
 from perdure.errors import PayloadTooLarge, PayloadUnreadable
 from perdure.payloads import Payloads
 from perdure_core.payloads import found, replaced
@@ -27,6 +35,8 @@ from perdure_schemas.events import TurnCommitted
 from perdure_schemas.messages import AttemptHeartbeat, Body, DispatchTask, HistoryPage, Message, RunWorkflowTask
 
 T = TypeVar("T")
+Later: TypeAlias = Callable[[], Awaitable[T]]
+"""Something to call and await."""
 
 _ABOUT_DIGESTS = "digest"
 _AT_ONCE = 4
@@ -103,11 +113,11 @@ class Edge:
 
     # --- out: before the message --------------------------------------------------------------------
 
-    def seal(self, messages: Sequence[Message]) -> Awaitable[list[Message]] | None:
-        """The messages with their large values stored, once that is durable; `None`: they have none.
+    def seal(self, messages: Sequence[Message]) -> Later[list[Message]] | None:
+        """What gives the messages with their large values stored, once that is durable; `None`: they have none.
 
-        A value that several of them carry is stored once. What is awaited raises PayloadTooLarge of a value that cannot
-        be sent, and Unavailable or StorageUnavailable when patience is over.
+        A value that several of them carry is stored once. Raises, when it is awaited, PayloadTooLarge of a value that
+        cannot be sent, and Unavailable or StorageUnavailable when patience is over.
         """
         above = self._above
         large: dict[int, Payload] = {}
@@ -115,7 +125,7 @@ class Edge:
             if type(message.body) is not AttemptHeartbeat:  # it comes again and again, and its progress is for a glance
                 for payload in found(message.body, lambda payload: len(payload.data) > above):
                     large[id(payload)] = payload
-        return self._seal(messages, large) if large else None
+        return partial(self._seal, messages, large) if large else None
 
     async def _seal(self, messages: Sequence[Message], large: dict[int, Payload]) -> list[Message]:
         """Arguments that a task's supervisor is told again refer to what they were fetched from: it may need them for
@@ -142,6 +152,7 @@ class Edge:
             payload = await aside(self._weight(plain), lambda: self._encode(plain))
             if len(payload.data) <= self._above:
                 return payload
+            within_limit(payload, "a value as it is stored", STORED_BYTES_MAX)
             blobs = self._blobs()
             if blobs is None:
                 return _inline(payload)
@@ -152,8 +163,8 @@ class Edge:
 
     # --- in: after the message ----------------------------------------------------------------------
 
-    def open(self, value: T) -> Awaitable[T] | None:
-        """The value with what it refers to fetched, and plain; `None`: it refers to nothing that is needed.
+    def open(self, value: T) -> Later[T] | None:
+        """What gives the value with what it refers to fetched, and plain; `None`: it refers to nothing that is needed.
 
         What is gone, damaged or encrypted with an unknown key says so where it is used.
         """
@@ -161,7 +172,7 @@ class Edge:
         if references and isinstance(value, Message):
             unused = _unused(value.body)
             references = [payload for payload in references if id(payload) not in unused]
-        return self._open(value, references) if references else None
+        return partial(self._open, value, references) if references else None
 
     async def _open(self, value: T, references: list[Payload]) -> T:
         distinct = list(dict.fromkeys(references))

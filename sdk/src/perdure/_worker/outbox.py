@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
+from perdure._payloads.edge import Later
 from perdure.errors import PayloadTooLarge
 from perdure_runtime.errors import MessageTooLarge, StorageUnavailable
 from perdure_runtime.ports import Consumer, Delivery, Publisher, Undeliverable
@@ -23,7 +24,7 @@ UNSENDABLE = (MessageTooLarge, PayloadTooLarge, CodecError, ValueError, TypeErro
 run or attempt, and no other may suffer. Any other error is no message's fault, and ends the worker unacknowledged."""
 
 Step = tuple[str, Message]
-Seal = Callable[[Sequence[Message]], Awaitable[list[Message]] | None]
+Seal = Callable[[Sequence[Message]], Later[list[Message]] | None]
 """Stores the large values of messages, and gives the messages with references to them; `None`: they have none."""
 
 
@@ -112,9 +113,9 @@ class Outbox:
             return
         self._sealing[asyncio.ensure_future(self._add_sealed(answer, sealing))] = answer
 
-    async def _add_sealed(self, answer: Answer, sealing: Awaitable[list[Message]]) -> None:
+    async def _add_sealed(self, answer: Answer, sealing: Later[list[Message]]) -> None:
         try:
-            sealed = await sealing
+            sealed = await sealing()
             answer.steps = [(topic, message) for (topic, _), message in zip(answer.steps, sealed, strict=True)]
         except UNSENDABLE as error:
             self._replace(answer, error)

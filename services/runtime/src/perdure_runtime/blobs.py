@@ -89,8 +89,16 @@ class Custody:
         return sent
 
     async def _copy(self, source: Blob, target: Blob) -> None:
-        """What is gone is missed by whoever reads it: a run that was purged sends nothing that is news to anybody."""
-        async with self._limit:
-            data = await fetch(self._blobs, self._namespace, source)
-            if data is not None:
-                await self._blobs.put(self._namespace, target, data)
+        """What is gone is missed by whoever reads it: a run that was purged sends nothing that is news to anybody.
+
+        What was recorded by an engine that has not come to copy it is kept first: a signal that moves on to the next
+        run is recorded there under the same cause, and nobody would look here again.
+        """
+        for last in (False, True):
+            async with self._limit:
+                data = await self._blobs.get(self._namespace, source)
+                if data is not None:
+                    await self._blobs.put(self._namespace, target, data)
+            if data is not None or last:
+                return
+            await self._keep(source)

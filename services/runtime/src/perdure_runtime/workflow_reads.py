@@ -20,7 +20,7 @@ from perdure_runtime.actor import Actor
 from perdure_runtime.ports import Routing, RunKey, Store
 from perdure_schemas import ids, topics
 from perdure_schemas.blobs import Blob
-from perdure_schemas.events import Recorded, RunEnded
+from perdure_schemas.events import Recorded, RunEnded, Started
 from perdure_schemas.messages import GetHistory, HistoryPage, Message, ResumeRun, RunPurged, StartWorkflow
 
 HISTORY_PAGE_EVENTS = 1_000
@@ -65,6 +65,8 @@ async def _reemit(
         return []
     caused = await _caused(store, key, recorded_at, cause)
     blobs += referred(caused)
+    if any(isinstance(recorded.event, Started) for recorded in caused):
+        blobs += referred(list(state.signals.values()))  # with the start were recorded those that had overtaken it
     changed = [run_changed(state, version, caused)] if version else []
     answers = [] if answered is None else reply(state, answered, "ok")
     return [*effects(state, caused), *changed, *answers]
