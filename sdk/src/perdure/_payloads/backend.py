@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from perdure._client.backend import Backend
 from perdure._client.outbox import PUBLISH_SECONDS_MAX
@@ -65,21 +66,24 @@ class _Sealed:
         self._backend = backend
         self._known: dict[str, asyncio.Future[list[Message]]] = {}
         """By message id; the oldest first."""
-        self._publishing: set[asyncio.Task[None]] = set()
+        self._last: dict[str, asyncio.Task[None]] = {}
+        """By key: the last publish under way. What comes after it must not overtake it: who asks for the end of a run
+        that is not started yet hears that there is none."""
 
     def publish(self, topic: str, message: Message, *, until_end: bool) -> asyncio.Future[None] | None:
-        """As the backend's; `None`: it has no large value, and nothing is done."""
+        """As the backend's; `None`: nothing is to be stored or waited for, and nothing is done."""
         sealing = self._known.get(message.id) or self._seal(message)
-        if sealing is None:
+        if sealing is None and message.key not in self._last:
             return None
         accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        task = asyncio.ensure_future(self._publish(topic, sealing, accepted, until_end=until_end))
-        self._publishing.add(task)
-        task.add_done_callback(self._publishing.discard)
+        publish = partial(self._publish, topic, message, sealing, until_end=until_end)
+        task = asyncio.ensure_future(self._in_turn(self._last.get(message.key), publish, accepted))
+        self._last[message.key] = task
+        task.add_done_callback(lambda done: self._forget_done(message.key, done))
         return accepted
 
     def close(self) -> None:
-        for task in self._publishing:
+        for task in self._last.values():
             task.cancel()
         for sealing in self._known.values():
             sealing.cancel()
@@ -99,12 +103,27 @@ class _Sealed:
         if done.cancelled() or done.exception() is not None:
             self._known.pop(message_id, None)
 
+    def _forget_done(self, key: str, done: asyncio.Task[None]) -> None:
+        if self._last.get(key) is done:
+            del self._last[key]
+
     async def _publish(
-        self, topic: str, sealing: asyncio.Future[list[Message]], accepted: asyncio.Future[None], *, until_end: bool
+        self, topic: str, message: Message, sealing: asyncio.Future[list[Message]] | None, *, until_end: bool
+    ) -> None:
+        if sealing is not None:
+            (message,) = await asyncio.shield(sealing)
+        await self._backend.publish(topic, self._edge.outgoing(message), until_end=until_end)
+
+    async def _in_turn(
+        self,
+        before: asyncio.Task[None] | None,
+        publish: Callable[[], Awaitable[None]],
+        accepted: asyncio.Future[None],
     ) -> None:
         try:
-            (sealed,) = await asyncio.shield(sealing)
-            await self._backend.publish(topic, self._edge.outgoing(sealed), until_end=until_end)
+            if before is not None:
+                await asyncio.wait([before])
+            await publish()
         except StorageUnavailable as error:
             _fail(accepted, Unavailable(f"a large value was not stored within {PUBLISH_SECONDS_MAX:.0f} s: {error}"))
         except PerdureError as error:

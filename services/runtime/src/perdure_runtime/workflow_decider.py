@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Literal, cast, get_args
 
+from perdure_core.blobs import refers
 from perdure_core.workflow_engine import decisions as d
 from perdure_core.workflow_engine.decide import decide
 from perdure_core.workflow_engine.replies import reply
@@ -31,7 +32,8 @@ log = logging.getLogger("perdure.workflow_engine")
 
 WORKFLOW_BODIES = frozenset(get_args(WorkflowMessage))
 QUICK_DISCARDS = frozenset({"already-started", "unknown-run", "not-applicable"})
-"""Discards of messages that no run can have recorded: the history need not be asked."""
+"""Discards of messages that no run can have recorded, or none that is still open: the history need not be asked, unless
+they refer to a blob, which the run that recorded them may not have got."""
 
 Then = Literal["go on", "stop", "again"]
 """After a message: the next one, nothing more in this round, or this very message in the next round."""
@@ -97,7 +99,7 @@ class Decider:
             case _ if not actor.fresh or actor.buffer:
                 actor.refresh_due = True
                 return "again"
-            case d.Discard(reason=reason) if reason in QUICK_DISCARDS:
+            case d.Discard(reason=reason) if reason in QUICK_DISCARDS and not refers(delivery.message.body):
                 this.answer(delivery, decision.publish)
             case d.Serve(publish=publish):
                 this.answer(delivery, publish)
