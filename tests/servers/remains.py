@@ -15,15 +15,16 @@ from perdure_schemas.messages import ScheduleTimer
 from tests.servers import clean
 
 _MARK_TTL_S = 32 * 24 * 3_600
-"""A tombstone, the mark of a run that lists forget, the record of a closed task: 30 days, one for clocks, one more. A
-signal that names no run, and so may have overtaken its start, is kept for an hour and a day."""
+"""A tombstone, the mark of a run that lists forget, the record of a closed task, a blob in transit: 30 days, one for
+clocks, one more. A signal that names no run, and so may have overtaken its start, is kept for an hour and a day."""
 _TIMER_S = 25 * 3_600
 """What is due within a day, and an hour for clocks, is left to fire for nothing: tasks are watched by such timers."""
-_OF_ALL_RUNS = ("archives", "archived_causes", "archived_marks", "chunked_commits", "chunks", "blobs",
+_OF_ALL_RUNS = ("archives", "archived_causes", "archived_marks", "chunked_commits", "chunks", "run_blobs",
                 "routing", "listed_tasks")  # fmt: skip
 _OF_MARKS = {
     "tombstones": "SELECT ttl(expires_at), workflow_id, run_id FROM tombstones",
     "commits": "SELECT ttl(last_seq), workflow_id, run_id FROM commits",
+    "blob_chunks": "SELECT ttl(data), workflow_id, run_id FROM blob_chunks",
     "tasks": "SELECT ttl(record), task_id FROM tasks",
     "run_index": "SELECT ttl(forgotten), workflow_id, run_id FROM run_index",
     "run_index.started_at": "SELECT ttl(started_at), workflow_id, run_id, started_at FROM run_index",

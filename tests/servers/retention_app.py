@@ -110,6 +110,15 @@ async def relay(runs: int) -> int:
 
 
 @workflow(retention=RETENTION_S)
+async def offloading(value: str, runs: int) -> int:
+    """What is stored beside the messages goes to a child and back, and to the next run."""
+    found = await plain(value)
+    if runs > 1:
+        continue_as_new(offloading, found, runs - 1)
+    return len(found)
+
+
+@workflow(retention=RETENTION_S)
 async def many_turns(turns: int) -> int:
     for number in range(turns):
         await echo(str(number))
@@ -117,5 +126,6 @@ async def many_turns(turns: int) -> int:
 
 
 OBJECTS = (
-    echo, shaky, broken, lasting, plain, patient, family, Collector, failing, refusing, relay, many_turns,
+    echo, shaky, broken, lasting, plain, patient, family, Collector, failing, refusing, relay,
+    offloading, many_turns,
 )  # fmt: skip

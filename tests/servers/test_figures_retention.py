@@ -40,6 +40,7 @@ from tests.servers.retention_app import (
     family,
     many_turns,
     mend,
+    offloading,
     patient,
     plain,
     refusing,
@@ -54,8 +55,10 @@ _SOON_S = 120.0
 """What has to become true; a machine under load takes its time."""
 _MINUTES_S = 240.0
 """A minute of timers is dropped when it is over for a minute; its owner looks now and then."""
-_LARGE = 400_000
-"""Of a signal: three of them are more than one row holds."""
+_LARGE = 250_000
+"""Of a signal: five of them are more than one row holds, and each travels in its message."""
+_OFFLOADED = 600_000
+"""More than travels in a message."""
 _TURNS = 12
 _RESUMED_S = 20.0
 """Retention of what is resumed meanwhile."""
@@ -110,15 +113,16 @@ async def soon(look: Callable[[], Awaitable[_T]], seconds: float) -> _T:
 async def ended(this: World, number: int) -> list[Handle[Any]]:
     """Runs of every kind, all of which have ended."""
     client = this.client
-    for part in "abc":  # before their start: with it they are one commit of more than a megabyte
+    for part in "abcde":  # before their start: with it they are one commit of more than a megabyte
         await client.handle(f"large-{number}").signal("values", part * _LARGE)
-    large = await client.start(Collector, 3, id=f"large-{number}")
+    large = await client.start(Collector, 5, id=f"large-{number}")
     runs: list[Handle[Any]] = [
         large,
         await client.start(plain, "a", id=f"plain-{number}"),
         await client.start(patient, "b", id=f"patient-{number}"),
         await client.start(family, 3, id=f"family-{number}"),
         await client.start(relay, 3, id=f"relay-{number}"),
+        await client.start(offloading, "x" * _OFFLOADED, 2, id=f"offloading-{number}"),
         await client.start(many_turns, _TURNS, id=f"turns-{number}"),
     ]
     results = [asyncio.create_task(run.result()) for run in runs]  # from now on: soon after its end a run is gone
@@ -181,6 +185,7 @@ async def test_nothing_is_left_of_runs_past_their_retention_and_of_what_comes_la
         places = await remains.topics_and_subscriptions(settings, NAMESPACE)
         assert await connection.rows("SELECT * FROM chunks LIMIT 1"), "a commit was chunked"
         assert await connection.rows("SELECT * FROM archives LIMIT 1"), "commits were archived"
+        assert await connection.rows("SELECT * FROM run_blobs LIMIT 1"), "values were stored beside their messages"
         runs = list(first)
         for number in range(1, _ROUNDS):
             runs += await ended(this, number)

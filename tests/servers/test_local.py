@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -10,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from perdure import Client
 from tests.repo import doc_blocks, tree
 from tests.repo.test_repo_docs import ON_SERVERS
 from tests.servers import clean
 from tests.servers.provision import free_port
 
 pytestmark = pytest.mark.timeout(600)
+LARGE = 3_000_000
 APP = Path(__file__).parents[2] / "examples/hello.py"
 
 
@@ -68,9 +71,10 @@ def test_what_make_up_starts_runs_a_workflow_and_make_down_ends_it(tmp_path: Pat
         )
         try:
             assert json.loads(perdure("start", "hello", '"Ada"', "--id", "ada", "--wait")) == "Hello, Ada!"
+            assert asyncio.run(greeted(environment["PERDURE_URL"])) == len("Hello, !") + LARGE
             while True:  # the projector is a process of its own
                 runs = json.loads(perdure("list", "--workflow", "hello"))
-                if [(run["id"], run["status"]) for run in runs] == [("ada", "completed")]:
+                if [(run["id"], run["status"]) for run in runs] == [("large", "completed"), ("ada", "completed")]:
                     break
         finally:
             worker.terminate()
@@ -79,6 +83,12 @@ def test_what_make_up_starts_runs_a_workflow_and_make_down_ends_it(tmp_path: Pat
         assert "is down" in local("down")
     processes = [each for each in Path("/proc").glob("[0-9]*/environ") if belongs(each, str(tmp_path / "up"))]
     assert not processes
+
+
+async def greeted(url: str) -> int:
+    """By a name that is stored beside the messages, as the greeting is: the API has the only way to the store."""
+    async with asyncio.timeout(120), Client.connect(url) as client:
+        return len(await client.execute("hello", "x" * LARGE, id="large"))
 
 
 def belongs(environ: Path, place: str) -> bool:

@@ -15,6 +15,8 @@ from typing import Any, ClassVar, Protocol, Self, TypeAlias, TypeVar
 
 from perdure import Client, Handle, Registry
 from perdure._client.backend import PortsBackend
+from perdure._payloads.backend import coded
+from perdure._payloads.blobs import StoreBlobs
 from perdure.worker import Worker
 from perdure_runtime.adapters.memory import memory_ports
 from perdure_runtime.adapters.queues import QueuePublisher
@@ -86,7 +88,7 @@ class World:
         self._deadline = asyncio.timeout(self.place.patience_seconds)
         self._stack = AsyncExitStack()
         self._backend = PortsBackend("default")
-        self.client = Client(self._backend)
+        self.client = Client(coded(self._backend, None))
 
     async def __aenter__(self) -> Self:
         replicas = [self._given] if self._given is not None else await self._stack.enter_async_context(self.place())
@@ -113,7 +115,7 @@ class World:
             await self._stack.aclose()
 
     async def start_worker(self) -> None:
-        worker = Worker(self.spy, self._registry)
+        worker = Worker(self.spy, self._registry, blobs=StoreBlobs(self.ports.blobs, "default"))
         self._worker = asyncio.create_task(worker.run())
         await worker.ready.wait()
 

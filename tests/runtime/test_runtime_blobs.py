@@ -1,0 +1,139 @@
+"""What the engines do with values that are stored beside the messages, seen in the store."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from perdure import Channel, Client, continue_as_new, signal, task, workflow
+from perdure.convert import OFFLOAD_ABOVE_BYTES
+from perdure.errors import PayloadUnreadable
+from perdure.testing import WorkflowEnvironment
+from perdure_runtime.adapters.memory.records import MemoryBlobs
+from perdure_runtime.errors import StorageUnavailable
+from perdure_schemas.blobs import Blob
+
+LARGE = "x" * (2 * OFFLOAD_ABOVE_BYTES)
+RETENTION = timedelta(seconds=2)
+kept_shortly = workflow(retention=RETENTION)
+
+
+@task
+async def same(text: str) -> str:
+    return text
+
+
+@kept_shortly
+async def child(text: str) -> str:
+    return await same(text)
+
+
+@kept_shortly
+async def parent(text: str) -> str:
+    return await child.options(id="child", retention=RETENTION)(text)
+
+
+@kept_shortly
+async def chain(text: str, left: int) -> int:
+    if left:
+        continue_as_new(chain, await same(text), left - 1)
+    return len(text)
+
+
+@kept_shortly
+class Listener:
+    values: Channel[str] = Channel()
+
+    async def run(self) -> int:
+        return len(await self.values.receive()) + len(await self.values.receive())
+
+
+@kept_shortly
+async def sender(to: str, text: str) -> None:
+    signal(to, "values", text)
+
+
+OBJECTS = (same, child, parent, chain, Listener, sender)
+
+
+def stores_of(client: Client) -> Any:
+    return cast("Any", client)._backend.blobs._store
+
+
+def test_after_their_retention_runs_leave_no_blob(tmp_path: Path) -> None:
+    """Each goes when it likes: what it has sent, others have."""
+
+    async def scenario() -> None:
+        db = tmp_path / "shop.sqlite"
+        async with asyncio.timeout(60), Client.embedded(*OBJECTS, db=db) as client:
+            listener = await client.start(Listener, id="listener", retention=RETENTION)
+            await client.execute(sender, "listener", LARGE)
+            assert await client.execute(parent, LARGE) == LARGE
+            assert await client.execute(chain, LARGE, 2) == len(LARGE)
+            database = stores_of(client)._database
+            of_runs = "SELECT DISTINCT workflow_id FROM blobs WHERE run_id != ''"
+            assert len(database.read(of_runs)) == 5
+            while database.read(of_runs) != [("listener",)]:  # noqa: ASYNC110 - until they are purged
+                await asyncio.sleep(0.05)
+            await listener.signal(Listener.values, LARGE)
+            assert await listener.result() == 2 * len(LARGE)
+            while database.read(of_runs):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(0)
+            assert database.read("SELECT count(*) FROM blobs WHERE expires_at IS NULL") == [(0,)]
+
+    asyncio.run(scenario())
+
+
+def test_a_value_whose_run_is_past_its_retention_says_so() -> None:
+    async def scenario() -> None:
+        async with WorkflowEnvironment(*OBJECTS) as env:
+            handle = await env.client.start(parent, LARGE)
+            assert await handle.result() == LARGE
+            blobs: MemoryBlobs = stores_of(env.client)
+            await blobs.purge("default", handle.id, handle.run_id)
+            with pytest.raises(PayloadUnreadable, match="is past its retention"):
+                await handle.result()
+
+    asyncio.run(scenario())
+
+
+_REFUSALS = 8
+
+
+class Away(MemoryBlobs):
+    """A store that is away for a while."""
+
+    refusals = 0
+
+    async def put(self, namespace: str, blob: Blob, data: bytes) -> None:
+        self._refuse()
+        await super().put(namespace, blob, data)
+
+    async def get(self, namespace: str, blob: Blob) -> bytes | None:
+        self._refuse()
+        return await super().get(namespace, blob)
+
+    def _refuse(self) -> None:
+        self.refusals += 1
+        if self.refusals <= _REFUSALS:
+            raise StorageUnavailable("away")
+
+
+def test_a_store_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with asyncio.timeout(60), Client.embedded(*OBJECTS) as client:
+            store = stores_of(client)
+            monkeypatch.setattr(store, "__class__", Away)
+            store.refusals = 0
+            assert await client.execute(parent, LARGE, retention=timedelta(hours=1)) == LARGE
+            assert store.refusals > _REFUSALS
+            store.refusals = 0
+            assert await client.run(same, LARGE) == LARGE
+            assert store.refusals > _REFUSALS
+
+    asyncio.run(scenario())
