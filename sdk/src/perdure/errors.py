@@ -169,7 +169,8 @@ class UnknownName(PerdureError):
 
 
 class PayloadTooLarge(PerdureError):
-    """Arguments of one call, or a result, are over 16 MB. Store what is large elsewhere, and pass its name."""
+    """Arguments of one call, or a result, are over 16,777,216 bytes; or over what a message bears, where there is
+    nowhere else to put them. The text says which. Store what is large elsewhere, and pass its name."""
 
 
 class NotInstalled(PerdureError):

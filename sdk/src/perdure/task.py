@@ -164,7 +164,7 @@ def task(
 ) -> Any:
     """Declare a task: `@task`, or `@task(retry=..., timeout=...)`.
 
-    Its arguments together, and its result, have at most 990,000 bytes as JSON. Store what is larger elsewhere (a
+    Its arguments together, and its result, have at most 16,777,216 bytes as JSON. Store what is larger elsewhere (a
     file, an object store), and pass its name.
 
     Args:

@@ -186,10 +186,8 @@ class WorkflowEnvironment:
 
     def _start_worker(self, registry: Registry) -> Worker:
         self._serving.update(dict.fromkeys(registry.tasks, registry))
-        worker = Worker(
-            self._ports.broker, registry, namespace=self._namespace, slots=self._slots, clock=self._clock,
-            blobs=StoreBlobs(self._ports.blobs, self._namespace),
-        )  # fmt: skip
+        name, blobs = self._namespace, StoreBlobs(self._ports.blobs, self._namespace)
+        worker = Worker(self._ports.broker, registry, namespace=name, slots=self._slots, clock=self._clock, blobs=blobs)
         self._running.append(asyncio.create_task(worker.run(), name="perdure worker"))
         return worker
 

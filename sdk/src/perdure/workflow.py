@@ -249,7 +249,7 @@ def workflow(*, name: str | None = None, **options: Unpack[WorkflowDeclared]) ->
 def workflow(target: Any = None, /, *, name: str | None = None, **options: Unpack[WorkflowDeclared]) -> Any:
     """Declare a workflow: `@workflow` or `@workflow(name=..., ...)`, on an `async def` or on a class with `run`.
 
-    Its arguments together, and its result, have at most 990,000 bytes as JSON, as those of tasks.
+    Its arguments together, and its result, have at most 16,777,216 bytes as JSON, as those of tasks.
 
     Args:
         name: the wire name; the definition's own unless given. It must stay the same while runs are open.

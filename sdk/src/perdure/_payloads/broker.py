@@ -110,7 +110,8 @@ class CodedBroker:
         self._edge = edge
 
     def publisher(self) -> Publisher:
-        return _CodedPublisher(self._broker.publisher(), self._edge)
+        publisher = self._broker.publisher()
+        return _CodedPublisher(publisher, self._edge) if self._edge.encodes else publisher
 
     async def subscribe(
         self, namespace: str, topics: Sequence[str], subscription: str, type: SubscriptionType

@@ -72,6 +72,11 @@ class Edge:
         self._new_id = new_id
         self._limit = asyncio.Semaphore(_AT_ONCE)
 
+    @property
+    def encodes(self) -> bool:
+        """Whether small values look otherwise outside."""
+        return self._payloads is not None
+
     # --- at once ------------------------------------------------------------------------------------
 
     def outgoing(self, value: T) -> T:

@@ -69,11 +69,6 @@ class Link:
         finally:
             self._waiting.pop(id, None)
 
-    async def call(self, method: str, arguments: object) -> bytes:
-        """As `request`, of a method of `calls`."""
-        id = self.next_id()
-        return await self.request(id, frames.Call(id, method, msgspec.msgpack.encode(arguments)))
-
     def send(self, frame: msgspec.Struct) -> None:
         """Send what has no answer; it is lost if the connection is."""
         if self._connection is not None:
@@ -367,7 +362,7 @@ class RemoteReads:
         await self._call("put_routing", (namespace, workflow, routing))
 
     async def _call(self, method: str, arguments: object) -> bytes:
-        return await self._link.call(method, arguments)
+        return await _asked(self._link, method, arguments)
 
 
 class RemoteBlobs:
@@ -377,11 +372,17 @@ class RemoteBlobs:
         self._link = link
 
     async def put(self, namespace: str, blob: Blob, data: bytes) -> None:
-        await self._link.call("put_blob", (namespace, blob, data))
+        await _asked(self._link, "put_blob", (namespace, blob, data))
 
     async def get(self, namespace: str, blob: Blob) -> bytes | None:
-        (data,) = calls.read_value(await self._link.call("get_blob", (namespace, blob)), tuple[bytes | None])
+        (data,) = calls.read_value(await _asked(self._link, "get_blob", (namespace, blob)), tuple[bytes | None])
         return data
+
+
+async def _asked(link: Link, method: str, arguments: object) -> bytes:
+    """The answer of a method of `calls`. Raises what the engine's port raised, or StorageUnavailable."""
+    id = link.next_id()
+    return await link.request(id, frames.Call(id, method, msgspec.msgpack.encode(arguments)))
 
 
 class SocketClient:
