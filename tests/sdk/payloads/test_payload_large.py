@@ -82,7 +82,8 @@ OBJECTS = (same, third_time_lucky, fussy, child, parent, chain, Listener, sender
 def test_large_values_go_with_children_signals_retries_and_next_runs(keys: Payloads | None) -> None:
     async def scenario() -> None:
         async with asyncio.timeout(120), Client.embedded(*OBJECTS, payloads=keys) as client:
-            assert await client.execute(parent, LARGE, id="parent") == LARGE
+            family = await client.start(parent, LARGE, id="parent")
+            assert await family.result() == LARGE
             assert await client.execute(chain, LARGE, 2) == len(LARGE)
             assert await client.execute(retrying, LARGE) == LARGE
             assert await client.run(same, LARGE) == LARGE
@@ -90,10 +91,9 @@ def test_large_values_go_with_children_signals_retries_and_next_runs(keys: Paylo
             await listener.signal(Listener.values, LARGE)
             await client.execute(sender, "listener", LARGE)
             assert await listener.result() == 2 * len(LARGE)
-            for workflow_id in ("parent", "child", "listener"):
-                found = await client.handle(workflow_id).describe()
-                history = await client.handle(workflow_id, run_id=found.run_id).history()
-                assert {(blob.workflow_id, blob.run_id) for blob in referred(history)} == {(workflow_id, found.run_id)}
+            for run in (family, listener):
+                owners = {(blob.workflow_id, blob.run_id) for blob in referred(await run.history())}
+                assert owners == {(run.id, run.run_id)}
 
     asyncio.run(scenario())
 
