@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from perdure_core.blobs import in_transit
+from perdure_runtime.adapters.socket import connect, serve
 from perdure_runtime.blobs import fetch
 from perdure_runtime.ports import TRANSIT_TTL_MS, Ports
 from perdure_schemas.blobs import Blob, made_of
@@ -123,6 +124,25 @@ def test_a_purge_takes_all_of_a_run_and_of_no_other(run: Callable[[Scenario], No
             assert await ports.blobs.get("ns", blob) == data
 
     run(scenario)
+
+
+def test_through_a_socket_they_are_the_same(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_ports("sqlite", tmp_path, SteppedClock()) as ports:
+            server = await serve(ports, tmp_path / "s")
+            client = await connect(tmp_path / "s")
+            try:
+                blob = made_of("b", LARGE)
+                await client.blobs.put("ns", blob, LARGE)
+                assert await ports.blobs.get("ns", blob) == LARGE
+                assert await client.blobs.get("ns", blob) == LARGE
+                assert await client.blobs.get("ns", of_run(blob)) == LARGE, "it may not have been copied yet"
+                assert await client.blobs.get("ns", made_of("c", DATA)) is None
+            finally:
+                await client.close()
+                await server.close()
+
+    asyncio.run(scenario())
 
 
 def test_a_runs_own_is_found_before_and_after_it_is_copied(run: Callable[[Scenario], None]) -> None:

@@ -41,6 +41,7 @@ def test_without_a_store_what_fits_goes_in_the_message_and_the_rest_names_the_se
             await engine.send(topics.task_run("size"), run, key="t")
             failed = await engine.next(AttemptOutcome, lambda outcome: outcome.task_id == "t")
             assert failed.failure is not None
+            assert failed.failure.retryable, "another worker may have been told"
             assert "stored beside the messages" in failed.failure.message
             assert "set PERDURE_URL" in failed.failure.message
 

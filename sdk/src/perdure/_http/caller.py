@@ -70,7 +70,7 @@ class Caller:
             PerdureError: it refused the request as such.
         """
         headers = {"Content-Type": kind, **({"Idempotency-Key": key} if key else {})}
-        status, data = await self._send_patiently(method, path, body, params=parameters, headers=headers)
+        status, data = await self._send_patiently(method, path, body=body, params=parameters, headers=headers)
         self._met = True
         told = _told(data) if status >= 400 else ""
         if status == _TOO_LARGE:
@@ -83,7 +83,7 @@ class Caller:
             raise PerdureError(told if status != _UNAUTHORIZED else f"{told} (PERDURE_TOKEN)")
         return status, data
 
-    async def _send_patiently(self, method: str, path: str, body: bytes | None, **what: Any) -> tuple[int, bytes]:
+    async def _send_patiently(self, method: str, path: str, **what: Any) -> tuple[int, bytes]:
         """Again and again, as long as the API may be restarting.
 
         Raises:
@@ -92,14 +92,14 @@ class Caller:
         deadline = time.monotonic() + (_PATIENCE_S if self._met else 0)
         for pause in itertools.chain(_RETRY_S, itertools.repeat(_RETRY_S[-1])):
             try:
-                return await self._send(method, path, body, **what)
+                return await self._send(method, path, **what)
             except Unavailable:
                 if time.monotonic() + pause > deadline:
                     raise
                 await asyncio.sleep(pause)
         raise AssertionError("the pauses do not end")
 
-    async def _send(self, method: str, path: str, body: bytes | None, **what: Any) -> tuple[int, bytes]:
+    async def _send(self, method: str, path: str, *, body: bytes | None, **what: Any) -> tuple[int, bytes]:
         """Once.
 
         Raises:

@@ -10,7 +10,7 @@ from perdure._client.requests import Question, Requests
 KEPT_SECONDS = 10.0
 """Who wants the result of a start asks for it at once. Later, the engine is asked: the run may have been reset."""
 KEPT_MAX = 1_000
-"""Runs whose ends are expected: a result has at most a megabyte, most have a hundred bytes."""
+"""Runs whose ends are expected: a result has at most a megabyte here, most have a hundred bytes."""
 
 
 class ExpectedEnds:

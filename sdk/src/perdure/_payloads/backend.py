@@ -141,8 +141,8 @@ class CodedBackend:
 
     def __init__(self, backend: Backend, payloads: Payloads | None) -> None:
         self._backend = backend
-        self._edge = Edge(payloads, backend.namespace, lambda: backend.blobs, patience_seconds=PUBLISH_SECONDS_MAX)
-        self._sealed = _Sealed(self._edge, backend)
+        self.edge = Edge(payloads, backend.namespace, lambda: backend.blobs, patience_seconds=PUBLISH_SECONDS_MAX)
+        self._sealed = _Sealed(self.edge, backend)
         self._inbox: _Inbox | None = None
 
     @property
@@ -162,7 +162,7 @@ class CodedBackend:
         return self._backend.blobs
 
     async def open(self, client_id: str, deliver: Callable[[Message], None]) -> None:
-        self._inbox = _Inbox(self._edge, deliver)
+        self._inbox = _Inbox(self.edge, deliver)
         await self._backend.open(client_id, self._inbox.receive)
 
     async def close(self) -> None:
@@ -173,23 +173,23 @@ class CodedBackend:
 
     def publish(self, topic: str, message: Message, *, until_end: bool = False) -> asyncio.Future[None]:
         sealed = self._sealed.publish(topic, message, until_end=until_end)
-        return sealed or self._backend.publish(topic, self._edge.outgoing(message), until_end=until_end)
+        return sealed or self._backend.publish(topic, self.edge.outgoing(message), until_end=until_end)
 
     async def list_runs(self, where: RunFilter, limit: int, cursor: str | None) -> RunPage:
         page = await self._backend.list_runs(where, limit, cursor)
-        return dataclasses.replace(page, runs=self._edge.incoming(page.runs))
+        return dataclasses.replace(page, runs=self.edge.incoming(page.runs))
 
     async def get_run(self, workflow_id: str, run_id: str | None) -> RunChanged | None:
-        return self._edge.incoming(await self._backend.get_run(workflow_id, run_id))
+        return self.edge.incoming(await self._backend.get_run(workflow_id, run_id))
 
     async def list_tasks(self, workflow_id: str, run_id: str) -> Sequence[TaskChanged]:
-        return self._edge.incoming(await self._backend.list_tasks(workflow_id, run_id))
+        return self.edge.incoming(await self._backend.list_tasks(workflow_id, run_id))
 
     async def counts(self) -> dict[str, dict[str, int]]:
         return await self._backend.counts()
 
     async def history(self, workflow_id: str, run_id: str, after_seq: int, limit: int) -> Sequence[Recorded]:
-        return self._edge.incoming(await self._backend.history(workflow_id, run_id, after_seq, limit))
+        return self.edge.incoming(await self._backend.history(workflow_id, run_id, after_seq, limit))
 
     async def announced(self) -> Announced | None:
         return await self._backend.announced()

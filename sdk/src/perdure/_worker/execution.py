@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from perdure import context
 from perdure.context import TaskContext
-from perdure.errors import PerdureError
+from perdure.errors import PayloadUnreadable, PerdureError
 from perdure.failures import failure_from_exception
 from perdure.task import Task
 from perdure_runtime.ports import Delivery
@@ -82,9 +82,12 @@ def call_sync(attempt: Attempt) -> Ended:
 
 
 def decoded(attempt: Attempt) -> list[Any] | Ended:
-    """The arguments, or the failure for want of them: trying again would not help."""
+    """The arguments, or the failure for want of them: trying again would not help, unless another worker has the key
+    to them, or a way to where they are."""
     try:
         return attempt.task.signature.decode(attempt.run.args)
+    except PayloadUnreadable as error:
+        return Ended(failure=failure_from_exception(error.with_traceback(None)))
     except Exception as error:
         return Ended(failure=failure_for_good(error))
 
