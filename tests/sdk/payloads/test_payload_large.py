@@ -7,10 +7,12 @@ import asyncio
 import pytest
 
 from perdure import Channel, Client, Retry, continue_as_new, current_task, signal, task, workflow
+from perdure.cli.timeline import value_of
 from perdure.convert import OFFLOAD_ABOVE_BYTES
 from perdure.errors import PayloadTooLarge, RunFailed
 from perdure.payloads import Payloads
 from perdure_core.blobs import referred
+from perdure_schemas.blobs import made_of, reference
 
 LARGE = "x" * (2 * OFFLOAD_ABOVE_BYTES)
 READY: list[bool] = []
@@ -96,6 +98,10 @@ def test_large_values_go_with_children_signals_retries_and_next_runs(keys: Paylo
                 assert owners == {(run.id, run.run_id)}
 
     asyncio.run(scenario())
+
+
+def test_a_table_tells_how_large_a_value_is() -> None:
+    assert value_of(reference("json+zstd", made_of("b", b"data"))) == "(4 bytes, stored beside the history)"
 
 
 def test_a_failed_run_with_large_values_is_resumed() -> None:

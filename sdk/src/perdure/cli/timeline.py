@@ -9,6 +9,7 @@ import msgspec
 
 from perdure.errors import PayloadUnreadable
 from perdure.payloads import AES, key_id
+from perdure_schemas.blobs import blob_of
 from perdure_schemas.common import Failure, Payload
 
 VALUE_CHARS_MAX = 60
@@ -19,6 +20,9 @@ def value_of(payload: Payload | None) -> Any:
     """What a payload says: its JSON value, or a description where it is none."""
     if payload is None or payload.encoding == "null":
         return None
+    blob = blob_of(payload)
+    if blob is not None:
+        return f"({blob.size} bytes, stored beside the history)"
     if payload.encoding.endswith(AES):
         return f"(encrypted, {len(payload.data)} bytes: {_key(payload)})"
     if payload.encoding != "json":
