@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from perdure import Channel, Client, Retry, continue_as_new, current_task, signal, task, workflow
+from perdure import Channel, Client, Retry, all_of, continue_as_new, current_task, inline, signal, task, workflow
 from perdure.cli.timeline import value_of
 from perdure.convert import OFFLOAD_ABOVE_BYTES
 from perdure.errors import PayloadTooLarge, RunFailed
@@ -77,7 +77,14 @@ async def mended(text: str) -> str:
     return await fussy(await same(text))
 
 
-OBJECTS = (same, third_time_lucky, fussy, child, parent, chain, Listener, sender, retrying, mended)
+@workflow
+async def fan_out(text: str, width: int) -> list[int]:
+    """More in one turn than any message bears, and than one portion of it."""
+    noted = inline(lambda: text * 2)
+    return [len(each) for each in await all_of(*(same(text * size) for size in range(1, width + 1)))] + [len(noted)]
+
+
+OBJECTS = (same, fan_out, third_time_lucky, fussy, child, parent, chain, Listener, sender, retrying, mended)
 
 
 @pytest.mark.parametrize("keys", [None, Payloads(keys={"k": bytes(32)}, current="k", compress_from=None)])
@@ -88,6 +95,7 @@ def test_large_values_go_with_children_signals_retries_and_next_runs(keys: Paylo
             assert await family.result() == LARGE
             assert await client.execute(chain, LARGE, 2) == len(LARGE)
             assert await client.execute(retrying, LARGE) == LARGE
+            assert await client.execute(fan_out, LARGE, 4) == [size * len(LARGE) for size in (1, 2, 3, 4, 2)]
             assert await client.run(same, LARGE) == LARGE
             listener = await client.start(Listener, id="listener")
             await listener.signal(Listener.values, LARGE)

@@ -84,7 +84,8 @@ class _CodedConsumer:
         held = [*self._opening.values(), *self._opened]
         self._opening.clear()
         self._opened.clear()
-        await self._consumer.nack(held, 0)
+        if held:
+            await self._consumer.nack(held, 0)
 
     async def close(self) -> None:
         for task in (*self._opening, *([] if self._receiving is None else [self._receiving])):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from perdure.convert import OFFLOAD_ABOVE_BYTES
+from perdure.convert import INLINE_BYTES_MAX, OFFLOAD_ABOVE_BYTES
 from perdure_schemas.common import Command, Completion, Failure, Payload, WaitGroup, WaitsFor
 
 PORTION_BYTES_MAX = 400_000
@@ -41,8 +41,10 @@ def _size(command: Command) -> int:
 
 
 def _bytes(payload: Payload | None) -> int:
-    """What it takes in a message: of what is larger, a message has a reference."""
-    return 0 if payload is None else min(len(payload.data), OFFLOAD_ABOVE_BYTES)
+    """What it takes in a message at most: of what cannot be in one, it has a reference. Whether it has one of what is
+    less than that, but large, is not known here."""
+    size = 0 if payload is None else len(payload.data)
+    return size if size <= INLINE_BYTES_MAX else OFFLOAD_ABOVE_BYTES
 
 
 def _said(failure: Failure | None) -> int:
