@@ -237,7 +237,7 @@ class Client:
             return await starts.accepted(handle, answer).result()
         if answer.status == "continued-as-new":
             return await handle.result()
-        return run_value(answer, handle._decode)
+        return run_value(await requests.backend.whole(answer), handle._decode)
 
     @overload
     def handle(self, id: str, /, *, run_id: str = "") -> Handle[Any]: ...

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from perdure._client.outbox import Outbox
 from perdure._payloads.blobs import Blobs, StoreBlobs
@@ -19,6 +19,8 @@ from perdure_schemas.messages import Message, RunChanged, TaskChanged
 
 if TYPE_CHECKING:
     from perdure.registry import Registry
+
+T = TypeVar("T")
 
 _log = logging.getLogger("perdure.client")
 
@@ -64,6 +66,14 @@ class Backend(Protocol):
         """
         ...
 
+    async def whole(self, answer: T) -> T:
+        """With the large values that it refers to.
+
+        Raises:
+            Unavailable: they could not be read.
+        """
+        ...
+
     async def list_runs(self, where: RunFilter, limit: int, cursor: str | None) -> RunPage: ...
 
     async def get_run(self, workflow_id: str, run_id: str | None) -> RunChanged | None: ...
@@ -99,7 +109,14 @@ class Histories(Protocol):
     ) -> Sequence[Recorded]: ...
 
 
-class PortsBackend:
+class AsItComes:
+    """Of a backend that leaves answers as they are: another one around it does what is to be done with them."""
+
+    async def whole(self, answer: T) -> T:
+        return answer
+
+
+class PortsBackend(AsItComes):
     """On a broker, a read model and a store of this process, or of one that a socket leads to."""
 
     pushes_ends = True

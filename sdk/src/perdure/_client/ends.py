@@ -35,7 +35,7 @@ class RunEnd:
         loop = asyncio.get_running_loop()
         patient_until = 0.0
         while True:
-            ended = await self.next(current)
+            ended = await self._next(current)
             if ended.status == "not-found":
                 ended = await self._from_history(current) or ended
             if ended.status == "not-found" and loop.time() < patient_until:
@@ -45,7 +45,7 @@ class RunEnd:
                 self.generation = 0
                 patient_until = loop.time() + VISIBLE_SECONDS_MAX
             elif ended.status == "not-found" or ended.generation >= self.generation:
-                return ended
+                return await self._requests.backend.whole(ended)
 
     def drop_expected(self) -> None:
         """The run goes on from an earlier point: what came of it before is void."""
@@ -53,6 +53,9 @@ class RunEnd:
 
     async def next(self, run_id: str) -> RunResult:
         """The end of this very run, also if it continues as another; or that there is none."""
+        return await self._requests.backend.whole(await self._next(run_id))
+
+    async def _next(self, run_id: str) -> RunResult:
         expected, self._expected = self._expected, None
         if expected is not None and expected.answer.done():
             told: RunResult = expected.answer.result()

@@ -171,7 +171,7 @@ class Requests:
         try:
             question.publish(topic, message)
             question.repeat(topic, lambda: message)
-            return await question.answer
+            return await self.backend.whole(await question.answer)
         finally:
             question.close()
 

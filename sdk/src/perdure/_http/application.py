@@ -6,7 +6,6 @@ import hmac
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -28,7 +27,6 @@ from perdure._http.forms import MalformedJson, plain, to_json
 from perdure._ids import IdSource
 from perdure._payloads.backend import CodedBackend
 from perdure._payloads.blobs import StoreBlobs
-from perdure._payloads.edge import Edge
 from perdure.errors import PayloadTooLarge, Unavailable
 from perdure_runtime.announced import Announced, Announcements
 from perdure_runtime.errors import MessageTooLarge, StorageUnavailable
@@ -66,7 +64,6 @@ def make_application(
     backend = PortsBackend(namespace)
     backend.use(ports.broker, ports.read_model, ports.store, blobs=ports.blobs, announcements=announcements)
     outer = CodedBackend(backend, payloads=None)  # callers keep the keys: only what is large is taken out and put back
-    whole = partial(_whole, outer.edge)
     known = Known(backend.announced)
     asker: list[Asker] = []
 
@@ -74,7 +71,7 @@ def make_application(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         me = IdSource()()
         requests = Requests(outer, me, topics.inbox(me))
-        await backend.open(me, requests.deliver)  # large values are fetched for who asks, not for all that may come
+        await outer.open(me, requests.deliver)
         asker.append(Asker(requests, Signals(requests, me), known))
         yield
         requests.close()
@@ -86,7 +83,7 @@ def make_application(
     for endpoint in ENDPOINTS:
         application.add_api_route(
             PREFIX + endpoint.path,
-            _asking(endpoint, asker, whole),
+            _asking(endpoint, asker),
             methods=["GET" if endpoint.reads else "POST"],
             summary=endpoint.summary,
             openapi_extra=_described(endpoint),
@@ -148,15 +145,7 @@ def _answer_errors(application: FastAPI) -> None:
         application.add_exception_handler(kind, answer)
 
 
-async def _whole(edge: Edge, answer: Struct) -> Struct:
-    """With the values that it refers to."""
-    opening = edge.open(answer)
-    return answer if opening is None else await opening()
-
-
-def _asking(
-    endpoint: Endpoint, asker: list[Asker], whole: Callable[[Struct], Awaitable[Struct]]
-) -> Callable[..., Awaitable[Response]]:
+def _asking(endpoint: Endpoint, asker: list[Asker]) -> Callable[..., Awaitable[Response]]:
     async def handle(request: Request) -> Response:
         path = {name: value for name, value in request.path_params.items() if name != "namespace"}
         if endpoint.reads:
@@ -174,8 +163,8 @@ def _asking(
             return _json({"status": "open", **more}, STILL_OPEN)
         end = await asker[0].end_of_start(message, answer, end_wait) if end_wait else None
         if end is not None:
-            more["end"] = plain(await whole(end))
-        return _json({**plain(await whole(answer)), **more}, STATUS_CODES.get(getattr(answer, "status", "ok"), 200))
+            more["end"] = plain(end)
+        return _json({**plain(answer), **more}, STATUS_CODES.get(getattr(answer, "status", "ok"), 200))
 
     return handle
 

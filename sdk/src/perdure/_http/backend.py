@@ -11,6 +11,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
+from perdure._client.backend import AsItComes
 from perdure._http.blobs import HttpBlobs
 from perdure._http.caller import Caller
 from perdure._http.endpoints import STILL_OPEN, Endpoint, endpoint_of
@@ -34,7 +35,7 @@ _WAIT_SECONDS = 25
 """Of one request for a result: shorter than proxies allow."""
 
 
-class HttpBackend:
+class HttpBackend(AsItComes):
     """Of an API at a URL."""
 
     pushes_ends = False

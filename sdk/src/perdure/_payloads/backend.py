@@ -6,11 +6,12 @@ import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import TypeVar
 
 from perdure._client.backend import Backend
 from perdure._client.outbox import PUBLISH_SECONDS_MAX
 from perdure._payloads.blobs import Blobs
-from perdure._payloads.edge import Edge, Later
+from perdure._payloads.edge import Edge
 from perdure.errors import PerdureError, Unavailable
 from perdure.payloads import Payloads
 from perdure.registry import Registry
@@ -20,6 +21,8 @@ from perdure_runtime.ports import RunFilter, RunPage
 from perdure_schemas.events import Recorded
 from perdure_schemas.messages import Message, RunChanged, TaskChanged
 
+T = TypeVar("T")
+
 _SEALED_MAX = 100
 """Messages with large values that are remembered, without those: a question is asked again under its id."""
 
@@ -27,35 +30,6 @@ _SEALED_MAX = 100
 def coded(backend: Backend, payloads: Payloads | None) -> Backend:
     """The backend behind these, or those of the environment."""
     return CodedBackend(backend, payloads or Payloads.from_environment())
-
-
-class _Inbox:
-    """Delivers what comes. Answers belong to different questions: one that has to be fetched holds up no other."""
-
-    def __init__(self, edge: Edge, deliver: Callable[[Message], None]) -> None:
-        self._edge = edge
-        self._deliver = deliver
-        self._opening: set[asyncio.Task[None]] = set()
-
-    def receive(self, message: Message) -> None:
-        message = self._edge.incoming(message)
-        opening = self._edge.open(message)
-        if opening is None:
-            self._deliver(message)
-            return
-        task = asyncio.ensure_future(self._deliver_opened(opening))
-        self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
-
-    async def _deliver_opened(self, opening: Later[Message]) -> None:
-        try:
-            self._deliver(await opening())
-        except (StorageUnavailable, Unavailable):
-            pass  # whoever waits for it asks again
-
-    def close(self) -> None:
-        for task in self._opening:
-            task.cancel()
 
 
 class _Sealed:
@@ -137,13 +111,13 @@ class _Sealed:
 
 
 class CodedBackend:
-    """A backend, around another. Values of histories and lists stay references: nobody looks at all of them."""
+    """A backend, around another. Values of histories and lists stay references: nobody looks at all of them. Those of
+    answers do until somebody wants them: of most runs that a program starts it never asks for the result."""
 
     def __init__(self, backend: Backend, payloads: Payloads | None) -> None:
         self._backend = backend
-        self.edge = Edge(payloads, backend.namespace, lambda: backend.blobs, patience_seconds=PUBLISH_SECONDS_MAX)
-        self._sealed = _Sealed(self.edge, backend)
-        self._inbox: _Inbox | None = None
+        self._edge = Edge(payloads, backend.namespace, lambda: backend.blobs, patience_seconds=PUBLISH_SECONDS_MAX)
+        self._sealed = _Sealed(self._edge, backend)
 
     @property
     def namespace(self) -> str:
@@ -162,34 +136,38 @@ class CodedBackend:
         return self._backend.blobs
 
     async def open(self, client_id: str, deliver: Callable[[Message], None]) -> None:
-        self._inbox = _Inbox(self.edge, deliver)
-        await self._backend.open(client_id, self._inbox.receive)
+        await self._backend.open(client_id, lambda message: deliver(self._edge.incoming(message)))
 
     async def close(self) -> None:
         self._sealed.close()
-        if self._inbox is not None:
-            self._inbox.close()
         await self._backend.close()
 
     def publish(self, topic: str, message: Message, *, until_end: bool = False) -> asyncio.Future[None]:
         sealed = self._sealed.publish(topic, message, until_end=until_end)
-        return sealed or self._backend.publish(topic, self.edge.outgoing(message), until_end=until_end)
+        return sealed or self._backend.publish(topic, self._edge.outgoing(message), until_end=until_end)
+
+    async def whole(self, answer: T) -> T:
+        opening = self._edge.open(answer)
+        try:
+            return answer if opening is None else await opening()
+        except StorageUnavailable as error:
+            raise Unavailable(f"a large value was not read within {PUBLISH_SECONDS_MAX:.0f} s: {error}") from error
 
     async def list_runs(self, where: RunFilter, limit: int, cursor: str | None) -> RunPage:
         page = await self._backend.list_runs(where, limit, cursor)
-        return dataclasses.replace(page, runs=self.edge.incoming(page.runs))
+        return dataclasses.replace(page, runs=self._edge.incoming(page.runs))
 
     async def get_run(self, workflow_id: str, run_id: str | None) -> RunChanged | None:
-        return self.edge.incoming(await self._backend.get_run(workflow_id, run_id))
+        return self._edge.incoming(await self._backend.get_run(workflow_id, run_id))
 
     async def list_tasks(self, workflow_id: str, run_id: str) -> Sequence[TaskChanged]:
-        return self.edge.incoming(await self._backend.list_tasks(workflow_id, run_id))
+        return self._edge.incoming(await self._backend.list_tasks(workflow_id, run_id))
 
     async def counts(self) -> dict[str, dict[str, int]]:
         return await self._backend.counts()
 
     async def history(self, workflow_id: str, run_id: str, after_seq: int, limit: int) -> Sequence[Recorded]:
-        return self.edge.incoming(await self._backend.history(workflow_id, run_id, after_seq, limit))
+        return self._edge.incoming(await self._backend.history(workflow_id, run_id, after_seq, limit))
 
     async def announced(self) -> Announced | None:
         return await self._backend.announced()
