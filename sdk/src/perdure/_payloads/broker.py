@@ -32,8 +32,10 @@ class _CodedConsumer:
         if self._opening or self._opened or self._receiving is not None:
             return await self._receive_beside(limit)
         found = await self._consumer.receive(limit)
-        ready = [each for each in found if not self._open(each)]
-        return ready or await self._receive_beside(limit)
+        waiting = [each for each in found if self._open(each)]
+        if not waiting:
+            return found
+        return [each for each in found if each not in waiting] or await self._receive_beside(limit)
 
     def _open(self, received: Received) -> bool:
         """Whether it has to be fetched first. It stays the same delivery, since that is what is acknowledged."""

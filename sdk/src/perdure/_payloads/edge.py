@@ -68,6 +68,7 @@ class Edge:
         self._namespace = namespace
         self._blobs = blobs
         self._above = above
+        self._is_large: Callable[[Payload], bool] = lambda payload: len(payload.data) > above
         self._patience_seconds = patience_seconds
         self._new_id = new_id
         self._limit = asyncio.Semaphore(_AT_ONCE)
@@ -124,13 +125,11 @@ class Edge:
         A value that several of them carry is stored once. Raises, when it is awaited, PayloadTooLarge of a value that
         cannot be sent, and Unavailable or StorageUnavailable when patience is over.
         """
-        above = self._above
-        large: dict[int, Payload] = {}
+        large: list[Payload] = []
         for message in messages:
             if type(message.body) is not AttemptHeartbeat:  # it comes again and again, and its progress is for a glance
-                for payload in found(message.body, lambda payload: len(payload.data) > above):
-                    large[id(payload)] = payload
-        return partial(self._seal, messages, large) if large else None
+                large += found(message.body, self._is_large)
+        return partial(self._seal, messages, {id(payload): payload for payload in large}) if large else None
 
     async def _seal(self, messages: Sequence[Message], large: dict[int, Payload]) -> list[Message]:
         """Arguments that a task's supervisor is told again refer to what they were fetched from: it may need them for

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from operator import attrgetter
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from msgspec import Struct, structs
@@ -12,30 +13,83 @@ from perdure_schemas.common import Command, Payload
 
 T = TypeVar("T")
 Change = Callable[[Payload], Payload]
+Wanted = Callable[[Payload], bool]
+Scan = Callable[[Any, Wanted, list[Payload]], None]
 
 IN_THE_OPEN = "attributes"
 """Fields and commands of this name carry search attributes. Read models compare them: nobody touches them."""
 
 
-def found(value: Any, wanted: Callable[[Payload], bool]) -> list[Payload]:
-    """Those that are wanted, in order. Every message that an engine records is asked: it costs a microsecond."""
+_SCANS: dict[type[Any], Scan] = {}
+"""By type, filled as types are met."""
+
+
+def found(value: Any, wanted: Wanted) -> list[Payload]:
+    """Those that are wanted, in order of their fields. Every message is asked, mostly for nothing: each type is looked
+    at once, and then costs some tenths of a microsecond."""
     collected: list[Payload] = []
-    _collect(value, wanted, collected)
+    _scan(value, wanted, collected)
     return collected
 
 
-def _collect(value: Any, wanted: Callable[[Payload], bool], collected: list[Payload]) -> None:
-    if isinstance(value, Payload):
-        if wanted(value):
-            collected.append(value)
-    elif isinstance(value, Struct):
-        for name in _holders(type(value)):
-            held = getattr(value, name)
-            if held is not None and not (name == "args" and _in_the_open(value)):
-                _collect(held, wanted, collected)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            _collect(item, wanted, collected)
+def _scan(value: Any, wanted: Wanted, collected: list[Payload]) -> None:
+    kind = type(value)
+    (_SCANS.get(kind) or _scanner(kind))(value, wanted, collected)
+
+
+def _scanner(kind: type[Any]) -> Scan:
+    made = _SCANS[kind] = _make_scanner(kind)
+    return made
+
+
+def _make_scanner(kind: type[Any]) -> Scan:
+    if issubclass(kind, Payload):
+        return _scan_payload
+    if issubclass(kind, Command):
+        return _command_scanner(_holders(kind))
+    if issubclass(kind, Struct):
+        return _struct_scanner(_holders(kind))
+    return _scan_all if issubclass(kind, list | tuple) else _scan_nothing
+
+
+def _struct_scanner(names: Sequence[str]) -> Scan:
+    getters = tuple(map(attrgetter, names))
+
+    def scan(value: Any, wanted: Wanted, collected: list[Payload]) -> None:
+        for get in getters:
+            held = get(value)
+            if held is not None:
+                kind = type(held)
+                if kind is Payload:
+                    if wanted(held):
+                        collected.append(held)
+                elif held or kind is not list:
+                    (_SCANS.get(kind) or _scanner(kind))(held, wanted, collected)
+
+    return scan
+
+
+def _scan_payload(value: Payload, wanted: Wanted, collected: list[Payload]) -> None:
+    if wanted(value):
+        collected.append(value)
+
+
+def _command_scanner(names: Sequence[str]) -> Scan:
+    all_of_it, in_the_open = _struct_scanner(names), _struct_scanner([name for name in names if name != "args"])
+
+    def scan(value: Command, wanted: Wanted, collected: list[Payload]) -> None:
+        (in_the_open if value.kind == IN_THE_OPEN else all_of_it)(value, wanted, collected)
+
+    return scan
+
+
+def _scan_all(value: Iterable[Any], wanted: Wanted, collected: list[Payload]) -> None:
+    for item in value:
+        _scan(item, wanted, collected)
+
+
+def _scan_nothing(value: Any, wanted: Wanted, collected: list[Payload]) -> None:
+    """It holds none."""
 
 
 def replaced(value: T, change: Change, change_digest: Callable[[str], str] | None = None) -> T:
