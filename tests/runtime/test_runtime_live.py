@@ -60,7 +60,7 @@ async def holding(name: str) -> str:
 
 @workflow
 async def trying(name: str) -> str:
-    return await picky(name)
+    return await picky.options(timeout=600)(name)
 
 
 @workflow

@@ -390,6 +390,9 @@ class RunTask(Struct, frozen=True, kw_only=True):
     generation: int = 0
     last_failure: Failure | None = None
     workflow: WorkflowRef | None = None
+    supervised: bool = True
+    """Whether the task engine knows of the task. If not, it need not be told of a success within 450 ms of the
+    message's `at`."""
 
 
 class WorkerHello(Struct, frozen=True, kw_only=True):

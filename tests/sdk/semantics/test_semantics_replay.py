@@ -33,7 +33,7 @@ from perdure import (
 from perdure.errors import RunCanceled
 from perdure_schemas.common import Payload
 from perdure_schemas.events import RunEnded
-from perdure_schemas.messages import AttemptOutcome, TaskOutcome
+from perdure_schemas.messages import TaskOutcome
 from tests.sdk.semantics.world import Gate, World, commands, until
 from tests.sdk.stalls import stalls
 
@@ -85,7 +85,7 @@ async def test_a_worker_killed_at_any_step_changes_nothing(victim: str, others: 
     async with World(step, five_steps) as world:
         run = await world.client.start(five_steps)
         await gate.reached()
-        await until(lambda: len(world.spy.bodies(AttemptOutcome)) == len(others))
+        await until(lambda: len(world.spy.bodies(TaskOutcome)) == len(others))
         await world.quiet()
         await world.kill_worker()
         gate.open()

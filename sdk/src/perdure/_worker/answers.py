@@ -26,6 +26,11 @@ from perdure_schemas.messages import (
     WorkflowTaskFailed,
 )
 
+UNTOLD_MS = 450
+"""A success so soon after its dispatch is told to the run alone: half of the time after which the workflow engine tells
+the task engine of the task (SUPERVISED_AFTER_MS there), so that clocks may differ as much. If they differ by more, the
+task engine finds out later."""
+
 
 class Answers:
     """Makes (topic, message) pairs with the worker's header."""
@@ -79,16 +84,19 @@ class Answers:
         failure: Failure | None = None,
         delegated: bool = False,
         bare: bool = False,
+        announced: bool = True,
     ) -> list[Step]:
         """How an attempt ended, to each address that is to know, in the order they are given.
 
-        A `bare` failure does not bring what a record of the task needs.
+        A `bare` failure does not bring what a record of the task needs. `announced`: the task engine knows of it.
         """
         steps: list[Step] = []
         cause = delivery.message.id
         settled = outcome == "completed" and not delegated
         for address in run.answer_to:
             if address.topic == topics.TASK_ENGINE:
+                if settled and not announced and self._unsupervised(delivery.message, run):
+                    continue
                 body: Body = AttemptOutcome(
                     task_id=run.task_id,
                     attempt_id=run.attempt_id,
@@ -108,6 +116,10 @@ class Answers:
                 body = TaskResult(task_id=run.task_id, outcome=outcome, result=result)
             steps.append((address.topic, self._message(address.key, body, cause=cause)))
         return steps
+
+    def _unsupervised(self, message: Message, run: RunTask) -> bool:
+        """Whether the task engine has not heard of the task, nor will."""
+        return not run.supervised and self._clock.now() - message.at < UNTOLD_MS
 
     def started(self, run: RunTask, deliveries: int) -> Step:
         body = AttemptStarted(

@@ -229,11 +229,11 @@ class Attempts:
 
 
 def _steps(answers: Answers, attempt: Attempt, how: Ended) -> list[Step]:
-    delivery, run = attempt.deliveries[0], attempt.run
+    delivery, run, announced = attempt.deliveries[0], attempt.run, attempt.announced
     if attempt.context.delegated and how.failure is None and not how.canceled and attempt.ending is None:
         return answers.outcome(delivery, run, "completed", delegated=True)
     if how.result is not None:
-        return answers.outcome(delivery, run, "completed", result=how.result)
+        return answers.outcome(delivery, run, "completed", result=how.result, announced=announced)
     if attempt.ending == "timed-out":
         return answers.outcome(delivery, run, "timed-out", failure=_timed_out(run))
     if attempt.ending == "canceled":

@@ -45,6 +45,10 @@ class Actor:
     inbox: list[Delivery] = field(default_factory=list)
     waiters: list[str] = field(default_factory=list)
     """Inboxes that asked to be told of the run's end."""
+    unsupervised: list[str] = field(default_factory=list)
+    """Tasks that are not over, and of which the task engine is to be told now."""
+    supervised: set[str] = field(default_factory=set)
+    """Tasks of which the task engine was told late."""
 
     @property
     def loaded(self) -> bool:

@@ -13,6 +13,7 @@ from perdure_runtime.errors import StorageUnavailable, UnknownOutcome
 from perdure_runtime.poison import OUTAGE_DELAY_MS
 from perdure_runtime.ports import Commit, Store
 from perdure_runtime.workflow_round import LOST_DELAY_MS, UNBORN_TTL_MS, Round
+from perdure_runtime.workflow_supervision import Supervision
 from perdure_runtime.workflow_views import Views
 from perdure_schemas.events import Recorded
 
@@ -22,9 +23,10 @@ log = logging.getLogger("perdure.workflow_engine")
 class Commits:
     """The loser of a conditional write publishes nothing, forgets its view, and hands its messages back at once."""
 
-    def __init__(self, store: Store, views: Views, owner: str) -> None:
+    def __init__(self, store: Store, views: Views, supervision: Supervision, owner: str) -> None:
         self._store = store
         self._views = views
+        self._supervision = supervision
         self._owner = owner
         self._tries = 0
 
@@ -75,6 +77,7 @@ class Commits:
         if state.started is not None:
             this.publish.extend(effects(state, events))
             this.publish.append(run_changed(state, actor.head.version, events))
+            self._supervision.committed(actor, events, this)
         for delivery in held:
             this.publish.extend(reply(state, delivery.message, "ok"))
         if state.ended is not None:

@@ -28,6 +28,7 @@ from perdure_runtime.workflow_commits import Commits, want_turn
 from perdure_runtime.workflow_decider import Decider
 from perdure_runtime.workflow_round import HOLD_MAX_MS, Round
 from perdure_runtime.workflow_slow import SlowDecisions
+from perdure_runtime.workflow_supervision import Supervision
 from perdure_runtime.workflow_views import Views
 from perdure_schemas import topics
 
@@ -69,7 +70,8 @@ class Rounds:
         self._publisher = ports.broker.publisher()
         self._intake = intake
         self.views = Views(ports, namespace, intake)
-        self._commits = Commits(ports.store, self.views, owner)
+        self._supervision = Supervision(self.views, self._begin_alone)
+        self._commits = Commits(ports.store, self.views, self._supervision, owner)
         self._custody = Custody(ports, namespace)
         self._slow = SlowDecisions(ports, self._commits, self._publisher, self._custody)
         self._decider = Decider(ports.store, self.views, intake, self._flush)
@@ -95,6 +97,7 @@ class Rounds:
     async def close(self) -> None:
         """Let what is under way end, for as long as a message may be held."""
         self._closing = True
+        self._supervision.close()
         if self._running:
             await asyncio.wait(self._running, timeout=HOLD_MAX_MS / 1000)
         self.views.clear()
@@ -108,7 +111,11 @@ class Rounds:
         """A message has been held for as long as one may be."""
         actor.flush_timer = None
         actor.flush_due = True
-        if not actor.busy and not self._closing and self.views.find(actor.key.workflow_id) is actor:
+        if not actor.busy and self.views.find(actor.key.workflow_id) is actor:
+            self._begin_alone(actor)
+
+    def _begin_alone(self, actor: Actor) -> None:
+        if not self._closing:
             actor.busy = True
             self._begin([actor])
 
@@ -164,6 +171,7 @@ class Rounds:
             await self._slow.carry_out(actor, delivery, decision, this)
         for actor in actors:
             want_turn(actor, this)
+            self._supervision.publish(actor, this)
         if this.blobs:
             await self._custody.keep(this.blobs)
         if this.publish:
@@ -223,7 +231,7 @@ class Rounds:
         await self._publisher.publish(batch)
 
     def _has_more(self, actor: Actor) -> bool:
-        if actor.inbox or actor.flush_due or actor.refresh_due:
+        if actor.inbox or actor.flush_due or actor.refresh_due or actor.unsupervised:
             return True
         if self.views.find(actor.key.workflow_id) is actor:
             self.views.rest(actor)

@@ -12,19 +12,18 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from perdure_core.workflow_engine.decisions import Published
+from perdure_core.workflow_engine.dispatch import args_of, dispatch_task
 from perdure_core.workflow_engine.outgoing import outgoing
 from perdure_core.workflow_engine.replies import run_result, tell_parent
 from perdure_core.workflow_engine.state import Dispatched, RunState
 from perdure_schemas import ids, topics
-from perdure_schemas.common import Address, Command, Parent, Payload, RunOptions, TaskOptions, WorkflowRef
+from perdure_schemas.common import Address, Command, Parent, RunOptions, WorkflowRef
 from perdure_schemas.events import Recorded, Rewound, RunEnded, Started, Stuck, TurnCommitted, Unpaused
 from perdure_schemas.messages import (
     Body,
     CancelTask,
     CancelTimer,
     ControlRun,
-    DispatchTask,
-    RunTask,
     ScheduleTimer,
     SendSignal,
     StartWorkflow,
@@ -197,51 +196,6 @@ def _start(state: RunState, open_command: Dispatched, at: int) -> list[Published
     return dispatch_task(state, open_command, at)
 
 
-def dispatch_task(state: RunState, open_command: Dispatched, at: int) -> list[Published]:
-    """Attempt 1 straight to the task's topic, and beside it the task engine's order to supervise it."""
-    command, generation = open_command.command, open_command.generation
-    args = _args(state, command)
-    options = command.task if command.task is not None else TaskOptions()
-    answer_to = [Address(topics.WORKFLOW_ENGINE, state.workflow_id), Address(topics.TASK_ENGINE, command.id)]
-    assert state.started is not None
-    workflow = WorkflowRef(state.workflow_id, state.run_id, state.started.name)
-    supervise = DispatchTask(
-        task_id=command.id,
-        name=command.name,
-        args=args,
-        options=options,
-        answer_to=answer_to,
-        generation=generation,
-        workflow=workflow,
-    )
-    attempt_id = ids.attempt_id(command.id, generation, 1)
-    run = RunTask(
-        task_id=command.id,
-        attempt_id=attempt_id,
-        attempt=1,
-        name=command.name,
-        args=args,
-        options=options,
-        answer_to=answer_to,
-        generation=generation,
-        workflow=workflow,
-    )
-    return [
-        (topics.TASK_ENGINE, outgoing(state.namespace, command.id, at, supervise, command.id, "dispatch", generation)),
-        (
-            topics.task_run(command.name, options.build),
-            outgoing(state.namespace, command.id, at, run, attempt_id, "run"),
-        ),
-    ]
-
-
-def _args(state: RunState, command: Command) -> Payload:
-    """What its task or child is given: as the code says, or as a person has corrected it."""
-    assert command.args is not None
-    edit = state.edits.get(command.position)
-    return edit.args if edit is not None and edit.args is not None else command.args
-
-
 def _start_child(state: RunState, command: Command, generation: int, at: int) -> Published:
     child_id = child_workflow_id(command)
     parent = Parent(
@@ -255,7 +209,7 @@ def _start_child(state: RunState, command: Command, generation: int, at: int) ->
         workflow_id=child_id,
         run_id=ids.derive_id(command.id, "run"),
         name=command.name,
-        args=_args(state, command),
+        args=args_of(state, command),
         parent=parent,
         build=_build_of(state, command),
         options=command.run if command.run is not None else RunOptions(),
