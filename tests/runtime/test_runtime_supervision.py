@@ -109,7 +109,7 @@ def test_the_read_model_s_error_on_one_event_leaves_the_others() -> None:
 
 
 def test_what_comes_while_the_projector_pauses_is_applied_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("perdure_runtime.projector.MUCH_FROM", 1)
+    monkeypatch.setattr("perdure_runtime.gathering.MUCH_FROM", 1)
 
     async def scenario() -> None:
         world, batches = World(), list[list[str]]()

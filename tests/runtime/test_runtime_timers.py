@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from perdure_runtime.adapters.memory.records import MemoryTimers
 from perdure_runtime.errors import StorageUnavailable
 from perdure_runtime.timer_driver import SHARD, TimerService
@@ -31,6 +33,30 @@ def test_a_timer_fires_when_it_is_due_and_the_next_ones_after_it() -> None:
             for id, delay in (("a", 30), ("b", 60), ("c", 90)):
                 assert (await fired.body(TimerFired)).workflow_id == id
                 assert world.ports.clock.now() >= now + delay
+
+    asyncio.run(scenario())
+
+
+def test_what_comes_while_the_service_pauses_is_stored_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure_runtime.gathering.MUCH_FROM", 1)
+
+    async def scenario() -> None:
+        world, batches = World(), list[list[str]]()
+        first, rest = asyncio.Event(), asyncio.Event()
+
+        async def before(name: str, args: tuple[Any, ...]) -> None:
+            if name == "put":
+                batches.append([timer.timer_id for timer in args[2]])
+                (rest if first.is_set() else first).set()
+
+        service = TimerService(hooked(world.ports, "timers", before), NAMESPACE, pause_seconds=0.3)
+        due_at = world.ports.clock.now() + 3_600_000
+        async with world.running(service.run()):
+            await world.send(topics.TIMERS, "a", timer("a", due_at))
+            await first.wait()
+            await world.send_all(topics.TIMERS, "b", *(timer(id, due_at) for id in "bcd"))
+            await rest.wait()
+        assert batches == [["a"], ["b", "c", "d"]]
 
     asyncio.run(scenario())
 

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Sequence
 
 from perdure_runtime.errors import StorageUnavailable
+from perdure_runtime.gathering import Gathering
 from perdure_runtime.poison import FailureCounts, Intake, for_ever, log
 from perdure_runtime.ports import Delivery, Ports
 from perdure_schemas import topics
@@ -28,7 +29,10 @@ is. A look reads the minutes around now: one for every timer of a busy cluster w
 class TimerService:
     """The only writer of its shard."""
 
-    def __init__(self, ports: Ports, namespace: str) -> None:
+    def __init__(self, ports: Ports, namespace: str, *, pause_seconds: float = 0.0) -> None:
+        """`pause_seconds`: while much comes, it gathers for so long, and what is due in one minute is stored together.
+        A timer that is due within that time is late by as much; what is due later is not."""
+        self._gathering = Gathering(pause_seconds)
         self._ports = ports
         self._namespace = namespace
         self._publisher = ports.broker.publisher()
@@ -56,11 +60,13 @@ class TimerService:
 
     async def _take(self) -> None:
         assert self._intake is not None
+        await self._gathering.pause()
         await self._intake.take(self._store)
 
     async def _store(self, batch: Sequence[Delivery]) -> None:
         """Store what is scheduled, remove what is canceled; of one timer the last word counts."""
         assert self._intake is not None
+        self._gathering.took(len(batch))
         wanted: dict[str, ScheduleTimer | CancelTimer] = {}
         for delivery in batch:
             body = delivery.message.body

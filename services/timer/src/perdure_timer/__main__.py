@@ -10,10 +10,13 @@ from perdure_runtime.service.life import run_service
 from perdure_runtime.service.settings import ServiceSettings
 from perdure_runtime.timer_driver import TimerService
 
+PAUSE_SECONDS = 0.1
+"""Most timers of a busy cluster are those of runs' retention: at a hundred a second ten are stored together then."""
+
 
 def engines(ports: Ports, settings: ServiceSettings) -> Sequence[Coroutine[Any, Any, None]]:
     """What this service runs."""
-    return [TimerService(ports, settings.namespace).run()]
+    return [TimerService(ports, settings.namespace, pause_seconds=PAUSE_SECONDS).run()]
 
 
 def main() -> None:
