@@ -67,7 +67,11 @@ def serve_uploads(folder: Path) -> str:
     return _serve(Uploads)
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # with the default of 5 it resets connections when many tasks call at once
+
+
 def _serve(handler: Callable[..., BaseHTTPRequestHandler]) -> str:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = _Server(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return f"http://127.0.0.1:{server.server_port}"
