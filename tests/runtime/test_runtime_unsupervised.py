@@ -7,8 +7,9 @@ import asyncio
 import pytest
 import pytest_asyncio
 
-from perdure import Retry, task, workflow
+from perdure import Retry, TaskFailed, task, workflow
 from perdure._worker import answers
+from perdure.worker import Worker
 from perdure_runtime import workflow_supervision
 from perdure_schemas.messages import AttemptOutcome, DispatchTask, TaskOutcome, TaskStatus
 from tests.sdk.semantics.world import Gate, World
@@ -48,6 +49,26 @@ async def trying(name: str) -> str:
         return type(error).__name__
 
 
+@task
+async def swelling(text: str) -> str:
+    return text * 3
+
+
+@workflow
+async def swollen(size: int) -> str:
+    try:
+        return await swelling("x" * size)
+    except TaskFailed as error:
+        return str(error)
+
+
+class WithoutBlobs(World):
+    async def start_worker(self) -> None:
+        worker = Worker(self.spy, self._registry)
+        self._worker = asyncio.create_task(worker.run())
+        await worker.ready.wait()
+
+
 async def listed(world: World, run_id: str, *statuses: TaskStatus) -> None:
     """Once the one task of the run is listed as one of these."""
     list_tasks = world.ports.read_model.list_tasks
@@ -77,6 +98,14 @@ async def test_what_fails_is_tried_again_though_nobody_was_told_of_it(monkeypatc
     async with World(failing, trying) as world:
         assert await world.client.execute(trying, "x") == "TaskFailed"
         assert [outcome.attempt for outcome in world.spy.bodies(AttemptOutcome)] == [1, 2, 3]
+        assert not world.spy.bodies(DispatchTask)
+
+
+async def test_what_cannot_be_sent_fails_though_nobody_was_told_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker without a store of blobs; the arguments are more than half of a message."""
+    monkeypatch.setattr(workflow_supervision, "SUPERVISED_AFTER_MS", NEVER_MS)
+    async with WithoutBlobs(swelling, swollen) as world:
+        assert "PayloadTooLarge" in await world.client.execute(swollen, 900_000)
         assert not world.spy.bodies(DispatchTask)
 
 

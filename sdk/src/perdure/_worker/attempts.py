@@ -27,8 +27,6 @@ log = logging.getLogger("perdure.worker")
 
 ABANDON_SECONDS = 1.0
 """What an async task may take to clean up after its time-out, before its attempt is answered without it."""
-BARE_BYTES = 500_000
-"""Arguments over this size are not sent along with a failure that stands for an answer too large already."""
 LONG_SECONDS = 1.0
 """An attempt that runs longer tells where it runs, so that a cancel can reach it."""
 
@@ -210,9 +208,7 @@ class Attempts:
                 steps,
                 attempt.deliveries,
                 self.inlet.acks,
-                instead=lambda error: self._answers.outcome(
-                    delivery, run, "failed", failure=_unsendable(error), bare=len(run.args.data) > BARE_BYTES
-                ),
+                instead=lambda error: self._answers.outcome(delivery, run, "failed", failure=_unsendable(error)),
             )
         )
 
