@@ -26,6 +26,8 @@ from perdure_schemas.messages import GetHistory, HistoryPage, Message, ResumeRun
 HISTORY_PAGE_EVENTS = 1_000
 HISTORY_PAGE_BYTES = 600_000
 """A page is one message, of at most 1 MB."""
+HISTORY_PAGE_STORED_BYTES = 16 * 1024 * 1024
+"""What is stored beside a page and fetched with it: as much as one value may have."""
 _SIZER = msgspec.msgpack.Encoder()
 """Another coding than the wire's, faster and a little longer."""
 TO_THE_END = 2**62
@@ -149,10 +151,11 @@ async def history_page(store: Store, actor: Actor, message: Message) -> Publishe
 
 def _page(events: Sequence[Recorded]) -> list[Recorded]:
     """As many as fit, at least one: an event is as large as the message that brought it, or a turn's portion."""
-    size = 0
+    size = stored = 0
     for index, event in enumerate(events):
         size += len(_SIZER.encode(event))
-        if size > HISTORY_PAGE_BYTES and index:
+        stored += sum(blob.size for blob in referred(event))
+        if (size > HISTORY_PAGE_BYTES or stored > HISTORY_PAGE_STORED_BYTES) and index:
             return list(events[:index])
     return list(events)
 
