@@ -192,7 +192,7 @@ class Worker:
         edge = Edge(
             self._payloads, self._namespace, lambda: engine.blobs, above=self._offload_above, new_id=self._blob_ids
         )
-        session = Session(self._setup(broker=CodedBroker(engine.broker, edge), seal=edge.seal))
+        session = Session(self._setup(broker=CodedBroker(engine.broker, edge), seal=edge.seal, opener=edge.open))
         try:
             await session.open()
             self.ready.set()

@@ -13,7 +13,8 @@ from perdure_runtime.clock import SystemClock
 from perdure_runtime.ports import Broker, Consumer, Delivery, Undeliverable
 from perdure_schemas.blobs import Blob, made_of, reference
 from perdure_schemas.common import Payload
-from perdure_schemas.messages import Message, TaskResult
+from perdure_schemas.events import Recorded, SignalReceived
+from perdure_schemas.messages import HistoryPage, Message, TaskResult
 
 DATA = b'"large"'
 SMALL, LARGE = Payload("json", b"1"), reference("json", made_of("b", DATA))
@@ -70,6 +71,21 @@ def test_what_is_fetched_holds_up_nothing_else_and_comes_with_its_value() -> Non
         assert isinstance(result, Fetched)
         assert (result.encoding, result.data, result.reference) == ("json", DATA, LARGE)
         await consumer.ack([fetched])
+
+    with_consumer(work)
+
+
+def test_a_page_of_a_history_is_given_out_unopened() -> None:
+    """Whether anybody wants it is not known here."""
+
+    async def work(broker: Broker, consumer: Consumer, store: Slow) -> None:
+        event = SignalReceived(channel="c", payload=LARGE, sender="s", number=1)
+        records = [Recorded(seq=1, at=1, cause="c", event=event)]
+        page = HistoryPage(workflow_id="w", run_id="r", events=records, after_seq=0, last_seq=1)
+        await broker.publisher().publish([("t", Message(id="p", namespace="ns", key="k", at=1, body=page))])
+        (received,) = await consumer.receive()
+        assert isinstance(received, Delivery)
+        assert received.message.body == page
 
     with_consumer(work)
 

@@ -8,14 +8,17 @@ from collections.abc import Sequence
 
 from perdure._payloads.edge import Edge, Later
 from perdure_runtime.ports import Broker, Consumer, Delivery, Publisher, SubscriptionType, Undeliverable
-from perdure_schemas.messages import Message
+from perdure_schemas.messages import HistoryPage, Message
 
 Received = Delivery | Undeliverable
 
 
 class _CodedConsumer:
     """Deliveries with large values come a little later than those that came with them, which changes nothing: no order
-    of messages is relied on. Until then they count as received."""
+    of messages is relied on. Until then they count as received.
+
+    A page of a history is given out unopened: it may be a second one, or come too late, and its values may be many.
+    Whoever still wants it opens it."""
 
     def __init__(self, consumer: Consumer, edge: Edge) -> None:
         self._consumer = consumer
@@ -42,6 +45,8 @@ class _CodedConsumer:
         if not isinstance(received, Delivery):
             return False
         received.message = self._edge.incoming(received.message)
+        if isinstance(received.message.body, HistoryPage):
+            return False
         opening = self._edge.open(received.message)
         if opening is None:
             return False

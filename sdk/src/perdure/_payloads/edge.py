@@ -173,8 +173,8 @@ class Edge:
         What is gone, damaged or encrypted with an unknown key says so where it is used.
         """
         references = found(value, is_reference)
-        if references and isinstance(value, Message):
-            unused = _unused(value.body)
+        if references:
+            unused = _unused(value.body if isinstance(value, Message) else value)
             references = [payload for payload in references if id(payload) not in unused]
         return partial(self._open, value, references) if references else None
 
@@ -229,7 +229,7 @@ def _task_told(body: Body) -> DispatchTask | None:
     return task if isinstance(task, DispatchTask) else None
 
 
-def _unused(body: Body) -> set[int]:
+def _unused(body: object) -> set[int]:
     """Payloads that replay never looks at: it compares digests, and has the arguments of what it issues itself."""
     commands = []
     if isinstance(body, RunWorkflowTask | HistoryPage):

@@ -1,15 +1,25 @@
-"""Committed histories, asked for in pages through the worker's inbox."""
+"""Committed histories, asked for in pages through the worker's inbox.
+
+Large values of a page are fetched here, once the page is known to be wanted; until they are there, nothing is asked.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
+from perdure._payloads.edge import Later
 from perdure._worker.turns import TurnJob
 from perdure_schemas.events import Recorded
 from perdure_schemas.messages import GetHistory, HistoryPage
 
+log = logging.getLogger("perdure.worker")
+
+Opener: TypeAlias = Callable[[HistoryPage], Later[HistoryPage] | None]
+"""As `Edge.open`: what gives the page with its large values, if it has any."""
 ASK_SECONDS_FIRST = 2.0
 """A page comes within milliseconds; after this it, or the question, is lost."""
 ASK_SECONDS_MAX = 30.0
@@ -27,6 +37,16 @@ class _Fetch:
     pause: float = field(default_factory=lambda: ASK_SECONDS_FIRST)
     short_pages: int = 0
     timer: asyncio.TimerHandle | None = None
+    """Until the next question; none while a page is being opened."""
+    opening: asyncio.Task[None] | None = None
+
+    def stop(self) -> None:
+        """Neither ask nor open."""
+        if self.timer is not None:
+            self.timer.cancel()
+        if self.opening is not None:
+            self.opening.cancel()
+        self.timer = self.opening = None
 
 
 class Histories:
@@ -38,12 +58,14 @@ class Histories:
         ready: Callable[[list[TurnJob]], None],
         missing: Callable[[TurnJob], None],
         *,
+        opener: Opener,
         reply_topic: str,
     ) -> None:
         """`ask` publishes; `ready` gets jobs with their records; `missing` those whose history is not there."""
         self._ask_engine = ask
         self._ready = ready
         self._missing = missing
+        self._opener = opener
         self._reply_topic = reply_topic
         self._open: dict[tuple[str, str], _Fetch] = {}
 
@@ -67,8 +89,27 @@ class Histories:
     def receive(self, page: HistoryPage) -> None:
         key = (page.workflow_id, page.run_id)
         fetch = self._open.get(key)
-        if fetch is None or page.after_seq != _last_seq(fetch):
+        if fetch is None or fetch.opening is not None or page.after_seq != _last_seq(fetch):
             return  # an answer to a question that was asked twice
+        opening = self._opener(page)
+        if opening is None:
+            self._add(key, fetch, page)
+        else:
+            fetch.stop()
+            fetch.opening = asyncio.get_running_loop().create_task(self._finish_opening(key, fetch, opening))
+
+    async def _finish_opening(self, key: tuple[str, str], fetch: _Fetch, opening: Later[HistoryPage]) -> None:
+        try:
+            page = await opening()
+        except Exception as error:
+            log.warning("a page of a history cannot be opened", extra={"action": "page_unopened"}, exc_info=error)
+            fetch.opening = None
+            fetch.timer = asyncio.get_running_loop().call_later(fetch.pause, self._ask_again, key, fetch)
+        else:
+            fetch.opening = None
+            self._add(key, fetch, page)
+
+    def _add(self, key: tuple[str, str], fetch: _Fetch, page: HistoryPage) -> None:
         fetch.records += page.events
         if _last_seq(fetch) >= fetch.up_to:
             self._finish(key, fetch)
@@ -89,8 +130,7 @@ class Histories:
         return waiting
 
     def _ask(self, key: tuple[str, str], fetch: _Fetch) -> None:
-        if fetch.timer is not None:
-            fetch.timer.cancel()
+        fetch.stop()
         fetch.timer = asyncio.get_running_loop().call_later(fetch.pause, self._ask_again, key, fetch)
         workflow_id, run_id = key
         self._ask_engine(
@@ -119,9 +159,7 @@ class Histories:
             self._missing(job)
 
     def _remove(self, key: tuple[str, str]) -> None:
-        fetch = self._open.pop(key)
-        if fetch.timer is not None:
-            fetch.timer.cancel()
+        self._open.pop(key).stop()
 
 
 def _last_seq(fetch: _Fetch) -> int:

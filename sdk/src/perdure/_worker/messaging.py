@@ -11,6 +11,7 @@ from typing import Any
 from perdure._replay.code import WorkflowCode
 from perdure._worker.answers import Answers
 from perdure._worker.attempts import Attempts
+from perdure._worker.histories import Opener
 from perdure._worker.inlet import Inlet
 from perdure._worker.live import CACHE_BYTES, LiveInstances
 from perdure._worker.notices import Lacking
@@ -48,6 +49,7 @@ class Setup:
     slots: int
     inline_turns: bool
     seal: Seal
+    opener: Opener
     cache_bytes: int = CACHE_BYTES
 
 
@@ -63,7 +65,7 @@ class Session:
         self._attempts = Attempts(setup.registry.tasks, self._outbox, self._answers, slots=setup.slots)
         self._codes: Mapping[str, WorkflowCode] = {n: found.code for n, found in setup.registry.workflows.items()}
         lacking = Lacking(setup.registry.tasks, setup.registry.workflows)
-        self._turns = TurnFlow(self._outbox, self._answers, self._make_desk(), lacking)
+        self._turns = TurnFlow(self._outbox, self._answers, self._make_desk(), lacking, opener=setup.opener)
         self._user_side: UserSide | None = None
         self._inlets: list[Inlet] = []
         self._ward = Ward(setup.clock, lambda: not self._attempts.running and not self._turns.open)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from perdure._worker.answers import Answers
-from perdure._worker.histories import Histories
+from perdure._worker.histories import Histories, Opener
 from perdure._worker.inlet import Inlet
 from perdure._worker.notices import Lacking, Stuck
 from perdure._worker.outbox import Answer, Outbox, Step
@@ -24,7 +24,7 @@ from perdure_schemas.messages import RunWorkflowTask
 class TurnFlow:
     """Every turn gets an answer: only the engine may judge that one is out of date."""
 
-    def __init__(self, outbox: Outbox, answers: Answers, desk: TurnDesk, lacking: Lacking) -> None:
+    def __init__(self, outbox: Outbox, answers: Answers, desk: TurnDesk, lacking: Lacking, *, opener: Opener) -> None:
         """`desk` makes the answers of turns that are not run; `lacking` looks at what is called."""
         self._outbox = outbox
         self._answers = answers
@@ -46,6 +46,7 @@ class TurnFlow:
             lambda question: outbox.add(Answer([answers.get_history(question)])),
             self._submit,
             self._history_missing,
+            opener=opener,
             reply_topic=answers.inbox,
         )
 
