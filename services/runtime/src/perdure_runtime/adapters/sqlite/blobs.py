@@ -1,16 +1,22 @@
 """Blobs as rows, whole: what one turn of the loop writes is one transaction, so there are no half writes.
 
-A row of 16 MB holds the loop for some 20 ms. Of a run's own it is deleted with the run, of one in transit when it has
-expired.
+To write, read or delete a row of 16 MB holds the loop for some 20 ms. Of a run's own it is deleted with the run, of one
+in transit when it has expired.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 from perdure_runtime.adapters.sqlite.database import Database
 from perdure_runtime.blobs import aside
 from perdure_runtime.ports import TRANSIT_TTL_MS
 from perdure_schemas.blobs import Blob
 
+_DELETED_BYTES_MAX = 4 * 1024 * 1024
+_DELETED_ROWS_MAX = 16
+"""In one transaction, while there is more than one row: it holds the loop for some 5 ms."""
 _OF = "namespace = ? AND workflow_id = ? AND run_id = ? AND blob_id = ?"
 
 
@@ -41,11 +47,25 @@ class SqliteBlobs:
         await self._database.settled()
 
     async def purge(self, namespace: str, workflow_id: str, run_id: str) -> None:
-        self._database.write(
-            "DELETE FROM blobs WHERE namespace = ? AND workflow_id = ? AND run_id = ?",
-            (namespace, workflow_id, run_id),
-        )
+        """Whoever is interrupted has to come again, as whoever cannot write."""
+        of_run = "namespace = ? AND workflow_id = ? AND run_id = ?"
+        while delete_some(self._database, of_run, (namespace, workflow_id, run_id)):
+            await self._database.settled()  # others have their turn
         await self._database.settled()
+
+
+def delete_some(database: Database, where: str, parameters: Sequence[Any]) -> bool:
+    """Delete as many as the loop has time for in one turn; whether there were any."""
+    rows = database.read(f"SELECT number, length(data) FROM blobs WHERE {where} LIMIT {_DELETED_ROWS_MAX}", parameters)
+    doomed, size = list[tuple[int]](), 0
+    for number, length in rows:
+        size += length
+        if doomed and size > _DELETED_BYTES_MAX:
+            break
+        doomed.append((number,))
+    if doomed:
+        database.write_many("DELETE FROM blobs WHERE number = ?", doomed)
+    return bool(doomed)
 
 
 def _key(namespace: str, blob: Blob) -> tuple[str, str, str, str]:
