@@ -77,3 +77,44 @@ def test_what_has_expired_goes_a_few_at_a_time(tmp_path: Path) -> None:
             assert max(steps(counts)) <= 4
 
     asyncio.run(scenario())
+
+
+DAY_MS = 24 * 3_600_000
+
+
+def test_what_is_in_transit_is_there_for_a_program_that_slept_and_for_a_day(tmp_path: Path) -> None:
+    """Its messages are there, too."""
+
+    async def scenario() -> None:
+        clock, blob = SteppedClock(), made_of("b", MEGABYTE)
+        async with opened(tmp_path, clock) as (ports, _):
+            await ports.blobs.put("ns", blob, MEGABYTE)
+        clock.time += TRANSIT_TTL_MS + DAY_MS
+        for _ in range(2):  # it may die before it comes to it
+            async with opened(tmp_path, clock) as (ports, counts):
+                clock.time += DAY_MS // 4
+                await ports.tasks.save("ns", f"t-{clock.time}", 0, b"")
+                assert await ports.blobs.get("ns", blob) == MEGABYTE
+        async with opened(tmp_path, clock) as (ports, counts):
+            clock.time += DAY_MS // 2
+            assert await ports.blobs.get("ns", blob) is None
+            await ports.tasks.save("ns", "t", 0, b"")
+            assert counts.seen == [0]
+
+    asyncio.run(scenario())
+
+
+def test_for_a_program_that_is_run_now_and_then_it_expires(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        clock, blob = SteppedClock(), made_of("b", MEGABYTE)
+        async with opened(tmp_path, clock) as (ports, _):
+            await ports.blobs.put("ns", blob, MEGABYTE)
+        for _ in range(2):
+            clock.time += TRANSIT_TTL_MS // 3
+            async with opened(tmp_path, clock) as (ports, _):
+                assert await ports.blobs.get("ns", blob) == MEGABYTE
+        clock.time += TRANSIT_TTL_MS // 3
+        async with opened(tmp_path, clock) as (ports, _):
+            assert await ports.blobs.get("ns", blob) is None
+
+    asyncio.run(scenario())

@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from perdure import Channel, Client, continue_as_new, signal, task, workflow
 from perdure.convert import OFFLOAD_ABOVE_BYTES
 from perdure.errors import PayloadUnreadable
 from perdure.testing import WorkflowEnvironment
 from perdure_runtime.adapters.memory.records import MemoryBlobs
+from perdure_runtime.blobs import Custody
 from perdure_runtime.errors import StorageUnavailable
-from perdure_schemas.blobs import Blob
+from perdure_runtime.ports import RunKey
+from perdure_schemas.blobs import Blob, made_of
+from tests.runtime.parts import NAMESPACE, World
 
 LARGE = "x" * (2 * OFFLOAD_ABOVE_BYTES)
 RETENTION = timedelta(seconds=2)
@@ -96,10 +100,24 @@ def test_a_value_whose_run_is_past_its_retention_says_so() -> None:
             assert await handle.result() == LARGE
             blobs: MemoryBlobs = stores_of(env.client)
             await blobs.purge("default", handle.id, handle.run_id)
-            with pytest.raises(PayloadUnreadable, match="is past its retention"):
+            with pytest.raises(PayloadUnreadable, match="is past its retention, or it was never copied"):
                 await handle.result()
 
     asyncio.run(scenario())
+
+
+def test_a_value_that_is_nowhere_is_told_of_with_its_workflow_id(caplog: pytest.LogCaptureFixture) -> None:
+    """What was copied before is not missed, nor what went with its run."""
+
+    async def scenario() -> None:
+        ports = World().ports
+        lost, copied, purged = (replace(made_of(w, b"x"), workflow_id=w, run_id="r") for w in ("w1", "w2", "w3"))
+        await ports.blobs.put(NAMESPACE, copied, b"x")
+        await ports.store.purge(RunKey(NAMESPACE, "w3"), "r", 0, 1_000_000)
+        await Custody(ports, NAMESPACE).keep([lost, copied, purged])
+
+    asyncio.run(scenario())
+    assert [getattr(record, "workflow_id", "") for record in caplog.records] == ["w1"]
 
 
 _REFUSALS = 8

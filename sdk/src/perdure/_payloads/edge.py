@@ -219,7 +219,10 @@ def _unreadable(payload: Payload, reason: str) -> Payload:
 
 def _why_gone(blob: Blob) -> str:
     if blob.run_id:
-        return f"the run of workflow id {blob.workflow_id!r} that it belonged to is past its retention"
+        return (
+            f"the run of workflow id {blob.workflow_id!r} that it belonged to is past its retention, or it was never "
+            "copied there: a value that no run has recorded is kept for 30 days"
+        )
     return "a value that no run has recorded is kept for 30 days"
 
 

@@ -6,6 +6,7 @@ Nothing here happens to a message without a reference.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -13,6 +14,8 @@ from perdure_core import blobs as whose
 from perdure_core.workflow_engine.decisions import Published
 from perdure_runtime.ports import BlobAccess, Ports, RunKey
 from perdure_schemas.blobs import Blob
+
+log = logging.getLogger("perdure.workflow_engine")
 
 T = TypeVar("T")
 
@@ -66,11 +69,23 @@ class Custody:
         async with self._limit:
             data = await self._blobs.get(namespace, origin)
             if data is None:
-                return  # copied before, or gone since so long that the message was, too
+                await self._tell_if_lost(blob)
+                return
             await self._blobs.put(namespace, blob, data)
             if await self._store.tombstone(RunKey(namespace, blob.workflow_id), blob.run_id):
                 await self._blobs.remove(namespace, blob)  # a purge that ran meanwhile may not have seen it
             await self._blobs.remove(namespace, origin)
+
+    async def _tell_if_lost(self, blob: Blob) -> None:
+        """What was copied before, or went with its run, is not in transit either."""
+        if await self._blobs.get(self._namespace, blob) is not None:
+            return
+        if not await self._store.tombstone(RunKey(self._namespace, blob.workflow_id), blob.run_id):
+            log.warning(
+                "workflow id %r refers to a large value that is nowhere: who reads it is told so",
+                blob.workflow_id,
+                extra={"action": "blob_lost", "workflow_id": blob.workflow_id, "blob": blob.id, "bytes": blob.size},
+            )
 
     async def lend(self, published: Sequence[Published]) -> list[Published]:
         """What to publish instead: messages to other runs refer to copies in transit, which are there by then.

@@ -348,7 +348,8 @@ class ReadModel(Protocol):
 
 
 TRANSIT_TTL_MS = 30 * 24 * 3_600_000
-"""Of a blob in transit: longer than any message lives (14 days), and as long as the record of a closed task is kept."""
+"""Of a blob in transit: longer than any message lives (14 days), and as long as the record of a closed task is kept.
+Where messages wait for a program that sleeps, it does not expire meanwhile."""
 
 
 class BlobAccess(Protocol):

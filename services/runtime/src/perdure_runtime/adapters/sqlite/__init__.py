@@ -50,7 +50,7 @@ async def open_sqlite(path: str | Path, clock: Clock, *, survive_power_loss: boo
     """
     database = Database(Path(path), clock, survive_power_loss=survive_power_loss)
     try:
-        Expiry(database)
+        expiry = Expiry(database)
         journal = SqliteJournal(database)
         queues = Queues(journal)
         journal.restore(queues)
@@ -64,7 +64,7 @@ async def open_sqlite(path: str | Path, clock: Clock, *, survive_power_loss: boo
         tasks=SqliteTasks(database),
         timers=SqliteTimers(database),
         read_model=SqliteReadModel(database),
-        blobs=SqliteBlobs(database),
+        blobs=SqliteBlobs(database, expiry.of_transit),
         routing=SqliteRouting(database),
     )
     return SqlitePorts(database, journal, ports)

@@ -6,7 +6,7 @@ in transit when it has expired.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from perdure_runtime.adapters.sqlite.database import Database
@@ -21,8 +21,10 @@ _OF = "namespace = ? AND workflow_id = ? AND run_id = ? AND blob_id = ?"
 
 
 class SqliteBlobs:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, gone_by: Callable[[], int]) -> None:
+        """`gone_by`: what expires at this time, or earlier, is gone."""
         self._database = database
+        self._gone_by = gone_by
 
     async def put(self, namespace: str, blob: Blob, data: bytes) -> None:
         expires_at = None if blob.run_id else self._database.clock.now() + TRANSIT_TTL_MS
@@ -36,7 +38,7 @@ class SqliteBlobs:
     async def get(self, namespace: str, blob: Blob) -> bytes | None:
         rows = self._database.read(
             f"SELECT data FROM blobs WHERE {_OF} AND (expires_at IS NULL OR expires_at > ?)",
-            (*_key(namespace, blob), self._database.clock.now()),
+            (*_key(namespace, blob), self._gone_by()),
         )
         await self._database.settled()
         data: bytes | None = rows[0][0] if rows else None

@@ -104,6 +104,11 @@ _MIGRATIONS: tuple[str, ...] = (
     );
     CREATE INDEX IF NOT EXISTS blobs_expiry ON blobs (expires_at) WHERE expires_at IS NOT NULL;
     """,
+    # 5: when the file was in use last, and until when nothing in transit expires: one row
+    """
+    CREATE TABLE IF NOT EXISTS last_use (at INTEGER NOT NULL, spare_until INTEGER NOT NULL);
+    INSERT INTO last_use VALUES (0, 0);
+    """,
 )
 
 
