@@ -17,7 +17,6 @@ import logging
 from collections.abc import Sequence
 
 from perdure_core import blobs as whose
-from perdure_core.workflow_engine.decisions import Published
 from perdure_core.workflow_engine.requests import unsendable
 from perdure_runtime.actor import Actor
 from perdure_runtime.blobs import Custody
@@ -33,9 +32,6 @@ from perdure_runtime.workflow_views import Views
 from perdure_schemas import topics
 
 log = logging.getLogger("perdure.workflow_engine")
-
-PUBLISH_AGAIN_SECONDS = (0.1, 0.4)
-"""What was recorded is tried again so soon; together less than a shutdown waits for a round (HOLD_MAX_MS)."""
 
 
 class WorkflowEngine:
@@ -173,10 +169,10 @@ class Rounds:
             want_turn(actor, this)
             self._supervision.publish(actor, this)
         if this.blobs:
-            await self._custody.keep(this.blobs)
+            await this.patience.through(lambda: self._custody.keep(this.blobs))
         if this.publish:
             if any(whose.lends(message) for _, message in this.publish):
-                this.publish = await self._custody.lend(this.publish)
+                this.publish = await this.patience.through(lambda: self._custody.lend(this.publish))
             await self._publish(actors, this)
         if this.acks:
             await self._intake.ack(this.acks)
@@ -184,7 +180,7 @@ class Rounds:
     async def _publish(self, actors: list[Actor], this: Round) -> None:
         """All at once. What a run alone cannot publish so, it publishes singly, and stays apart."""
         try:
-            await self._send(this.publish)
+            await this.patience.through(lambda: self._publisher.publish(this.publish))
         except (StorageUnavailable, UnknownOutcome):
             raise
         except Exception:
@@ -216,19 +212,6 @@ class Rounds:
                 await self._publisher.publish([instead])
         if problem is not None:
             raise problem
-
-    async def _send(self, batch: Sequence[Published]) -> None:
-        """With patience. Handing the messages back is no help if another replica, which decided otherwise, has
-        acknowledged them meanwhile (doubt D2 of the protocol): then nobody but this one knows what there is to publish.
-        """
-        for delay_seconds in PUBLISH_AGAIN_SECONDS:
-            try:
-                await self._publisher.publish(batch)
-            except StorageUnavailable:
-                await asyncio.sleep(delay_seconds)
-            else:
-                return
-        await self._publisher.publish(batch)
 
     def _has_more(self, actor: Actor) -> bool:
         if actor.inbox or actor.flush_due or actor.refresh_due or actor.unsupervised:
