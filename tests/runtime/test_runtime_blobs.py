@@ -16,13 +16,16 @@ from perdure.errors import PayloadUnreadable
 from perdure.testing import WorkflowEnvironment
 from perdure_runtime.adapters.memory.records import MemoryBlobs
 from perdure_runtime.blobs import Custody
+from perdure_runtime.clock import SystemClock
 from perdure_runtime.errors import StorageUnavailable
 from perdure_runtime.ports import RunKey
+from perdure_schemas import topics
 from perdure_schemas.blobs import Blob, made_of
+from perdure_schemas.messages import CancelTimer, Message
 from tests.runtime.parts import NAMESPACE, World
 
 LARGE = "x" * (2 * OFFLOAD_ABOVE_BYTES)
-RETENTION = timedelta(seconds=2)
+RETENTION = timedelta(hours=1)
 kept_shortly = workflow(retention=RETENTION)
 
 
@@ -68,8 +71,26 @@ def stores_of(client: Client) -> Any:
     return cast("Any", client)._backend.blobs._store
 
 
-def test_after_their_retention_runs_leave_no_blob(tmp_path: Path) -> None:
+class Ahead(SystemClock):
+    """How far time is ahead of the real one: retention ends when the test says so, however long its runs take."""
+
+    ms = 0
+
+    def now(self) -> int:
+        return super().now() + Ahead.ms
+
+    @classmethod
+    async def past_retention(cls, client: Client) -> None:
+        """The timer service looks at the clock when a timer is canceled."""
+        cls.ms += int(RETENTION.total_seconds() * 1_000) + 1
+        nudge = Message(id=f"nudge-{cls.ms}", namespace="default", key="", at=1, body=CancelTimer(timer_id=""))
+        await cast("Any", client)._backend.publish(topics.TIMERS, nudge)
+
+
+def test_after_their_retention_runs_leave_no_blob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each goes when it likes: what it has sent, others have."""
+    monkeypatch.setattr(Ahead, "ms", 0)
+    monkeypatch.setattr("perdure._client.embedded.SystemClock", Ahead)
 
     async def scenario() -> None:
         db = tmp_path / "shop.sqlite"
@@ -80,11 +101,14 @@ def test_after_their_retention_runs_leave_no_blob(tmp_path: Path) -> None:
             assert await client.execute(chain, LARGE, 2) == len(LARGE)
             database = stores_of(client)._database
             of_runs = "SELECT DISTINCT workflow_id FROM blobs WHERE run_id != ''"
-            assert len(database.read(of_runs)) == 5
+            while len(database.read(of_runs)) < 5:  # noqa: ASYNC110 - nobody waits for the signal's arrival
+                await asyncio.sleep(0.05)
+            await Ahead.past_retention(client)
             while database.read(of_runs) != [("listener",)]:  # noqa: ASYNC110 - until they are purged
                 await asyncio.sleep(0.05)
             await listener.signal(Listener.values, LARGE)
             assert await listener.result() == 2 * len(LARGE)
+            await Ahead.past_retention(client)
             while database.read(of_runs):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
             await asyncio.sleep(0)
