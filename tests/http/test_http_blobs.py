@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from perdure import Client, Worker, task, workflow
+from perdure import Channel, Client, Worker, task, workflow
 from perdure._engines import blobs_by_api
 from perdure._http.application import make_application
 from perdure._http.serving import serving
@@ -42,6 +42,14 @@ async def doubling(text: str) -> str:
     return await twice(text)
 
 
+@workflow
+class Waits:
+    go: Channel[str] = Channel()
+
+    async def run(self, text: str) -> str:
+        return f"{len(text)}{await self.go.receive()}"
+
+
 class Api:
     """As curl sees it."""
 
@@ -52,9 +60,9 @@ class Api:
         self._session = session
 
     async def ask(
-        self, method: str, path: str, data: Any = None, *, token: str = TOKEN, **parameters: Any
+        self, method: str, path: str, data: Any = None, *, token: str = TOKEN, key: str = "", **parameters: Any
     ) -> tuple[int, bytes]:
-        headers = {"Authorization": f"Bearer {token}"}
+        headers = {"Authorization": f"Bearer {token}", **({"Idempotency-Key": key} if key else {})}
         data = io.BytesIO(data.encode() if isinstance(data, str) else data) if isinstance(data, str | bytes) else data
         async with self._session.request(
             method, self.base + path, data=data, params=parameters, headers=headers
@@ -71,7 +79,7 @@ async def open_api(keys: Payloads | None = None) -> AsyncIterator[Api]:
         serving(make_application(ports, "default", token=TOKEN), "127.0.0.1", 0) as port,
         blobs_by_api(f"http://127.0.0.1:{port}", "default", TOKEN) as blobs,
     ):
-        worker = Worker(ports.broker, [doubling, twice], payloads=keys, blobs=blobs)
+        worker = Worker(ports.broker, [doubling, twice, Waits], payloads=keys, blobs=blobs)
         working = asyncio.create_task(worker.run())
         await worker.ready.wait()
         async with aiohttp.ClientSession() as session:
@@ -124,6 +132,29 @@ def test_a_client_and_a_worker_put_and_get_what_is_large(keys: Payloads | None) 
             assert await client.run(twice, LARGE) == LARGE + LARGE
 
     with_api(work, keys)
+
+
+def test_two_requests_of_one_key_are_one_only_if_they_are_equal() -> None:
+    async def work(api: Api) -> None:
+        for name, text in (("alice", LARGE), ("bob", "b"), ("carol", "c" + LARGE)):
+            start = json.dumps({"name": "doubling", "args": [text], "workflow_id": name})
+            status, answer = await api.ask("POST", "/runs", start, key="order-1", wait="30")
+            assert (status, json.loads(answer)["end"]["result"]) == (200, text + text)
+
+    with_api(work)
+
+
+@pytest.mark.parametrize("text", ["small", LARGE])
+def test_a_signal_to_a_run_whose_end_is_waited_for_does_not_wait_for_it(text: str) -> None:
+    async def work(api: Api) -> None:
+        async with Client.connect(api.url, token=TOKEN) as client, asyncio.timeout(20):
+            running = asyncio.create_task(client.execute(Waits, text, id="w"))
+            while (await api.ask("GET", "/runs/w"))[0] == 404:  # noqa: ASYNC110  # no event tells
+                await asyncio.sleep(0.05)
+            await client.handle("w").signal(Waits.go, "!")
+            assert await running == f"{len(text)}!"
+
+    with_api(work)
 
 
 def test_what_is_put_is_answered_by_what_refers_to_it() -> None:

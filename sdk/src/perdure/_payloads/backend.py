@@ -12,6 +12,7 @@ from perdure._client.backend import Backend
 from perdure._client.outbox import PUBLISH_SECONDS_MAX
 from perdure._payloads.blobs import Blobs
 from perdure._payloads.edge import Edge
+from perdure._payloads.sealings import Sealings
 from perdure.errors import PerdureError, Unavailable
 from perdure.payloads import Payloads
 from perdure.registry import Registry
@@ -22,9 +23,6 @@ from perdure_schemas.events import Recorded
 from perdure_schemas.messages import Message, RunChanged, TaskChanged
 
 T = TypeVar("T")
-
-_SEALED_MAX = 100
-"""Messages with large values that are remembered, without those: a question is asked again under its id."""
 
 
 def coded(backend: Backend, payloads: Payloads | None) -> Backend:
@@ -38,15 +36,14 @@ class _Sealed:
     def __init__(self, edge: Edge, backend: Backend) -> None:
         self._edge = edge
         self._backend = backend
-        self._known: dict[str, asyncio.Future[list[Message]]] = {}
-        """By message id; the oldest first."""
+        self._sealings = Sealings(edge)
         self._last: dict[str, asyncio.Task[None]] = {}
-        """By key: the last publish under way. What comes after it must not overtake it: who asks for the end of a run
-        that is not started yet hears that there is none."""
+        """By key: the last that is not given to the backend yet. What comes after it must not overtake it: who asks for
+        the end of a run that is not started yet hears that there is none."""
 
     def publish(self, topic: str, message: Message, *, until_end: bool) -> asyncio.Future[None] | None:
         """As the backend's; `None`: nothing is to be stored or waited for, and nothing is done."""
-        sealing = self._known.get(message.id) or self._seal(message)
+        sealing = self._sealings.of(message)
         if sealing is None and message.key not in self._last:
             return None
         accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -59,45 +56,31 @@ class _Sealed:
     def close(self) -> None:
         for task in self._last.values():
             task.cancel()
-        for sealing in self._known.values():
-            sealing.cancel()
-
-    def _seal(self, message: Message) -> asyncio.Future[list[Message]] | None:
-        """One for all that publish the same message: what is stored once is not stored again."""
-        sealing = self._edge.seal([message])
-        if sealing is None:
-            return None
-        made = self._known[message.id] = asyncio.ensure_future(sealing())
-        made.add_done_callback(lambda done: self._forget_failed(message.id, done))
-        if len(self._known) > _SEALED_MAX:
-            del self._known[next(iter(self._known))]
-        return made
-
-    def _forget_failed(self, message_id: str, done: asyncio.Future[list[Message]]) -> None:
-        if done.cancelled() or done.exception() is not None:
-            self._known.pop(message_id, None)
+        self._sealings.close()
 
     def _forget_done(self, key: str, done: asyncio.Task[None]) -> None:
         if self._last.get(key) is done:
             del self._last[key]
 
     async def _publish(
-        self, topic: str, message: Message, sealing: asyncio.Future[list[Message]] | None, *, until_end: bool
-    ) -> None:
+        self, topic: str, message: Message, sealing: asyncio.Future[Message] | None, *, until_end: bool
+    ) -> asyncio.Future[None]:
         if sealing is not None:
-            (message,) = await asyncio.shield(sealing)
-        await self._backend.publish(topic, self._edge.outgoing(message), until_end=until_end)
+            message = await sealing
+        return self._backend.publish(topic, self._edge.outgoing(message), until_end=until_end)
 
     async def _in_turn(
         self,
         before: asyncio.Task[None] | None,
-        publish: Callable[[], Awaitable[None]],
+        publish: Callable[[], Awaitable[asyncio.Future[None]]],
         accepted: asyncio.Future[None],
     ) -> None:
+        """The turn is over once the backend has the message: it keeps the order of what it is given. That a start is
+        confirmed may be told with the end of its run only, for which a signal may be needed."""
         try:
             if before is not None:
                 await asyncio.wait([before])
-            await publish()
+            published = await publish()
         except StorageUnavailable as error:
             _fail(accepted, Unavailable(f"a large value was not stored within {PUBLISH_SECONDS_MAX:.0f} s: {error}"))
         except PerdureError as error:
@@ -105,9 +88,10 @@ class _Sealed:
         except asyncio.CancelledError:
             accepted.cancel()
             raise
+        except Exception as error:
+            _fail(accepted, Unavailable(f"the message could not be published: {error!r}"))
         else:
-            if not accepted.done():
-                accepted.set_result(None)
+            published.add_done_callback(partial(_pass_on, accepted))
 
 
 class CodedBackend:
@@ -173,7 +157,18 @@ class CodedBackend:
         return await self._backend.announced()
 
 
-def _fail(accepted: asyncio.Future[None], error: Exception) -> None:
+def _pass_on(accepted: asyncio.Future[None], published: asyncio.Future[None]) -> None:
+    if published.cancelled():
+        accepted.cancel()
+        return
+    error = published.exception()
+    if error is not None:
+        _fail(accepted, error)
+    elif not accepted.done():
+        accepted.set_result(None)
+
+
+def _fail(accepted: asyncio.Future[None], error: BaseException) -> None:
     if not accepted.done():
         accepted.set_exception(error)
         accepted.exception()  # looked at here: whoever does not wait for it does not care
