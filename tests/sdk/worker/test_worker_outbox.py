@@ -137,6 +137,25 @@ async def test_an_error_of_the_broker_itself_is_no_answers_fault_and_acknowledge
     assert acks.idle
 
 
+async def test_an_answer_whose_values_cannot_be_stored_ends_the_worker_and_is_not_sent_without() -> None:
+    broker, begun = Broker(), asyncio.Event()
+
+    async def fails() -> list[Message]:
+        await begun.wait()
+        raise UnknownOutcome("not a word about any value")
+
+    outbox, acks = Outbox(cast(Publisher, broker), lambda _: fails), Acks(cast(Consumer, broker))
+    outbox.add(Answer([("a", message("1a"))], [delivery("1")], acks))
+    running = asyncio.create_task(outbox.run())
+    await asyncio.sleep(0.01)
+    begun.set()
+    with pytest.raises(UnknownOutcome):
+        await running
+    assert broker.log == []
+    assert acks.idle
+    assert not outbox.idle
+
+
 async def test_an_answer_that_another_one_leads_to_is_sent() -> None:
     broker = Broker()
     async with running(broker) as (outbox, acks):

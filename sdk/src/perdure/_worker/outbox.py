@@ -119,8 +119,10 @@ class Outbox:
             answer.steps = [(topic, message) for (topic, _), message in zip(answer.steps, sealed, strict=True)]
         except UNSENDABLE as error:
             self._replace(answer, error)
-        except Exception as error:
+        except Exception as error:  # the answer stays in `_sealing`: it is never published
             self._broken = error
+            self._wake.set()
+            return
         task = asyncio.current_task()
         assert task is not None
         del self._sealing[task]
@@ -138,11 +140,11 @@ class Outbox:
 
     async def run(self) -> None:
         while True:
-            if self._broken is not None:
-                raise self._broken
-            if not self._open:
+            if not self._open and self._broken is None:
                 self._wake.clear()
                 await self._wake.wait()
+            if self._broken is not None:
+                raise self._broken
             current = list(self._open)
             steps = [answer.steps[answer.next] for answer in current if answer.next < len(answer.steps)]
             try:
