@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from perdure import Channel, Client, Worker, task, workflow
 from perdure._engines import blobs_by_api
@@ -26,6 +27,7 @@ from perdure_runtime.clock import SystemClock
 from perdure_runtime.embedded import Embedded
 from perdure_runtime.ports import Ports
 from perdure_schemas.blobs import made_of
+from tests.servers.provision import free_port
 
 LARGE = "x" * 3_000_000
 TOKEN = "secret"
@@ -184,7 +186,7 @@ def test_what_cannot_be_put_or_got_is_said() -> None:
         assert (await api.ask("GET", "/blobs/b", size=4, sha256=digest, workflow_id="w", run_id="r"))[0] == 200, (
             "a run that has just recorded it may not have its own copy yet"
         )
-        assert (await api.ask("GET", "/blobs/c", size=4, sha256=digest))[0] == 404
+        assert await api.ask("GET", "/blobs/c", size=4, sha256=digest) == (404, b'{"gone":true}')
         assert (await api.ask("GET", "/blobs/b"))[0] == 400
 
     with_api(work)
@@ -224,3 +226,46 @@ def test_an_api_that_refuses_a_worker_is_taken_for_away() -> None:
             assert blobs is None
 
     with_api(work)
+
+
+@asynccontextmanager
+async def answering(status: int, body: str) -> AsyncIterator[str]:
+    """The URL of what answers everything so."""
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(status=status, text=body)
+
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", answer)
+    runner, port = web.AppRunner(application), free_port()
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, "404 page not found"),
+        (404, '{"detail": "Not Found"}'),
+        (404, '{"error": "this API serves namespace \'other\'"}'),
+        (404, '{"gone": false}'),
+        (400, "{}"),
+        (204, ""),
+    ],
+)
+def test_whoever_knows_nothing_of_blobs_is_taken_for_an_api_that_is_away(status: int, body: str) -> None:
+    """A value is not lost, nor taken for stored, because a proxy has no API for a while, or a setting is wrong."""
+
+    async def run() -> None:
+        async with answering(status, body) as url, blobs_by_api(url, "default", "") as blobs:
+            assert blobs is not None
+            with pytest.raises(Unavailable, match="PERDURE_URL"):
+                await blobs.put(made_of("b", b"[1]"), b"[1]")
+            with pytest.raises(Unavailable, match="PERDURE_URL"):
+                await blobs.get(made_of("b", b"[1]"))
+
+    asyncio.run(run())

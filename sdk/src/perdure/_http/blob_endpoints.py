@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 from fastapi import FastAPI, Query, Request, Response
 
+from perdure._http.blobs import GONE, Gone
 from perdure._http.bodies import Problem, read_body
 from perdure._http.endpoints import PREFIX
 from perdure._payloads.blobs import Blobs
@@ -43,5 +44,5 @@ def add_blobs(application: FastAPI, blobs: Blobs) -> None:
         blob = Blob(id=blob_id, size=size, sha256=sha256, workflow_id=workflow_id, run_id=run_id)
         data = await blobs.get(blob)
         if data is None:
-            raise Problem(404, "there is no such blob, or it is past its retention")
+            return Response(msgspec.json.encode(Gone(True)), status_code=GONE, media_type="application/json")
         return Response(data, media_type="application/octet-stream")

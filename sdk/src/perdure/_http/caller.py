@@ -33,7 +33,7 @@ class Caller:
 
     def __init__(self, url: str, namespace: str, token: str) -> None:
         """`url`: where the API is."""
-        self._base = url.rstrip("/") + PREFIX.format(namespace=quote(namespace))
+        self.base = url.rstrip("/") + PREFIX.format(namespace=quote(namespace))
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._session: aiohttp.ClientSession | None = None
         self._met = False
@@ -108,12 +108,12 @@ class Caller:
         assert self._session is not None, "the client is open"
         try:
             sent = None if body is None else io.BytesIO(body)  # in pieces: whole, a large one would hold the loop
-            async with self._session.request(method, self._base + path, data=sent, **what) as response:
+            async with self._session.request(method, self.base + path, data=sent, **what) as response:
                 status, data = response.status, await response.read()
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise Unavailable(f"the API at {self._base} cannot be reached: {str(error) or repr(error)}") from error
+            raise Unavailable(f"the API at {self.base} cannot be reached: {str(error) or repr(error)}") from error
         if status in _AWAY:
-            raise Unavailable(_told(data) or f"the API at {self._base} answered {status}")
+            raise Unavailable(_told(data) or f"the API at {self.base} answered {status}")
         return status, data
 
 
