@@ -51,6 +51,27 @@ async def test_engines_that_answer_nobody_are_told_of(
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("ask", [_start, _signal, _resume])
+async def test_what_is_not_stored_yet_is_not_said_to_be(
+    ask: Callable[[Client], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A silence begins when an engine can know of the question."""
+    monkeypatch.setattr(requests, "SILENCE_SECONDS_MAX", 0.1)
+    async with client() as opened:
+        backend, loop = opened._opened().requests.backend, asyncio.get_running_loop()
+        confirmed = loop.create_future()
+        monkeypatch.setattr(backend, "publish", lambda *_, **__: confirmed)
+        asking = asyncio.ensure_future(ask(opened))
+        await asyncio.sleep(0.3)
+        assert not asking.done()
+        confirmed.set_result(None)
+        at = loop.time()
+        with pytest.raises(Unavailable, match="no engine has answered"):
+            await asking
+        assert loop.time() >= at + 0.1
+
+
+@pytest.mark.asyncio
 async def test_a_queue_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits behind others waits as long as these take, if each takes less than a silence may."""
     monkeypatch.setattr(requests, "SILENCE_SECONDS_MAX", 0.05)

@@ -43,8 +43,8 @@ class Question:
     """One answer that somebody waits for."""
 
     __slots__ = (
-        *("__weakref__", "_again", "_asked_at", "_delay", "_make", "_requests", "_silence", "_topic"),
-        *("answer", "keys", "until_end"),
+        *("__weakref__", "_again", "_delay", "_make", "_requests", "_silence", "_stored_at", "_topic"),
+        *("answer", "ends_in_silence", "keys", "until_end"),
     )
 
     def __init__(self, requests: Requests, keys: tuple[Key, ...], until_end: bool) -> None:
@@ -52,8 +52,10 @@ class Question:
         self.until_end = until_end
         """Whether the mere acceptance of a start is no answer."""
         self.answer: asyncio.Future[Any] = requests.loop.create_future()
+        self.ends_in_silence = False
+        """Whether to `end_in_silence`, once it is published: what was not, fails by itself."""
         self._requests = requests
-        self._asked_at = requests.loop.time()
+        self._stored_at = 0.0
         self._again: asyncio.TimerHandle | None = None
         self._silence: asyncio.TimerHandle | None = None
         self._make: Callable[[], Message] | None = None
@@ -71,6 +73,8 @@ class Question:
         error = confirmed.exception()
         if error is not None:
             self.answer.set_exception(error)
+        elif self.ends_in_silence:
+            self.end_in_silence()
 
     def repeat(self, topic: str, make: Callable[[], Message]) -> None:
         """Publish what `make` gives again and again, from some seconds on, until the answer comes."""
@@ -87,13 +91,18 @@ class Question:
         self._again = self._requests.loop.call_later(self._delay, self._ask_again)
 
     def end_in_silence(self) -> None:
-        """Let the answer be an error, should no engine answer anything to anybody here for long."""
+        """Let the answer be an error, should no engine answer anything to anybody here for long from now on: what asks
+        it is stored."""
+        self._stored_at = self._requests.loop.time()
+        self._end_in_silence()
+
+    def _end_in_silence(self) -> None:
         if self.answer.done():
             return
         loop = self._requests.loop
-        ends_at = max(self._asked_at, self._requests.heard_at) + SILENCE_SECONDS_MAX
+        ends_at = max(self._stored_at, self._requests.heard_at) + SILENCE_SECONDS_MAX
         if loop.time() < ends_at:
-            self._silence = loop.call_at(ends_at, self.end_in_silence)
+            self._silence = loop.call_at(ends_at, self._end_in_silence)
             return
         self.answer.set_exception(
             Unavailable(
@@ -164,7 +173,7 @@ class Requests:
             Unavailable: also if none has answered anything for SILENCE_SECONDS_MAX.
         """
         question = self.question(message.id)
-        question.end_in_silence()
+        question.ends_in_silence = True
         return await self._answer(question, topic, message)
 
     async def _answer(self, question: Question, topic: str, message: Message) -> Any:
