@@ -50,6 +50,9 @@ class Unreadable(Payload, frozen=True, gc=False):
     """A payload of layers that could not be taken off; it is passed on as it came."""
 
     reason: str = ""
+    elsewhere: bool = False
+    """Whether another process may be able to read it: one that has the key, a way to where it is stored,
+    or a newer release."""
 
 
 class Fetched(Payload, frozen=True, gc=False):
@@ -244,13 +247,16 @@ def refuse_layers(payload: Payload, what: str) -> None:
         PayloadUnreadable: it is still encrypted or compressed, or only refers to the value.
     """
     if isinstance(payload, Unreadable):
-        raise PayloadUnreadable(f"{what} cannot be read: {payload.reason}")
+        raise PayloadUnreadable(f"{what} cannot be read: {payload.reason}", elsewhere=payload.elsewhere)
     if is_reference(payload):
-        raise PayloadUnreadable(f"{what} cannot be read: it only refers to a value, which was not fetched")
+        raise PayloadUnreadable(
+            f"{what} cannot be read: it only refers to a value, which was not fetched", elsewhere=True
+        )
     if "+" in payload.encoding:
         raise PayloadUnreadable(
             f"{what} cannot be read: it is {payload.encoding}, and this process was given no keys. "
-            "Give it those of its sender by PERDURE_PAYLOAD_KEYS_FILE."
+            "Give it those of its sender by PERDURE_PAYLOAD_KEYS_FILE.",
+            elsewhere=True,
         )
 
 

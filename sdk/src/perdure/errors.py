@@ -136,6 +136,11 @@ class PayloadUnreadable(PerdureError):
     """A value is encrypted with a key that this process does not have, damaged, no longer stored, or stored where this
     process has no way to. The message says which. With the key, or with PERDURE_URL, resume the run."""
 
+    def __init__(self, message: str, *, elsewhere: bool = False) -> None:
+        """`elsewhere`: another process may be able to read it."""
+        super().__init__(message)
+        self.elsewhere = elsewhere
+
 
 class Unavailable(PerdureError):
     """The engine's broker or store does not answer. Try again: with the same id no run begins beside an open one."""

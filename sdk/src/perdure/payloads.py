@@ -148,7 +148,9 @@ class Payloads:
                 case "zstd":
                     data = _decompress(data)
                 case _:
-                    raise PayloadUnreadable(f"it has a layer {layer!r}, which this release does not know")
+                    raise PayloadUnreadable(
+                        f"it has a layer {layer!r}, which this release does not know", elsewhere=True
+                    )
             encoding = inner
         return payload if encoding == payload.encoding else Payload(encoding, data)
 
@@ -171,7 +173,9 @@ class Payloads:
         id = key_id(data)
         if id not in self._ciphers:
             known = ", ".join(self._ciphers) or "none"
-            raise PayloadUnreadable(f"it is encrypted with key {id!r}, which is not here; there are: {known}")
+            raise PayloadUnreadable(
+                f"it is encrypted with key {id!r}, which is not here; there are: {known}", elsewhere=True
+            )
         begin = 1 + len(id.encode())
         nonce, sealed = data[begin : begin + NONCE_BYTES], data[begin + NONCE_BYTES :]
         if len(sealed) < TAG_BYTES:
@@ -180,7 +184,8 @@ class Payloads:
             plain: bytes = self._ciphers[id].decrypt(nonce, sealed, data[:begin] + about.encode())
         except InvalidTag:
             raise PayloadUnreadable(
-                f"it is encrypted with another key of id {id!r} than is here, or damaged, or of another namespace"
+                f"it is encrypted with another key of id {id!r} than is here, or damaged, or of another namespace",
+                elsewhere=True,
             ) from None
         return plain
 

@@ -81,13 +81,15 @@ def test_a_key_is_replaced_while_values_of_the_old_one_are_about() -> None:
     before = ring("old").encode(LONG, "shop")
     after = ring("new").encode(LONG, "shop")
     assert ring("new").decode(before, "shop") == ring("old").decode(after, "shop") == LONG
-    with pytest.raises(PayloadUnreadable, match="'old', which is not here; there are: new"):
+    with pytest.raises(PayloadUnreadable, match="'old', which is not here; there are: new") as refused:
         ring("new", new=NEW).decode(before, "shop")
+    assert refused.value.elsewhere, "another worker may have it"
 
 
 def test_another_key_of_the_same_id_is_told() -> None:
-    with pytest.raises(PayloadUnreadable, match="another key of id"):
+    with pytest.raises(PayloadUnreadable, match="another key of id") as refused:
         ring("new", new=OLD).decode(ring().encode(LONG, "shop"), "shop")
+    assert refused.value.elsewhere, "another worker may have the right one"
 
 
 def test_a_value_of_another_namespace_or_encoding_is_refused() -> None:
@@ -106,8 +108,9 @@ def test_what_decompresses_to_too_much_is_refused() -> None:
     bomb = zstandard.compress(bytes(PLAIN_BYTES_MAX + 1))
     unsized = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(PLAIN_BYTES_MAX + 1))
     for data in (bomb, unsized):
-        with pytest.raises(PayloadUnreadable):
+        with pytest.raises(PayloadUnreadable) as refused:
             Payloads().decode(Payload("bytes+zstd", data), "shop")
+        assert not refused.value.elsewhere
 
 
 def test_every_payload_of_a_message_is_coded_but_search_attributes() -> None:
@@ -159,8 +162,9 @@ def test_what_cannot_be_read_says_so_where_it_is_used_and_goes_back_as_it_came()
     edge = Edge(ring("new", new=NEW), "shop")
     kept = edge.incoming(coded)
     assert isinstance(kept, Unreadable)
-    with pytest.raises(PayloadUnreadable, match="the result cannot be read: it is encrypted with key 'old'"):
+    with pytest.raises(PayloadUnreadable, match="the result cannot be read: it is encrypted with key 'old'") as refused:
         decode(kept, what="the result")
+    assert refused.value.elsewhere
     assert (edge.outgoing(kept).encoding, edge.outgoing(kept).data) == (coded.encoding, coded.data)
     with pytest.raises(PayloadUnreadable, match="PERDURE_PAYLOAD_KEYS_FILE"):
         decode(coded)

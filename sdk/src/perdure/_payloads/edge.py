@@ -99,7 +99,7 @@ class Edge:
         try:
             return self._payloads.decode(payload, self._namespace)
         except PayloadUnreadable as error:
-            return Unreadable(payload.encoding, payload.data, str(error))
+            return Unreadable(payload.encoding, payload.data, str(error), error.elsewhere)
 
     def _seal_digest(self, digest: str) -> str:
         """A digest of few possible arguments would tell which it is of."""
@@ -187,9 +187,11 @@ class Edge:
     async def _fetched(self, payload: Payload) -> Payload:
         blob, blobs = blob_of(payload), self._blobs()
         if blob is None:
-            return _unreadable(payload, "it refers to a stored value in a way that this release does not know")
+            reason = "it refers to a stored value in a way that this release does not know"
+            return _unreadable(payload, reason, elsewhere=True)
         if blobs is None:
-            return _unreadable(payload, f"its {blob.size:,} bytes are stored beside the messages, and {NOWHERE}")
+            reason = f"its {blob.size:,} bytes are stored beside the messages, and {NOWHERE}"
+            return _unreadable(payload, reason, elsewhere=True)
         async with self._limit:
             data = await patiently(lambda: blobs.get(blob), self._patience_seconds)
             if data is None:
@@ -199,7 +201,7 @@ class Edge:
             encoded = stored(payload, data)
             plain = await aside(self._weight(encoded), lambda: self._decode(encoded))
         if isinstance(plain, Unreadable):
-            return _unreadable(payload, plain.reason)
+            return _unreadable(payload, plain.reason, elsewhere=plain.elsewhere)
         return Fetched(plain.encoding, plain.data, payload)
 
 
@@ -213,8 +215,8 @@ def _inline(payload: Payload) -> Payload:
     return payload
 
 
-def _unreadable(payload: Payload, reason: str) -> Payload:
-    return Unreadable(payload.encoding, payload.data, reason)
+def _unreadable(payload: Payload, reason: str, *, elsewhere: bool = False) -> Payload:
+    return Unreadable(payload.encoding, payload.data, reason, elsewhere)
 
 
 def _why_gone(blob: Blob) -> str:

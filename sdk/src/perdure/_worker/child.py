@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from perdure.errors import PayloadUnreadable
 from perdure.failures import failure_from_exception
 from perdure.task import Task
 from perdure_schemas.common import Failure, Payload
@@ -61,8 +60,7 @@ def run(call: Call) -> Result:
         task = resolve(call)
         values = task.signature.decode(call.args)
     except BaseException as error:
-        failure = failure_from_exception(error)  # another worker may have the key
-        return Result(failure=replace(failure, retryable=isinstance(error, PayloadUnreadable)))
+        return Result(failure=replace(failure_from_exception(error), retryable=False))
     try:
         result = task.signature.call(task.fn, values)
     except BaseException as error:

@@ -82,14 +82,19 @@ def call_sync(attempt: Attempt) -> Ended:
 
 
 def decoded(attempt: Attempt) -> list[Any] | Ended:
-    """The arguments, or the failure for want of them: trying again would not help, unless another worker has the key
-    to them, or a way to where they are."""
+    """The arguments, or the failure for want of them: trying again would not help, unless another worker can read
+    them."""
     try:
         return attempt.task.signature.decode(attempt.run.args)
     except PayloadUnreadable as error:
-        return Ended(failure=failure_from_exception(error.with_traceback(None)))
+        return Ended(failure=unreadable(error))
     except Exception as error:
         return Ended(failure=failure_for_good(error))
+
+
+def unreadable(error: PayloadUnreadable) -> Failure:
+    """Another worker may have the key, or a way to the store; nobody can read what is gone or damaged."""
+    return replace(failure_for_good(error), retryable=error.elsewhere)
 
 
 def encoded(attempt: Attempt, result: Any) -> Ended:

@@ -17,9 +17,11 @@ from multiprocessing.connection import Connection
 import msgspec
 
 from perdure._worker.child import Call, Result
-from perdure._worker.execution import Attempt, Ended
+from perdure._worker.execution import Attempt, Ended, unreadable
 from perdure._worker.threads import Threads
 from perdure._worker.user_loop import Report
+from perdure.convert import refuse_layers
+from perdure.errors import PayloadUnreadable
 from perdure_schemas.common import Failure
 
 log = logging.getLogger("perdure.worker")
@@ -79,6 +81,10 @@ class ProcessTasks:
 
     def _run(self, attempt: Attempt) -> Ended:
         try:
+            call = _call_of(attempt)
+        except PayloadUnreadable as error:
+            return Ended(failure=unreadable(error))
+        try:
             child = self._take_idle() or Child()
         except OSError as error:  # no memory, no descriptors: another worker may have them
             return Ended(failure=Failure(name=type(error).__name__, message=f"no process could be started: {error}"))
@@ -87,7 +93,7 @@ class ProcessTasks:
         if attempt.context.canceled or attempt.ending is not None:
             self.cancel(attempt)
         try:
-            result = child.call(_call_of(attempt))
+            result = child.call(call)
         except (EOFError, OSError):
             return self._died(attempt, child)
         except msgspec.MsgspecError as error:
@@ -125,6 +131,8 @@ class ProcessTasks:
 
 
 def _call_of(attempt: Attempt) -> Call:
+    """Raises PayloadUnreadable: here, since why its arguments could not be read does not travel with them."""
+    refuse_layers(attempt.run.args, f"what {attempt.run.name} was given")
     fn = attempt.task.fn
     module = fn.__module__
     return Call(
