@@ -220,7 +220,7 @@ def test_an_api_that_refuses_a_worker_is_taken_for_away() -> None:
         async with blobs_by_api(api.url, "default", TOKEN) as blobs:
             assert blobs is not None
             assert await blobs.get(made_of("nothing", data)) is None
-            with pytest.raises(PayloadTooLarge):
+            with pytest.raises(PayloadTooLarge, match="a blob has at most"):
                 await blobs.put(made_of("b", data * 70), data * 70)
         async with blobs_by_api("", "default", TOKEN) as blobs:
             assert blobs is None
@@ -244,6 +244,17 @@ async def answering(status: int, body: str) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         await runner.cleanup()
+
+
+@pytest.mark.parametrize("body", ["<html>413 Request Entity Too Large</html>", '{"message": "too large"}'])
+def test_a_body_that_a_proxy_refuses_is_told_to_be_its(body: str) -> None:
+    async def run() -> None:
+        async with answering(413, body) as url, blobs_by_api(url, "default", "") as blobs:
+            assert blobs is not None
+            with pytest.raises(PayloadTooLarge, match="a proxy in front of"):
+                await blobs.put(made_of("b", b"[1]"), b"[1]")
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize(

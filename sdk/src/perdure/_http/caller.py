@@ -65,7 +65,7 @@ class Caller:
 
         Raises:
             Unavailable: the API cannot be reached, or its engines cannot; of an API that has answered: for long.
-            PayloadTooLarge: it said so.
+            PayloadTooLarge: it said so, or a proxy in front of it did.
             RunNotFound: there is no such run, nor anything else at this path; it says which.
             PerdureError: it refused the request as such.
         """
@@ -74,7 +74,7 @@ class Caller:
         self._met = True
         told = _told(data) if status >= 400 else ""
         if status == _TOO_LARGE:
-            raise PayloadTooLarge(told)
+            raise PayloadTooLarge(told if _is_ours(data) else self._refused_on_the_way(body))
         if status >= _ERRORS_FROM:
             raise Unavailable(told or f"the API answered {status}")
         if told and status == _NOT_FOUND:
@@ -82,6 +82,12 @@ class Caller:
         if told:
             raise PerdureError(told if status != _UNAUTHORIZED else f"{told} (PERDURE_TOKEN)")
         return status, data
+
+    def _refused_on_the_way(self, body: bytes | None) -> str:
+        return (
+            f"a proxy in front of the API at {self.base} refused a request of {len(body or b''):,} bytes: "
+            "it must let 25 MB pass (nginx: client_max_body_size)"
+        )
 
     async def _send_patiently(self, method: str, path: str, **what: Any) -> tuple[int, bytes]:
         """Again and again, as long as the API may be restarting.
@@ -115,6 +121,19 @@ class Caller:
         if status in _AWAY:
             raise Unavailable(_told(data) or f"the API at {self.base} answered {status}")
         return status, data
+
+
+class _Problem(msgspec.Struct):
+    """The body of a refusal, as the API writes it."""
+
+    error: str
+
+
+def _is_ours(data: bytes) -> bool:
+    try:
+        return bool(msgspec.json.decode(data, type=_Problem))
+    except msgspec.MsgspecError:
+        return False
 
 
 def _told(data: bytes) -> str:
