@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 from msgspec.structs import replace
 
 from perdure_core.workflow_engine import decisions as d
+from perdure_core.workflow_engine.dispatch import RETOLD_BYTES_MAX
 from perdure_core.workflow_engine.requests import workflow_task
 from perdure_core.workflow_engine.start import START_AGE_MAX_MS
 from perdure_core.workflow_engine.state import fold
 from perdure_core.workflow_engine.turns import AHEAD_AGE_MAX_MS
-from perdure_schemas.common import Outcome, Parent
+from perdure_schemas.common import Outcome, Parent, Payload
 from perdure_schemas.events import CommandSettled, RunEnded, TurnCommitted
 from perdure_schemas.messages import (
     ChildOutcome,
@@ -97,6 +99,14 @@ def test_rule_04_a_repetition_leaves_out_what_has_its_outcome_but_no_send_nor_st
     assert again.sent(DispatchTask) == []
     assert len(again.sent(SendSignal)) == 1
     assert len(again.sent(StartWorkflow)) == 1
+
+
+@pytest.mark.parametrize(("size", "told"), [(RETOLD_BYTES_MAX, 0), (RETOLD_BYTES_MAX + 1, 1)])
+def test_rule_27_a_task_whose_failure_may_come_without_it_is_supervised_from_the_start(size: int, told: int) -> None:
+    case = Case()
+    case.start()
+    command = replace(case.command("a"), args=Payload("bytes", bytes(size)))
+    assert len(case.deliver(case.message(completed(case.asked(), [command]), id="turn")).sent(DispatchTask)) == told
 
 
 def test_rule_05_a_turn_is_owed_by_the_state_however_it_was_reached() -> None:

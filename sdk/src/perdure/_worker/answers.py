@@ -83,12 +83,13 @@ class Answers:
         result: Payload | None = None,
         failure: Failure | None = None,
         delegated: bool = False,
+        bare: bool = False,
         announced: bool = True,
     ) -> list[Step]:
         """How an attempt ended, to each address that is to know, in the order they are given.
 
-        A failure brings what a record of the task needs: the task engine may not have heard of it (ADR 0018), and its
-        arguments came in a message that had to be as short. `announced`: that engine knows of the attempt.
+        A failure brings what a record of the task needs, since the task engine may not have heard of it (ADR 0018);
+        but a `bare` one, of which it has: its arguments leave no room. `announced`: it knows of the attempt.
         """
         steps: list[Step] = []
         cause = delivery.message.id
@@ -106,7 +107,7 @@ class Answers:
                     result=result,
                     failure=failure,
                     delegated=delegated,
-                    task=None if settled else dispatch_of(run),
+                    task=None if settled or bare else dispatch_of(run),
                 )
             elif not settled:
                 continue  # whether a failure is final is the task engine's to say

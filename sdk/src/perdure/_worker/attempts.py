@@ -16,6 +16,7 @@ from perdure._worker.notices import tell_failed
 from perdure._worker.outbox import Answer, Outbox, Step
 from perdure._worker.ward import DEATHS_MAX
 from perdure.context import TaskContext
+from perdure.convert import INLINE_BYTES_MAX
 from perdure.failures import readable
 from perdure.task import Mode, Task
 from perdure_runtime.ports import Delivery
@@ -208,7 +209,9 @@ class Attempts:
                 steps,
                 attempt.deliveries,
                 self.inlet.acks,
-                instead=lambda error: self._answers.outcome(delivery, run, "failed", failure=_unsendable(error)),
+                instead=lambda error: self._answers.outcome(
+                    delivery, run, "failed", failure=_unsendable(error), bare=len(run.args.data) > INLINE_BYTES_MAX
+                ),
             )
         )
 

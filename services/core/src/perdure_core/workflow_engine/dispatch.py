@@ -20,6 +20,8 @@ from perdure_schemas.messages import AttemptOutcome, DispatchTask, RunTask
 SUPERVISED_AFTER_MS = 900
 """A task that is not over by then is told to the task engine, which lists what waits for a worker. Less than the second
 for which that engine holds what it knows no task for: whoever asks for one that was dispatched just now finds it."""
+RETOLD_BYTES_MAX = 990_000
+"""Of arguments: with more, which no SDK sends, a failure may not fit into a message beside them, and comes without."""
 _FIRST = 1
 """The attempt that the workflow engine dispatches; those after it are the task engine's."""
 
@@ -28,7 +30,7 @@ def dispatch_task(state: RunState, known: Dispatched, at: int) -> list[Published
     """Attempt 1 straight to the task's topic, behind the order to supervise it, if that is needed from the start."""
     task = _task(state, known)
     attempt_id = ids.attempt_id(task.task_id, task.generation, _FIRST)
-    at_once = not _may_wait(known)
+    at_once = not _may_wait(state, known)
     run = RunTask(
         task_id=task.task_id,
         attempt_id=attempt_id,
@@ -62,7 +64,7 @@ def unsupervised(state: RunState, events: Iterable[Recorded]) -> list[str]:
         for command in recorded.event.commands:
             if command.kind == "task":
                 known = state.open_command(command.id)
-                if known is not None and _may_wait(known):
+                if known is not None and _may_wait(state, known):
                     found.append(command.id)
     return found
 
@@ -95,8 +97,10 @@ def _over(state: RunState, settled: CommandSettled, at: int) -> Published:
     return topics.TASK_ENGINE, outgoing(state.namespace, task_id, at, body, attempt_id, "over")
 
 
-def _may_wait(known: Dispatched) -> bool:
+def _may_wait(state: RunState, known: Dispatched) -> bool:
     """Of a task that a rewind dispatched anew the task engine may have a record, which speaks of what was before."""
+    if len(args_of(state, known.command).data) > RETOLD_BYTES_MAX:
+        return False
     options = _options(known.command)
     timeouts = (
         *(options.queue_timeout_ms, options.attempt_timeout_ms),
