@@ -52,7 +52,7 @@ async def _work(module: object, settings: WorkerSettings) -> None:
 
     build, token = settings.build, settings.token.get_secret_value()
     progress = Progress()
-    health = Health(progress)
+    health = Health(progress, runs_user_code=True)
     broker = PulsarBroker(settings.pulsar())
     try:
         async with (

@@ -29,8 +29,11 @@ _LAG = Gauge("perdure_loop_lag_seconds", "How late the event loop ran, at worst,
 class Health:
     """What the probes tell."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, *, runs_user_code: bool = False) -> None:
+        """`runs_user_code`: a delivery is open for as long as its task takes, or its answer waits for the broker. To
+        restart such a process would end its tasks."""
         self.progress = progress
+        self._runs_user_code = runs_user_code
         self.draining = False
         self._lags = [0.0] * 10
 
@@ -46,7 +49,7 @@ class Health:
     def ailments(self) -> list[str]:
         """Why this process should be restarted; nothing: it is well."""
         found = []
-        if self.progress.stalled_s() > STALL_MAX_S:
+        if self.progress.stalled_s() > STALL_MAX_S and not self._runs_user_code:
             found.append(f"no delivery ended for {self.progress.stalled_s():.0f} s, and some are open")
         if max(self._lags) > LAG_MAX_S:
             found.append(f"the event loop was {max(self._lags):.1f} s late")
