@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any, cast
+
 import pytest
 
+from perdure_runtime.errors import StorageUnavailable
 from perdure_runtime.ports import Undeliverable
 from perdure_runtime.service import metering
-from perdure_runtime.service.metering import Progress
+from perdure_runtime.service.metering import MeteredBroker, Progress
 from perdure_runtime.service.probes import STALL_MAX_S, Health
 
 
@@ -28,3 +32,16 @@ def test_a_service_that_ends_no_delivery_is_of_no_use(stalled: Progress) -> None
 
 def test_a_worker_may_run_a_task_for_as_long_as_it_takes(stalled: Progress) -> None:
     assert Health(stalled, runs_user_code=True).ailments() == []
+
+
+def test_a_service_whose_broker_is_away_needs_no_restart(stalled: Progress) -> None:
+    class Away:
+        def publisher(self) -> Any:
+            return self
+
+        async def publish(self, batch: object) -> None:
+            raise StorageUnavailable("away")
+
+    with pytest.raises(StorageUnavailable):
+        asyncio.run(MeteredBroker(cast(Any, Away()), stalled).publisher().publish([]))
+    assert Health(stalled).ailments() == []

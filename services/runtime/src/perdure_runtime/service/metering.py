@@ -7,6 +7,7 @@ from time import monotonic
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from perdure_runtime.errors import StorageUnavailable
 from perdure_runtime.ports import Broker, Consumer, Delivery, Publisher, SubscriptionType, Undeliverable
 from perdure_runtime.service.patience import patiently
 from perdure_schemas import topics
@@ -52,6 +53,10 @@ class Progress:
             return 0.0
         oldest, _ = next(iter(self._since.values()))
         return monotonic() - max(oldest, self._settled_at)
+
+    def delayed(self) -> None:
+        """The broker is away: what is open ends when it is back, and no restart would help."""
+        self._settled_at = monotonic()
 
     def opened(self, deliveries: Sequence[Delivery | Undeliverable]) -> None:
         now = monotonic()
@@ -103,11 +108,16 @@ class _MeteredConsumer:
 
 
 class _MeteredPublisher:
-    def __init__(self, publisher: Publisher) -> None:
+    def __init__(self, publisher: Publisher, progress: Progress) -> None:
         self._publisher = publisher
+        self._progress = progress
 
     async def publish(self, batch: Sequence[tuple[str, Message]]) -> None:
-        await self._publisher.publish(batch)
+        try:
+            await self._publisher.publish(batch)
+        except StorageUnavailable:  # within half a minute, however long the outage lasts
+            self._progress.delayed()
+            raise
         for topic, message in batch:
             kind = kind_of(topic)
             _PUBLISHED.labels(kind).inc()
@@ -137,7 +147,7 @@ class MeteredBroker:
         self._progress = progress
 
     def publisher(self) -> Publisher:
-        return _MeteredPublisher(self._broker.publisher())
+        return _MeteredPublisher(self._broker.publisher(), self._progress)
 
     async def subscribe(
         self, namespace: str, topics: Sequence[str], subscription: str, type: SubscriptionType
