@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,22 +14,11 @@ from perdure_runtime.adapters.socket import connect, serve
 from perdure_runtime.blobs import fetch
 from perdure_runtime.ports import TRANSIT_TTL_MS, Ports
 from perdure_schemas.blobs import Blob, made_of
-from tests.contracts.worlds import PATIENCE_S, STORES, SteppedClock, open_ports
+from tests.contracts.worlds import Scenario, SteppedClock, open_ports
 
-Scenario = Callable[[Ports, SteppedClock], Awaitable[None]]
 DATA = b"data"
 LARGE = bytes(range(256)) * 4 * 1024 * 16 + b"and some"
 """16 MB: more than one row of any store, and no multiple of one."""
-
-
-@pytest.fixture(params=STORES)
-def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Scenario], None]:
-    async def world(scenario: Scenario) -> None:
-        clock = SteppedClock()
-        async with open_ports(request.param, tmp_path, clock) as ports:
-            await asyncio.wait_for(scenario(ports, clock), PATIENCE_S)
-
-    return lambda scenario: asyncio.run(world(scenario))
 
 
 def of_run(blob: Blob, run_id: str = "r") -> Blob:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -14,19 +13,7 @@ from perdure_runtime.ports import Ports, Routing, RunFilter
 from perdure_schemas.common import Address, Payload, WorkflowRef
 from perdure_schemas.events import RunStatus
 from perdure_schemas.messages import CancelTimer, RunChanged, ScheduleTimer, TaskChanged, TimerFired
-from tests.contracts.worlds import PATIENCE_S, STORES, SteppedClock, open_ports
-
-Scenario = Callable[[Ports, SteppedClock], Awaitable[None]]
-
-
-@pytest.fixture(params=STORES)
-def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Scenario], None]:
-    async def world(scenario: Scenario) -> None:
-        clock = SteppedClock()
-        async with open_ports(request.param, tmp_path, clock) as ports:
-            await asyncio.wait_for(scenario(ports, clock), PATIENCE_S)
-
-    return lambda scenario: asyncio.run(world(scenario))
+from tests.contracts.worlds import Scenario, SteppedClock
 
 
 def test_task_records_compare_and_set(run: Callable[[Scenario], None]) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -14,20 +13,9 @@ from perdure_runtime.adapters.memory.store import MemoryStore
 from perdure_runtime.ports import NO_HEAD, Commit, Head, Ports, RunKey, vacant_head
 from perdure_schemas.common import Command, WaitsFor
 from perdure_schemas.events import CancelRequested, CommandSettled, Event, Recorded, Rewound, RunEnded, TurnCommitted
-from tests.contracts.worlds import PATIENCE_S, STORES, SteppedClock, open_ports
+from tests.contracts.worlds import Scenario, SteppedClock
 
 KEY = RunKey("ns", "w")
-Scenario = Callable[[Ports, SteppedClock], Awaitable[None]]
-
-
-@pytest.fixture(params=STORES)
-def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Scenario], None]:
-    async def world(scenario: Scenario) -> None:
-        clock = SteppedClock()
-        async with open_ports(request.param, tmp_path, clock) as ports:
-            await asyncio.wait_for(scenario(ports, clock), PATIENCE_S)
-
-    return lambda scenario: asyncio.run(world(scenario))
 
 
 def events(first: int, last: int, cause: str = "m") -> list[Recorded]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -33,6 +33,10 @@ class SteppedClock:
 
     def now(self) -> int:
         return self.time
+
+
+Scenario = Callable[[Ports, SteppedClock], Awaitable[None]]
+"""What is done to the ports of one kind; the clock stands until it is moved."""
 
 
 @asynccontextmanager
