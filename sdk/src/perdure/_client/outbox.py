@@ -67,7 +67,7 @@ class Outbox:
             await self._publish_singly(batch, posted_at, error)
         except Exception as error:
             for _, _, confirmed in batch:
-                _fail(confirmed, _translated(error))
+                fail(confirmed, _translated(error))
         else:
             for _, _, confirmed in batch:
                 if not confirmed.done():
@@ -97,13 +97,14 @@ class Outbox:
     ) -> None:
         """None of the batch was published because of one: find it, and publish the others."""
         if len(batch) == 1:
-            _fail(batch[0][2], _translated(error))
+            fail(batch[0][2], _translated(error))
             return
         for one in batch:
             await self._publish([one], posted_at)
 
 
-def _fail(confirmed: asyncio.Future[None], error: Exception) -> None:
+def fail(confirmed: asyncio.Future[None], error: BaseException) -> None:
+    """Its error, unless it is done."""
     if not confirmed.done():
         confirmed.set_exception(error)
         confirmed.exception()  # looked at here: whoever does not wait for it does not care

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TypeVar
 
 from perdure._client.backend import Backend
-from perdure._client.outbox import PUBLISH_SECONDS_MAX
+from perdure._client.outbox import PUBLISH_SECONDS_MAX, fail
 from perdure._payloads.blobs import Blobs
 from perdure._payloads.edge import Edge
 from perdure._payloads.sealings import Sealings
@@ -82,14 +82,14 @@ class _Sealed:
                 await asyncio.wait([before])
             published = await publish()
         except StorageUnavailable as error:
-            _fail(accepted, Unavailable(f"a large value was not stored within {PUBLISH_SECONDS_MAX:.0f} s: {error}"))
+            fail(accepted, Unavailable(f"a large value was not stored within {PUBLISH_SECONDS_MAX:.0f} s: {error}"))
         except PerdureError as error:
-            _fail(accepted, error)
+            fail(accepted, error)
         except asyncio.CancelledError:
             accepted.cancel()
             raise
         except Exception as error:
-            _fail(accepted, Unavailable(f"the message could not be published: {error!r}"))
+            fail(accepted, Unavailable(f"the message could not be published: {error!r}"))
         else:
             published.add_done_callback(partial(_pass_on, accepted))
 
@@ -163,12 +163,6 @@ def _pass_on(accepted: asyncio.Future[None], published: asyncio.Future[None]) ->
         return
     error = published.exception()
     if error is not None:
-        _fail(accepted, error)
+        fail(accepted, error)
     elif not accepted.done():
         accepted.set_result(None)
-
-
-def _fail(accepted: asyncio.Future[None], error: BaseException) -> None:
-    if not accepted.done():
-        accepted.set_exception(error)
-        accepted.exception()  # looked at here: whoever does not wait for it does not care

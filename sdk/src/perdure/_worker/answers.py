@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from perdure._worker.outbox import Step
+from perdure_core.workflow_engine.dispatch import SUPERVISED_AFTER_MS
 from perdure_runtime.ports import Clock, Delivery
 from perdure_schemas import ids, topics
 from perdure_schemas.common import Failure, Outcome, Payload, Query
@@ -26,10 +27,10 @@ from perdure_schemas.messages import (
     WorkflowTaskFailed,
 )
 
-UNTOLD_MS = 450
+UNTOLD_MS = SUPERVISED_AFTER_MS // 2
 """A success so soon after its dispatch is told to the run alone: half of the time after which the workflow engine tells
-the task engine of the task (SUPERVISED_AFTER_MS there), so that clocks may differ as much. If they differ by more, the
-task engine finds out later."""
+the task engine of the task, so that clocks may differ as much. If they differ by more, the task engine finds out
+later."""
 
 
 class Answers:

@@ -16,9 +16,9 @@ from perdure._worker.notices import tell_failed
 from perdure._worker.outbox import Answer, Outbox, Step
 from perdure._worker.ward import DEATHS_MAX
 from perdure.context import TaskContext
-from perdure.convert import INLINE_BYTES_MAX
 from perdure.failures import readable
 from perdure.task import Mode, Task
+from perdure_core.workflow_engine.dispatch import RETOLD_BYTES_MAX
 from perdure_runtime.ports import Delivery
 from perdure_schemas import topics
 from perdure_schemas.common import Failure
@@ -210,7 +210,7 @@ class Attempts:
                 attempt.deliveries,
                 self.inlet.acks,
                 instead=lambda error: self._answers.outcome(
-                    delivery, run, "failed", failure=_unsendable(error), bare=len(run.args.data) > INLINE_BYTES_MAX
+                    delivery, run, "failed", failure=_unsendable(error), bare=len(run.args.data) > RETOLD_BYTES_MAX
                 ),
             )
         )

@@ -45,12 +45,15 @@ def dispatch_task(state: RunState, known: Dispatched, at: int) -> list[Published
     )
     topic = topics.task_run(task.name, task.options.build)
     sent = (topic, outgoing(state.namespace, task.task_id, at, run, attempt_id, "run"))
-    return [supervise(state, known, at), sent] if at_once else [sent]
+    return [_order(state, task, at), sent] if at_once else [sent]
 
 
 def supervise(state: RunState, known: Dispatched, at: int) -> Published:
     """The order to the task engine. However often it comes, a task has one record."""
-    task = _task(state, known)
+    return _order(state, _task(state, known), at)
+
+
+def _order(state: RunState, task: DispatchTask, at: int) -> Published:
     identity = (task.task_id, "dispatch", task.generation)
     return topics.TASK_ENGINE, outgoing(state.namespace, task.task_id, at, task, *identity)
 
