@@ -8,9 +8,9 @@ SHELL := /bin/sh
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
-# What `import perdure` needs, lowest first; and the services of a cluster, which need servers.
+# What `import perdure` needs, lowest first; and the processes of a cluster, which need servers.
 SDK := schemas services/core services/runtime sdk
-SERVICES := services/api services/projector services/task-engine services/timer services/workflow-engine
+SERVICES := services/api services/projector services/task-engine services/timer services/workflow-engine operator
 PACKAGES := $(SDK) $(SERVICES)
 # Downloaded wheels are kept between checkouts, so that a second set-up needs no network.
 WHEELS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/perdure/wheels
@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WORKERS ?= 2
 
 RUN := -r requirements/run.txt -r requirements/build.txt
-DEV := $(RUN) -r requirements/dev.txt
+DEV := $(RUN) -r requirements/operator.txt -r requirements/dev.txt
 
 # $(call install,<requirements>): from the kept wheels alone, else fetch what is missing and try again.
 define install
@@ -37,7 +37,7 @@ endef
 help:  ## Print this list
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+		/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: .venv/run.stamp  ## Crop images in a workflow whose worker is killed half-way, and see it complete
@@ -50,6 +50,10 @@ up: setup  ## Start every service as a local process on a real Pulsar and a real
 .PHONY: down
 down: setup  ## End what `make up` started; data and logs stay
 	@$(BIN)/python -m tests.servers.local down
+
+.PHONY: images
+images:  ## Build the images of services, operator and worker base with docker or buildah, tagged TAG=<version>
+	@services/images.sh
 
 ##@ Develop
 
@@ -90,6 +94,18 @@ SEED ?= 1
 chaos: setup  ## Break a cluster on real servers for SECONDS=60 by faults of SEED=1, and audit what it promised
 	@$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED)
 
+.PHONY: e2e
+e2e: setup  ## Check the charts, install them on a real Kubernetes cluster, and use it as users do; prints times
+	@$(BIN)/python -m pytest -q -s tests/charts tests/e2e
+
+.PHONY: e2e-long
+e2e-long: setup  ## The same in the sizes and times that are promised: an hour, and a quiet machine
+	@PERDURE_TEST_LONG=1 $(BIN)/python -m pytest -q -s tests/e2e
+
+.PHONY: test-helm4
+test-helm4: setup  ## `make e2e` with Helm 4 instead of 3
+	@HELM=4 $(BIN)/python -m pytest -q -s tests/charts tests/e2e
+
 .PHONY: bench
 bench: setup  ## Measure the embedded engine; writes build/bench/embedded.json
 	@PYTHONHASHSEED=0 $(BIN)/python bench/embedded.py
@@ -121,7 +137,7 @@ replay: setup  ## Measure the replay loop alone; writes build/bench/replay.json
 ##@ Release
 
 .PHONY: dist
-dist: .venv/run.stamp  ## Build wheels and source archives: of the SDK into dist/, of the services into dist/services/
+dist: .venv/run.stamp  ## Build wheels and source archives: of the SDK into dist/, of the services and the operator into dist/services/
 	@rm -rf dist
 	@for package in $(SDK); do (cd $$package && $(CURDIR)/$(BIN)/python -m hatchling build -d $(CURDIR)/dist); done
 	@for package in $(SERVICES); do \
@@ -130,7 +146,7 @@ dist: .venv/run.stamp  ## Build wheels and source archives: of the SDK into dist
 
 .PHONY: lock
 lock: setup  ## Compile requirements/*.in into the hash-locked lists
-	@cd requirements && for name in run build dev; do \
+	@cd requirements && for name in run operator build dev; do \
 		../$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 			--no-annotate --no-emit-index-url --no-emit-find-links $$name.in -o $$name.txt; \
 	done
@@ -150,6 +166,6 @@ PROJECTS := $(foreach package,$(PACKAGES),$(package)/pyproject.toml)
 	$(call install,$(RUN))
 	@touch $@
 
-.venv/dev.stamp: .venv/bin/python requirements/run.txt requirements/build.txt requirements/dev.txt $(PROJECTS)
+.venv/dev.stamp: .venv/bin/python requirements/run.txt requirements/operator.txt requirements/build.txt requirements/dev.txt $(PROJECTS)
 	$(call install,$(DEV))
 	@touch .venv/run.stamp $@

@@ -65,6 +65,7 @@ def _tell_report(  # noqa: PLR0917
         "seed": options.seed, "seconds": options.seconds, "took_s": round(seconds, 1), "runs": report.runs,
         "tasks": report.tasks, "executions": report.executions, "attempts_executed_again": report.repeated_attempts,
         "attempts_published_again": report.published_twice, "latest_timer_ms": report.late_ms_max,
+        "histories_gone_before_they_were_read": report.forgotten,
         "compared_with_the_read_model": report.listed, "records_open_for_an_hour": report.open_tasks,
         "recovery_s": report.recovery_s,
         "ended_by_themselves": dict(sorted(stack.deaths.items())), "faults": dict(sorted(nemesis.faults.items())),

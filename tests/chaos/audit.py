@@ -9,6 +9,9 @@ from typing import Any
 
 from tests.chaos.load import Promise
 
+_FORGOTTEN_MAX = 0.01
+"""Of all runs, so many histories may be gone before they are read: more would hide what they say."""
+
 
 @dataclass
 class Report:
@@ -18,6 +21,8 @@ class Report:
     repeated_attempts: int = 0
     published_twice: int = 0
     late_ms_max: int = 0
+    forgotten: int = 0
+    """Runs whose history could not be read before their retention was over."""
     listed: int = 0
     """Runs that were compared with the read model."""
     open_tasks: int = 0
@@ -57,7 +62,10 @@ def audit_runs(report: Report, promises: Sequence[Promise]) -> None:
     """Every accepted start has one end, and the right one; signals came once and in order."""
     for promise in promises:
         report.runs += 1
+        report.forgotten += promise.forgotten
         report.violations += [f"{promise.workflow_id}: {problem}" for problem in _problems(promise)]
+    many = report.forgotten > max(1, report.runs * _FORGOTTEN_MAX)
+    report.hold(not many, f"{report.forgotten} histories were gone before they could be read")
 
 
 def _problems(promise: Promise) -> Iterator[str]:

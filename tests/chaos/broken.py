@@ -102,7 +102,7 @@ def miscount() -> None:
     """A run that changes its status is counted under the new one, and under the old one still."""
     once = listed_runs._count
 
-    def never_less(counts: dict[str, int], known: Any, by: int) -> None:
+    def never_less(counts: listed_runs.Counts, known: Any, by: int) -> None:
         once(counts, known, max(by, 0))
 
     listed_runs._count = never_less

@@ -94,9 +94,11 @@ async def _left(connection: Connection, admin: PulsarAdmin, namespace: str) -> d
     left["listed_runs"] = sum(
         1 for row in await connection.rows("SELECT run_id FROM listed_runs") if row[0] is not None
     )
-    to_come = [timer.fires for timer, _ in await timers_to_come(connection)]
-    left["timers of runs"] = sum(1 for fires in to_come if isinstance(fires, TimerFired))
-    left["tasks nobody looks at"] = len(await open_tasks(connection) - _watched(to_come))
+    timers = await timers_to_come(connection)
+    for timer, seconds in timers:
+        if isinstance(timer.fires, TimerFired):
+            left[f"timer ({timer.fires.kind}) of run {timer.fires.run_id}, due in {seconds} s"] = 1
+    left["tasks nobody looks at"] = len(await open_tasks(connection) - _watched(timer.fires for timer, _ in timers))
     for topic in await admin.topics(namespace):
         subscription = family(topic).subscription
         left[f"topic {topic}"] = await admin.backlog(namespace, topic, subscription) if subscription else 0

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from perdure import Client, Handle
-from perdure.errors import AlreadyStarted, PerdureError, RunNotFound, Unavailable
+from perdure.errors import AlreadyStarted, PerdureError, Refused, RunNotFound, Unavailable
 from tests.chaos.app import RETENTION_S
 from tests.chaos.facts import RunFacts, facts_of
 
@@ -37,6 +37,8 @@ class Promise:
     """Signals that were sent once more, since nobody could say whether they had arrived."""
     facts: RunFacts | None = None
     """What its history says."""
+    forgotten: bool = False
+    """Its history was gone before anybody could read it: an outage took longer than its retention."""
 
 
 class Load:
@@ -100,7 +102,7 @@ class Load:
                 except Unavailable:
                     self.promises[workflow_id].resent[number] += 1
                     await asyncio.sleep(_AGAIN_S)
-                except RunNotFound:
+                except (RunNotFound, Refused):
                     return  # the one before was recorded twice, or the run is over: its result tells
 
     async def _finish(self, promise: Promise) -> None:
@@ -124,7 +126,10 @@ class Load:
             except Unavailable:
                 await asyncio.sleep(_AGAIN_S)
             except PerdureError as error:
-                promise.error = promise.error or f"no history: {error}"
+                if isinstance(error, RunNotFound) and time.time() - promise.accepted_at > RETENTION_S:
+                    promise.forgotten = True
+                else:
+                    promise.error = promise.error or f"no history: {error}"
                 return
 
 

@@ -93,6 +93,13 @@ def test_a_history_with_a_gap_or_with_a_time_that_goes_back_is_told() -> None:
     ]
 
 
+@pytest.mark.parametrize(("forgotten", "many"), [(1, False), (2, True)])
+def test_many_histories_that_nobody_could_read_are_told(forgotten: int, many: bool) -> None:
+    report = Report()
+    audit_runs(report, [promise(facts=None, forgotten=number < forgotten) for number in range(50)])
+    assert bool(report.violations) is many
+
+
 def test_a_task_that_nobody_asked_for_and_one_that_never_ran_are_told() -> None:
     assert seen(promise(), mark(), mark("t9")) == "run: task t9 ran, and no turn asked for it"
     assert seen(promise()) == "run: task t1 has an outcome, and never ran"

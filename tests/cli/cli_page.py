@@ -28,6 +28,7 @@ which engine and what in it; `--output`, `-o` the format; `--run` an earlier run
 `--help` tells them all.
 
 With `PERDURE_URL` set, commands ask the API there instead of a `perdure dev`, and show it `PERDURE_TOKEN`.
+An option that is given wins over the environment: with `--db FILE` they ask the `perdure dev` all the same.
 `perdure admin` prepares the servers of a cluster; it and `perdure worker` read the [settings](settings.md) of services.
 The first needs the extra `api`, the others `cluster`: see [begin](../howto/begin.md).
 """
@@ -48,7 +49,8 @@ def _commands() -> Iterator[str]:
     for name, command in _flat(group, ""):
         arguments = [each for each in command.params if each.param_type_name == "argument"]
         usage = " ".join(_usage(each) for each in arguments)
-        yield f"## perdure {name}\n\n`{f'perdure {name} {usage}'.strip()}`\n\n{command.help.splitlines()[0]}\n"
+        told = " ".join(command.help.split())
+        yield f"## perdure {name}\n\n`{f'perdure {name} {usage}'.strip()}`\n\n{told}\n"
         own = [each for each in command.params if each not in arguments and each.opts[0] not in COMMON]
         if own:
             yield "| Option | Meaning |\n| --- | --- |"

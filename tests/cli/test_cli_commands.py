@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.dev_process import ENVIRONMENT, Dev, perdure, running_dev, until
+from tests.cli.dev_process import ENVIRONMENT, Dev, perdure, running_dev, until, warned
 
 APP = Path(__file__).with_name("sample_app.py")
 
@@ -29,6 +30,42 @@ def test_start_then_result(dev: Dev) -> None:
     started = dev.perdure("start", "plus", "1", "2", "--id", "sum-1")
     assert started["id"] == "sum-1"
     assert dev.perdure("result", "sum-1", "--wait") == 3
+
+
+def test_who_starts_a_run_may_wait_for_so_long(dev: Dev) -> None:
+    told = dev.perdure("start", "Votes", "1", "--id", "votes-long", "--timeout", "0.1", code=1)
+    assert "is still open: running, waits for" in " ".join(told.split())
+    assert dev.perdure("start", "plus", "1", "2", "--timeout", "60") == 3
+
+
+def test_who_resumes_a_run_may_wait_for_its_end(dev: Dev) -> None:
+    dev.perdure("start", "parsed", '"seven"', "--id", "waited", "--wait", code=1)
+    assert "invalid literal" in dev.perdure("resume", "waited", "--wait", code=1)
+    position = next(
+        row["position"] for row in dev.perdure("show", "waited")["history"] if row["event"] == "task failed"
+    )
+    done = dev.perdure("resume", "waited", "--edit", f'{position}=["7"]', "--timeout", "60")
+    assert done == {"id": "waited", "done": "completed"}
+
+
+def test_a_list_that_ends_early_says_so_and_where_it_goes_on(dev: Dev) -> None:
+    for number in range(3):
+        dev.perdure("start", "plus", f"{number}", "--id", f"page-{number}", "--tag", "page", "--wait")
+    listed = ("list", "--tag", "page", "--db", str(dev.database))
+    until(lambda: len(perdure(*listed)) == 3)
+    assert warned(*listed) == ""
+    told = warned(*listed, "--limit", "2")
+    assert "the newest 2; there are others: --limit, or --cursor " in " ".join(told.split())
+    first = perdure(*listed, "--limit", "2")
+    rest = perdure(*listed, "--limit", "2", "--cursor", told.split()[-1])
+    assert [run["id"] for run in [*first, *rest]] == ["page-2", "page-1", "page-0"]
+    assert "Traceback" not in perdure(*listed, "--cursor", "none", code=2)
+
+
+def test_show_gives_programs_long_values_whole(dev: Dev) -> None:
+    long = "x" * 100
+    id = dev.perdure("start", "tidies", json.dumps(long))["id"]
+    assert long in dev.perdure("show", id)["history"][0]["detail"]
 
 
 def test_an_id_in_use_is_a_conflict(dev: Dev) -> None:
@@ -52,6 +89,19 @@ def test_an_id_whose_run_has_ended_is_a_conflict_if_it_is_not_to_be_used_again(d
     assert (there["run_id"], there["started"]) == (first["run_id"], False)
     assert dev.perdure(*never, "--conflict", "use-existing", "--wait") == 3
     assert "always, after-failure or never" in dev.perdure("start", "plus", "1", "1", "--reuse", "once", code=2)
+
+
+@pytest.mark.parametrize("command", [("start", "plus", "1", "1"), ("result", "sum"), ("list",), ("show", "sum")])
+def test_a_namespace_that_is_not_served_is_told_with_those_that_are(dev: Dev, command: tuple[str, ...]) -> None:
+    told = " ".join(dev.perdure(*command, "--namespace", "staging", code=3).split())
+    assert "serves namespace 'default', not 'staging'" in told
+    assert "try: --namespace default" in told
+
+
+def test_what_is_done_to_no_run_is_told_and_does_nothing_to_a_later_one(dev: Dev) -> None:
+    for command in ("cancel", "terminate", "pause", "unpause", "resume"):
+        assert "there is no such run" in dev.perdure(command, "not-yet", code=3)
+    assert dev.perdure("start", "plus", "1", "1", "--id", "not-yet", "--wait") == 2
 
 
 def test_an_id_that_is_none_is_refused_before_anything_is_sent(dev: Dev) -> None:
@@ -90,9 +140,22 @@ def test_signal_and_query(dev: Dev) -> None:
     dev.perdure("start", "Votes", "2", "--id", "votes")
     dev.perdure("signal", "votes", "names", '"Ada"')
     assert dev.perdure("query", "votes", "so_far") == ["Ada"]
+    assert "it has so_far" in dev.perdure("query", "votes", "so_fra", code=3)
+    assert "it has add" in dev.perdure("update", "votes", "adds", '"Ada"', code=3)
+    assert "so_far" in dev.perdure("query", "votes", "so_far", "1", code=2)
+    assert "cannot be read as str" in dev.perdure("update", "votes", "add", "1", code=2)
     assert "still open" in dev.perdure("result", "votes", code=1)
     dev.perdure("signal", "votes", "names", '"Grace"')
     assert dev.perdure("result", "votes", "--wait") == ["Ada", "Grace"]
+
+
+def test_a_signal_to_no_run_is_taken_and_warned_of(dev: Dev) -> None:
+    command = [sys.executable, "-m", "perdure.cli", "signal", "typo", "names", '"Ada"', "--db", str(dev.database)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=ENVIRONMENT, timeout=60)
+    assert "there is no run of workflow id 'typo' yet" in done.stderr
+    assert json.loads(done.stdout)["done"] == "signaled on names"
+    dev.perdure("start", "Votes", "1", "--id", "typo")
+    assert dev.perdure("result", "typo", "--wait") == ["Ada"]
 
 
 def test_a_signal_of_another_type_is_refused_before_it_is_sent(dev: Dev) -> None:
@@ -116,6 +179,16 @@ def test_resume_after_what_made_up_for_the_failure_names_it_and_what_to_type(dev
     assert "perdure resume made-up --anyway" in told
     dev.perdure("resume", "made-up", "--edit", '0=["7"]', "--anyway")
     assert dev.perdure("result", "made-up", "--wait") == 7
+
+
+def test_a_reset_to_before_what_was_done_since_names_it_and_what_to_type(dev: Dev) -> None:
+    dev.perdure("start", "made_up_for", '"seven"', "--id", "made-up-reset", "--wait", code=1)
+    told = dev.perdure("reset", "made-up-reset", "--to", "0", code=4)
+    assert "after position 0 the run completed add (position 1)" in told
+    assert "perdure reset made-up-reset --to 0 --anyway" in told
+    assert dev.perdure("show", "made-up-reset")["generation"] == 0
+    dev.perdure("reset", "made-up-reset", "--to", "0", "--edit", '0=["7"]', "--anyway")
+    assert dev.perdure("result", "made-up-reset", "--wait") == 7
 
 
 def test_resume_with_edited_input_goes_on_from_the_failure(dev: Dev) -> None:
@@ -192,7 +265,7 @@ def test_a_paused_run_goes_on_when_unpaused(dev: Dev) -> None:
 def test_an_update_prints_its_answer(dev: Dev) -> None:
     dev.perdure("start", "Votes", "2", "--id", "votes-updated")
     assert dev.perdure("update", "votes-updated", "add", '"Ada"') == 1
-    assert "it has add" in dev.perdure("update", "votes-updated", "ad", '"Ada"', code=1)
+    assert "it has add" in dev.perdure("update", "votes-updated", "ad", '"Ada"', code=3)
 
 
 def test_start_wait_tells_the_id_on_stderr(dev: Dev) -> None:
@@ -275,6 +348,34 @@ def test_run_in_one_process() -> None:
     assert told.count("raise ValueError") == 1
 
 
+FORGETFUL = """
+import time
+from perdure import task, workflow
+
+@task
+async def add(left: int, right: int) -> int:
+    return left + right
+
+@workflow
+async def plus(left: int, right: int) -> int:
+    return await add(left, right)
+
+@workflow
+async def late() -> float:
+    return time.time()
+"""
+
+
+def test_run_leaves_out_another_workflow_that_the_guard_refuses_and_says_so(tmp_path: Path) -> None:
+    app = tmp_path / "forgetful_app.py"
+    app.write_text(FORGETFUL)
+    assert perdure("run", str(app), "plus", "1", "2") == 3
+    assert "late is left out" in warned("run", str(app), "plus", "1", "2")
+    refused = perdure("run", str(app), "late", code=2)
+    assert "time.time()" in refused
+    assert "left out" not in refused
+
+
 def test_help_is_fast() -> None:
     """Half of a second is what a person takes for at once; in processor time, so that a loaded machine may be slow."""
     times = []
@@ -296,3 +397,35 @@ def test_a_worker_of_a_cluster_runs_under_the_hash_seed_of_all_workers(
     app.write_text("import sys\nsys.exit(40 + sys.flags.hash_randomization)\n")
     monkeypatch.setitem(ENVIRONMENT, "PYTHONHASHSEED", "random")
     perdure("worker", str(app), code=40)
+
+
+_POOLS = """
+from perdure import task, workflow
+
+@task
+async def pack() -> None: ...
+
+@task
+async def ship() -> None: ...
+
+@workflow
+async def order() -> None:
+    await ship()
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("PERDURE_TASKS=pack, fly,swim", "the app has no task fly, swim; it has: pack, ship"),
+        ("PERDURE_WORKFLOWS=ship", "the app has no workflow ship; it has: order"),
+    ],
+)
+def test_a_worker_whose_app_lacks_what_it_is_to_run_ends_and_says_what_there_is(
+    given: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = tmp_path / "pools_app.py"
+    app.write_text(_POOLS)
+    monkeypatch.setitem(ENVIRONMENT, *given.split("="))
+    lines = perdure("worker", str(app), code=78).splitlines()
+    assert lines == [f"{told} (PERDURE_TASKS, PERDURE_WORKFLOWS)"]

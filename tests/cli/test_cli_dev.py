@@ -71,7 +71,6 @@ def test_an_app_that_cannot_be_imported_is_shown_and_tried_again_when_mended(tmp
 BROKEN = [
     "import perdure\nimport broken_part\n",
     "from perdure import task\n@task\ndef f(*a): ...\n",
-    "import time\nfrom perdure import workflow\n@workflow\nasync def f() -> float: return time.time()\n",
 ]
 
 
@@ -154,19 +153,6 @@ def _runs(pid: int) -> bool:
     return True
 
 
-def test_a_start_that_waits_for_a_worker_says_so(tmp_path: Path) -> None:
-    """Here of an app that cannot be loaded."""
-    app = tmp_path / "broken.py"
-    app.write_text("import nosuch\n")
-    dev = Dev(app, tmp_path / "dev.sqlite")
-    try:
-        dev.wait_for("api")
-        told = warned("start", "plus", "1", "1", "--db", str(dev.database))
-        assert told == "no worker has announced a workflow 'plus' yet; known: none; the run waits until one does\n"
-    finally:
-        dev.stop()
-
-
 def test_commands_ask_the_api_at_perdure_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dev = Dev(APP, tmp_path / "dev.sqlite")
     try:
@@ -177,10 +163,20 @@ def test_commands_ask_the_api_at_perdure_url(tmp_path: Path, monkeypatch: pytest
         until(lambda: [run["id"] for run in perdure("list")] == ["sum"])
         assert perdure("show", "sum")["status"] == "completed"
         assert "no run" in perdure("show", "other", code=3)
-        assert "no worker has announced a workflow 'pluss' yet; known: plus, " in warned("start", "pluss", "1", "1")
+        unknown = warned("start", "pluss", "1", "1", "--unchecked")
+        assert "no worker has announced a workflow 'pluss' yet; known: plus, " in unknown
         assert warned("start", "plus", "1", "1") == ""
+        monkeypatch.setitem(ENVIRONMENT, "PERDURE_URL", f"{url}/foo")
+        assert "foo/api/v1/namespaces/default is no API of Perdure" in perdure("list", code=5)
+        monkeypatch.setitem(ENVIRONMENT, "PERDURE_URL", url.removeprefix("http://"))
+        assert f"try: PERDURE_URL={url}" in perdure("list", code=2)
         monkeypatch.setitem(ENVIRONMENT, "PERDURE_URL", "http://127.0.0.1:9")
         assert "PERDURE_URL=http://127.0.0.1:9" in perdure("list", code=5)
+        assert dev.perdure("show", "sum")["status"] == "completed", "an option wins over the environment"
+        elsewhere = str(tmp_path / "other.sqlite")
+        assert f"no `perdure dev` runs on {elsewhere}" in perdure("cancel", "sum", "--db", elsewhere, code=5)
+        monkeypatch.setitem(ENVIRONMENT, "PERDURE_DB", elsewhere)
+        assert "PERDURE_URL=http://127.0.0.1:9" in perdure("list", code=5), "of two variables the URL holds"
     finally:
         dev.stop()
 

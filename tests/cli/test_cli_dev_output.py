@@ -9,17 +9,32 @@ import pty
 import re
 import socket
 import subprocess
+import time
 from pathlib import Path
 
+import pytest
+
+from perdure.cli.dev import Announcer
 from perdure.cli.dev_api import HOST
+from perdure.cli.locations import DATABASE
 from tests.cli.dev_process import ENVIRONMENT, WAIT_SECONDS, dev_command, perdure, rewrite, running_dev, until
 
 APP = """
+import logging
+import warnings
+
 from perdure import task, workflow
 
 @task
 async def parse(text: str) -> int:
     return int(text)
+
+logging.getLogger("app").warning("logged at import")
+warnings.warn("warned at import")
+
+@workflow
+async def unordered() -> list[str]:
+    return [each for each in {"a", "b"}]
 
 @workflow
 async def parsed(text: str) -> int:
@@ -37,7 +52,9 @@ def test_where_nobody_reads_along_the_logs_are_json_too(tmp_path: Path) -> None:
         until(lambda: "waits for a change" in dev.errors)
     lines = [json.loads(line) for line in dev.errors.splitlines()]
     actions = [line.get("action") for line in lines]
-    assert actions[0] == "task_failed"
+    assert lines[0]["message"] == "logged at import"
+    assert "UserWarning: warned at import" in lines[1]["message"]
+    assert actions[2:4] == ["nondeterminism", "task_failed"]
     assert "app_broken" in actions
     assert "SyntaxError" in lines[actions.index("app_broken")]["message"]
 
@@ -77,3 +94,13 @@ def test_on_a_terminal_nothing_is_json(tmp_path: Path) -> None:
     assert "task_failed: attempt 1 of parse" in written
     assert f"port {port} is in use, so the API is at another; --port chooses one" in re.sub("\x1b[^m]*m", "", written)
     assert not [line for line in written.splitlines() if line.startswith("{")]
+
+
+def test_the_first_lines_fit_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    announcer = Announcer("examples/hello.py", DATABASE, time.perf_counter())
+    announcer.plain = True
+    announcer.ready()
+    lines = capsys.readouterr().out.splitlines()
+    assert "Ctrl-C ends it" in lines[0]
+    assert str(DATABASE) in lines[1]
+    assert max(map(len, lines)) <= 80

@@ -11,7 +11,7 @@ from perdure.cli import timeline
 from perdure.cli.listings import Row, listing
 from perdure.cli.rows import rows as history_rows
 from perdure_schemas.common import Command, Payload, WaitsFor
-from perdure_schemas.events import Recorded, SignalReceived, TurnCommitted
+from perdure_schemas.events import CommandSettled, Recorded, SignalReceived, TurnCommitted
 
 HEADINGS = ("ID", "WORKFLOW", "STATUS", "STARTED", "TOOK")
 CHILD = "child-a1d2da60741ceef35c90c588f220534b"
@@ -92,6 +92,20 @@ def test_a_long_value_is_cut_visibly() -> None:
     (row,) = history_rows([_turn(_command("task", name="ship", args=_json(f'["{"x" * 100}"]')))])
     assert row["detail"].endswith("x…)")
     assert len(row["detail"]) == len("ship()") + timeline.VALUE_CHARS_MAX
+
+
+def test_programs_get_a_long_value_whole() -> None:
+    long = "x" * 100
+    value = _json(f'"{long}"')
+    events = [
+        _turn(
+            _command("task", name="ship", args=_json(f'["{long}"]')), _command("inline", "1", name="pick", args=value)
+        ),
+        Recorded(seq=3, at=0, cause="", event=SignalReceived(channel="votes", payload=value, sender="", number=0)),
+        Recorded(seq=4, at=0, cause="", event=CommandSettled(command_id="id-0", outcome="completed", result=value)),
+    ]
+    told = [row["detail"] for row in history_rows(events, shown=timeline.whole)]
+    assert told == [f'ship("{long}")', f'pick = "{long}"', f'votes: "{long}"', f'ship → "{long}"']
 
 
 def test_a_signal_of_null_says_so() -> None:

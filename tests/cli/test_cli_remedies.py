@@ -182,7 +182,7 @@ def test_a_signal_that_the_code_drops_is_shown_as_dropped(dev: Dev) -> None:
         ("WorkflowChangedError: position 0", ["bring back code that fits", "perdure reset r-1 --to POSITION"]),
         (f"WorkflowChangedError: {seeds.STRANGE} than", ["PYTHONHASHSEED=0", "PERDURE_GUARD=warn", "terminate r-1"]),
         ("WorkerDied: 3 workers died", ["perdure resume r-1", "perdure terminate r-1"]),
-        ("NameError: name", ["mend the code: the worker loads it again", "perdure cancel r-1"]),
+        ("NameError: name", ["mend the code: the worker loads it again", "or perdure terminate r-1"]),
         ("TimeoutError", ["mend the code", "to let the run fail on purpose, raise perdure.WorkflowError"]),
     ],
 )

@@ -280,6 +280,61 @@ def test_failover_has_one_active_consumer(run: Callable[[Scenario], None]) -> No
     run(scenario)
 
 
+WORK = pytest.mark.parametrize(("topic", "type"), [("workflow-run.order", "key-shared"), ("task-run.charge", "shared")])
+
+
+@WORK
+def test_who_pauses_keeps_what_it_received_and_leaves_the_rest_to_others(
+    run: Callable[[Scenario], None], topic: str, type: SubscriptionType
+) -> None:
+    async def scenario(broker: Broker) -> None:
+        one = await broker.subscribe("ns", [topic], "workers", type)
+        await publish(broker, "1", topic=topic)
+        held = await receive(one, 1)
+        waiting = asyncio.ensure_future(one.receive())
+        await asyncio.sleep(0.01)
+        await one.pause()
+        await one.pause()
+        await publish(broker, "2", "3", topic=topic)
+        other = await broker.subscribe("ns", [topic], "workers", type)
+        if type == "key-shared":
+            await one.ack(held)  # until then Pulsar may leave to it what has its keys
+        found = await receive(other, 2)
+        assert sorted(ids(found)) == ["2", "3"]
+        await one.ack(held)
+        await other.ack(found)
+        await publish(broker, "4", topic=topic)
+        assert ids(await receive(other, 1)) == ["4"]
+        assert not waiting.done()
+        await other.close()
+        await one.resume()
+        await one.resume()
+        assert ids(list(await waiting)) == ["4"], "what was received before the pause is acknowledged"
+
+    run(scenario)
+
+
+@WORK
+def test_who_pauses_and_resumes_meanwhile_can_still_hand_back(
+    run: Callable[[Scenario], None], topic: str, type: SubscriptionType
+) -> None:
+    async def scenario(broker: Broker) -> None:
+        consumer = await broker.subscribe("ns", [topic], "workers", type)
+        await publish(broker, "1", topic=topic)
+        held = await receive(consumer, 1)
+        await consumer.pause()
+        await consumer.resume()
+        await publish(broker, "2", topic=topic)
+        assert ids(await receive(consumer, 1)) == ["2"]
+        await consumer.nack(held, 0)
+        assert ids(await receive(consumer, 1)) == ["1"]
+        await consumer.pause()
+        await consumer.close()
+        assert sorted(ids(await receive(await broker.subscribe("ns", [topic], "workers", type), 2))) == ["1", "2"]
+
+    run(scenario)
+
+
 def test_exclusive_refuses_a_second_consumer(run: Callable[[Scenario], None]) -> None:
     async def scenario(broker: Broker) -> None:
         holder = await join(broker, "exclusive")

@@ -8,8 +8,10 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
+from perdure_core.workflow_engine.decisions import RunDefaults
 from perdure_runtime.adapters.retention import FORGOTTEN_KEPT_MS
-from perdure_runtime.ports import Ports, Routing, RunFilter
+from perdure_runtime.errors import InvalidCursor
+from perdure_runtime.ports import BuildCounts, Ports, Routing, RunFilter
 from perdure_schemas.common import Address, Payload, WorkflowRef
 from perdure_schemas.events import RunStatus
 from perdure_schemas.messages import CancelTimer, RunChanged, ScheduleTimer, TaskChanged, TimerFired
@@ -136,6 +138,35 @@ def test_old_changes_change_nothing_and_counts_are_exact(run: Callable[[Scenario
     run(scenario)
 
 
+def on_build(build: str | None, change: RunChanged) -> RunChanged:
+    return msgspec.structs.replace(change, build=build)
+
+
+def test_runs_are_counted_by_build(run: Callable[[Scenario], None]) -> None:
+    def count(build: str | None, name: str = "order", **counts: int) -> BuildCounts:
+        return BuildCounts(name=name, build=build, counts=counts)
+
+    async def scenario(ports: Ports, clock: SteppedClock) -> None:
+        model = ports.read_model
+        other = msgspec.structs.replace(changed("d", 1), name="pack")
+        first = [*(on_build("1", changed(name, 1)) for name in "abc"), on_build("a b.2", other), changed("e", 1)]
+        await model.apply([("ns", change) for change in first])
+        await model.apply([("else", on_build("9", changed("a", 1)))])
+        found = [count(None, running=1), count("1", running=3), count("a b.2", "pack", running=1)]
+        assert list(await model.builds("ns")) == found
+        await model.apply([("ns", on_build("2", changed("a", 2))), ("ns", on_build("1", changed("b", 2, "completed")))])
+        await model.apply([("ns", on_build("3", changed("a", 1))), ("ns", on_build("2", changed("a", 2)))])
+        await model.apply([("ns", changed("e", 2, "stuck"))])
+        found = [count(None, stuck=1), count("1", completed=1, running=1), count("2", running=1), found[2]]
+        assert list(await model.builds("ns")) == found
+        for name in "cd":
+            await model.forget("ns", name, f"{name}-run")
+        assert list(await model.builds("ns")) == [count(None, stuck=1), count("1", completed=1), count("2", running=1)]
+        assert await model.counts("ns") == {"order": {"stuck": 1, "completed": 1, "running": 1}}
+
+    run(scenario)
+
+
 def test_a_change_that_comes_after_its_run_was_forgotten_changes_nothing(run: Callable[[Scenario], None]) -> None:
     async def scenario(ports: Ports, clock: SteppedClock) -> None:
         model = ports.read_model
@@ -196,6 +227,20 @@ def test_runs_are_listed_newest_first_in_pages(run: Callable[[Scenario], None]) 
 
 
 @pytest.mark.parametrize(
+    "cursor",
+    ["garbage", "AAAA", "", ".", "1.", "1.2.3", "1.x", "9" * 5_000 + ".1", "[]", '["a",1,2]', f'[{2**64},"a","b"]'],
+)
+def test_a_cursor_that_no_page_has_given_is_refused(run: Callable[[Scenario], None], cursor: str) -> None:
+    async def scenario(ports: Ports, clock: SteppedClock) -> None:
+        await ports.read_model.apply([("ns", changed("a", 1))])
+        with pytest.raises(InvalidCursor, match="is the cursor of no page") as raised:
+            await ports.read_model.list_runs("ns", RunFilter(), 3, cursor)
+        assert isinstance(raised.value, ValueError)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
     "where",
     [
         RunFilter(tag="vip"),
@@ -233,5 +278,10 @@ def test_routing(run: Callable[[Scenario], None]) -> None:
         routing = Routing(current="b1", ramping="b2", ramping_percent=10)
         await ports.routing.put("ns", "order", routing)
         assert await ports.routing.get("ns", "order") == routing
+        for defaults in (RunDefaults(run_timeout_ms=1), RunDefaults(retention_ms=2**40), RunDefaults()):
+            routing = Routing(current="b1", defaults=defaults)
+            await ports.routing.put("ns", "order", routing)
+            assert await ports.routing.get("ns", "order") == routing
+            assert await ports.routing.get("ns", "other") == await ports.routing.get("elsewhere", "order") == Routing()
 
     run(scenario)

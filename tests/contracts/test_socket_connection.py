@@ -12,9 +12,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from perdure_core.workflow_engine.decisions import RunDefaults
 from perdure_runtime.adapters.memory import memory_ports
 from perdure_runtime.adapters.socket import SocketClient, SocketServer, connect, frames, serve
-from perdure_runtime.errors import MessageTooLarge, StorageUnavailable
+from perdure_runtime.errors import EngineDefect, InvalidCursor, MessageTooLarge, StorageUnavailable
 from perdure_runtime.ports import UNBOUNDED, Delivery, Ports, Routing, RunFilter, Undeliverable
 from tests.contracts.test_contract_records import changed
 from tests.contracts.test_contract_store import KEY, commit, events
@@ -158,7 +159,7 @@ def test_another_release_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
             writer.write(struct.pack(">I", len(hello)) + hello)
             answer = await reader.read()
-            assert msgspec.msgpack.decode(answer[4:]) == [0, frames.PROTOCOL_VERSION]
+            assert msgspec.msgpack.decode(answer[4:]) == [0, frames.PROTOCOL_VERSION, []]
             writer.close()
 
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
@@ -167,6 +168,32 @@ def test_another_release_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_nobody_listens(tmp_path: Path) -> None:
     with pytest.raises(StorageUnavailable, match="no engine listens"):
         asyncio.run(connect(tmp_path / "s"))
+
+
+def test_what_fails_in_an_unforeseen_way_is_answered_and_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fails(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("nobody foresaw this")
+
+    async def scenario() -> None:
+        async with connected(tmp_path) as (ports, _, client):
+            for port, method in ((ports.read_model, "counts"), (ports.broker, "subscribe")):
+                monkeypatch.setattr(port, method, fails)
+            with pytest.raises(EngineDefect, match=r"a call counts failed.*nobody foresaw this"):
+                await client.reads.counts("ns")
+            with pytest.raises(EngineDefect, match="nobody foresaw this"):
+                await client.broker.subscribe("ns", ["t"], "s", "shared")
+            assert await client.reads.get_run("ns", "a", None) is None
+            with pytest.raises(InvalidCursor):
+                await client.reads.list_runs("ns", RunFilter(), 1, "garbage")
+
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
+    told = [record for record in caplog.records if record.exc_info]
+    assert [record.getMessage() for record in told] == [
+        "a call counts of the socket failed",
+        "a request of the socket failed",
+    ]
 
 
 def test_reads(tmp_path: Path) -> None:
@@ -182,7 +209,8 @@ def test_reads(tmp_path: Path) -> None:
             assert await client.reads.get_run("ns", "a", None) == changed("a", 1)
             assert await client.reads.counts("ns") == {"order": {"running": 2}}
             assert list(await client.reads.list_tasks("ns", "a", "r")) == []
-            await client.reads.put_routing("ns", "order", Routing(current="b1"))
-            assert await client.reads.get_routing("ns", "order") == Routing(current="b1")
+            routing = Routing(current="b1", defaults=RunDefaults(run_timeout_ms=1, retention_ms=2**40))
+            await client.reads.put_routing("ns", "order", routing)
+            assert await client.reads.get_routing("ns", "order") == routing
 
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))

@@ -17,10 +17,13 @@ import msgspec
 import pytest
 
 from perdure import Client
-from perdure_runtime.adapters.sqlite import SqlitePorts, open_sqlite
+from perdure_core.workflow_engine.decisions import RunDefaults
+from perdure_runtime.adapters.sqlite import SqlitePorts, migrations, open_sqlite
 from perdure_runtime.adapters.sqlite.migrations import NewerDatabase
 from perdure_runtime.errors import AlreadyInUse, PerdureError, StorageContradiction, StorageUnavailable
-from perdure_runtime.ports import Delivery, RunKey, Undeliverable
+from perdure_runtime.ports import Delivery, Routing, RunKey, Undeliverable
+from perdure_schemas.codec import encode_change
+from tests.contracts.test_contract_records import changed, on_build
 from tests.contracts.test_contract_store import KEY, commit, events
 from tests.contracts.worlds import PATIENCE_S, SteppedClock, ids, message
 
@@ -249,5 +252,56 @@ def test_a_newer_file_is_refused(tmp_path: Path) -> None:
         connection.close()
         with pytest.raises(NewerDatabase, match="version 99"):
             await open_sqlite(path, SteppedClock())
+
+    asyncio.run(scenario())
+
+
+def test_runs_of_a_file_that_did_not_count_builds_are_counted_by_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [on_build("1", changed("a", 1)), on_build("1", changed("b", 1, "completed")), changed("c", 1)]
+
+    async def scenario() -> None:
+        path = tmp_path / "db.sqlite"
+        with sqlite3.connect(path, isolation_level=None) as connection, monkeypatch.context() as former:
+            former.setattr(migrations, "LATEST", 5)
+            migrations.migrate(connection, str(path))
+            for run in runs:
+                row = (run.workflow_id, run.run_id, run.version, run.name, run.status, run.started_at)
+                sql = "INSERT INTO listed_runs VALUES (NULL, 'ns', ?, ?, ?, ?, ?, ?, '', '', '', ?)"
+                connection.execute(sql, (*row, encode_change(run)))
+                connection.execute("INSERT INTO run_counts VALUES ('ns', ?, ?, 1)", (f"order {run.run_id}", run.status))
+        connection.close()
+        opened = await open_sqlite(path, SteppedClock())
+        model = opened.ports.read_model
+        await model.apply([("ns", on_build("2", changed("a", 2)))])
+        assert [(each.build, each.counts) for each in await model.builds("ns")] == [
+            (None, {"running": 1}), ("1", {"completed": 1}), ("2", {"running": 1}),
+        ]  # fmt: skip
+        assert await model.counts("ns") == {"order": {"running": 2, "completed": 1}}
+        await opened.close()
+
+    asyncio.run(scenario())
+
+
+def test_routing_of_a_file_that_had_no_defaults_is_kept_and_takes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        path, clock = tmp_path / "db.sqlite", SteppedClock()
+        with sqlite3.connect(path, isolation_level=None) as connection, monkeypatch.context() as former:
+            former.setattr(migrations, "LATEST", 6)
+            migrations.migrate(connection, str(path))
+            connection.execute("INSERT INTO routing VALUES ('ns', 'order', '1', '2', 10)")
+        connection.close()
+        opened = await open_sqlite(path, clock)
+        routing = Routing(current="1", ramping="2", ramping_percent=10)
+        assert await opened.ports.routing.get("ns", "order") == routing
+        routing = Routing(current="2", defaults=RunDefaults(run_timeout_ms=5, retention_ms=7))
+        await opened.ports.routing.put("ns", "order", routing)
+        await opened.close()
+        again = await open_sqlite(path, clock)
+        assert await again.ports.routing.get("ns", "order") == routing
+        await again.close()
 
     asyncio.run(scenario())

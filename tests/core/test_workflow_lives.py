@@ -1,4 +1,4 @@
-"""Starts, signals, children, updates, pauses, stuck turns and ends: what a run promises those it deals with."""
+"""Starts, signals, children, pauses, stuck turns and ends: what a run promises those it deals with."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from perdure_core.workflow_engine import decisions as d
 from perdure_core.workflow_engine.control import CHILD_START_MAX_MS
 from perdure_core.workflow_engine.effects import TURN_RETRY_INITIAL_MS, TURN_RETRY_MAX_MS
 from perdure_core.workflow_engine.signals import GAP_MAX_MS
-from perdure_schemas.common import NULL, Address, ClosePolicy, Command, Failure, Parent, Query
+from perdure_schemas.common import ClosePolicy, Command, Failure, Parent
 from perdure_schemas.events import RunEnded, SignalReceived, Started, Stuck
 from perdure_schemas.messages import (
     CancelTask,
     ChildOutcome,
     ControlRun,
-    QueryResult,
-    QueryRun,
     RunResult,
     RunTask,
     RunWorkflowTask,
@@ -24,8 +22,6 @@ from perdure_schemas.messages import (
     StartWorkflow,
     TimerFired,
     TimerKind,
-    UpdateResult,
-    UpdateRun,
     WaitForResult,
 )
 from tests.core.workflow_case import (
@@ -318,82 +314,6 @@ def test_an_end_by_the_parent_that_overtakes_the_child_s_start_waits_for_it() ->
     assert isinstance(case.decide(terminate), d.Later)
     case.start(run_id="r1", parent=PARENT)
     assert isinstance(case.decide(terminate), d.Record)
-
-
-# --- updates and queries -------------------------------------------------------------------------
-
-
-def update(id: str = "u", run_id: str = "") -> UpdateRun:
-    return UpdateRun(workflow_id=WORKFLOW_ID, update_id=id, name="add", args=NULL, reply_topic=INBOX, run_id=run_id)
-
-
-def test_an_update_is_answered_once() -> None:
-    case = Case()
-    case.start()
-    case.turn()
-    case.send(update())
-    answer = case.command("u.u", "update-result", target="u", name=INBOX)
-    assert [result.status for result in case.turn(answer).sent(UpdateResult)] == ["ok"]
-    assert case.state.updates == {}
-
-
-@pytest.mark.parametrize("end", ["complete", "terminate"])
-def test_an_update_the_end_overtook_is_refused(end: str) -> None:
-    case = Case()
-    case.start()
-    case.turn()
-    case.send(update())
-    reaction = case.turn(completion=COMPLETED) if end == "complete" else case.send(control("terminate"))
-    assert [(result.update_id, result.status) for result in reaction.sent(UpdateResult)] == [("u", "refused")]
-
-
-def test_an_update_of_another_run_is_not_found() -> None:
-    case = Case()
-    case.start()
-    assert [result.status for result in case.send(update(run_id="r7")).sent(UpdateResult)] == ["not-found"]
-
-
-def query() -> QueryRun:
-    return QueryRun(
-        workflow_id=WORKFLOW_ID, query=Query(query_id="q", name="total", args=NULL, reply_to=Address(INBOX, ""))
-    )
-
-
-def test_a_query_rests_on_the_last_turn_in_force() -> None:
-    case = Case()
-    case.start()
-    case.turn(case.command("a"))
-    asked_at = case.now
-    case.send(task_outcome(case, case.known("a")))
-    (asked,) = case.send(query(), at=asked_at).sent(RunWorkflowTask)
-    assert asked.base == 1, "what came after the question is not waited for"
-    assert asked.events == []
-
-
-def test_a_query_sees_what_was_recorded_before_it_was_asked() -> None:
-    case = Case()
-    case.start()
-    case.turn(case.command("a"))
-    case.send(task_outcome(case, case.known("a")))
-    recorded = case.state.seq
-    assert isinstance(case.send(query()).decision, d.Later)
-    case.turn()
-    (asked,) = case.send(query()).sent(RunWorkflowTask)
-    assert asked.base == recorded
-
-
-@pytest.mark.parametrize("state", ["stuck", "terminated", "paused"])
-def test_a_query_of_a_run_that_never_had_a_turn_is_refused(state: str) -> None:
-    case = Case()
-    case.start()
-    assert isinstance(case.send(query()).decision, d.Later)
-    if state == "stuck":
-        case.fail_turn()
-    else:
-        case.send(control("terminate" if state == "terminated" else "pause"))
-    (answer,) = case.send(query()).sent(QueryResult)
-    assert answer.status == "refused"
-    assert answer.failure is not None
 
 
 # --- pause, stuck, move --------------------------------------------------------------------------

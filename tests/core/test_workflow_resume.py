@@ -379,10 +379,6 @@ def test_a_resume_from_before_what_was_done_after_the_failure_is_refused_unless_
     assert isinstance(rewound, Rewound)
 
 
-def test_a_reset_says_itself_where_to_go_back_to_and_is_not_refused() -> None:
-    assert len(made_up_for().send(resume(position="a")).recorded) == 1
-
-
 def test_what_an_outcome_after_the_failure_tells_of_a_task_issued_before_it_hinders_no_resume() -> None:
     case = Case()
     case.start()

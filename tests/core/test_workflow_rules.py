@@ -11,6 +11,7 @@ asking for the turn again after an early flush) belong to the driver and are tes
 from __future__ import annotations
 
 import copy
+from typing import get_args
 
 import pytest
 from msgspec.structs import replace
@@ -25,6 +26,8 @@ from perdure_schemas.common import Outcome, Parent, Payload
 from perdure_schemas.events import CommandSettled, RunEnded, TurnCommitted
 from perdure_schemas.messages import (
     ChildOutcome,
+    CommandReply,
+    ControlAction,
     DispatchTask,
     RunTask,
     RunWorkflowTask,
@@ -283,14 +286,28 @@ def test_rule_18_a_second_start_hears_who_won() -> None:
     assert (reply.status, reply.run_id) == ("conflict", "r1")
 
 
-def test_rule_19_signals_and_cancels_before_their_start_are_recorded_and_fed_first() -> None:
+def test_rule_19_signals_before_their_start_are_recorded_and_fed_first() -> None:
     case = Case()
     assert case.send(signal(1)).decision == d.Record(events=[case.history[0].event], now=True)
-    case.send(control("cancel"))
+    case.send(signal(2))
     case.start()
     kinds = [type(recorded.event).__name__ for recorded in case.asked().events]
-    assert kinds == ["Started", "SignalReceived", "CancelRequested"]
-    assert case.state.canceled is not None
+    assert kinds == ["Started", "SignalReceived", "SignalReceived"]
+
+
+@pytest.mark.parametrize("run_id", ["", "r1"])
+@pytest.mark.parametrize("action", get_args(ControlAction))
+def test_rule_19_what_a_client_does_to_no_run_is_answered_so_and_does_nothing_to_a_later_one(
+    action: ControlAction, run_id: str
+) -> None:
+    case = Case()
+    case.send(signal(1))
+    asked = case.send(control(action, run_id=run_id))
+    assert asked.decision == d.Discard("unknown-run", asked.published)
+    assert [reply.status for reply in asked.sent(CommandReply)] == ["not-found"]
+    case.start(run_id="r1")
+    assert [type(recorded.event).__name__ for recorded in case.asked().events] == ["Started", "SignalReceived"]
+    assert (case.state.canceled, case.state.ended, case.state.paused) == (None, None, False)
 
 
 def test_rule_20_a_start_of_a_purged_run_or_an_old_one_is_refused() -> None:

@@ -95,6 +95,7 @@ class Replica:
         self.purged_runs: set[str] = {"r1", "r9"} if purged else set()
         self.now = NOW
         self.build: str | None = None
+        self.defaults = d.RunDefaults()
         self._count = 0
 
     # -- messages ----------------------------------------------------------------------------------
@@ -115,7 +116,10 @@ class Replica:
         awaits = isinstance(body, kinds) and self.state.started is None
         purged = (awaits or isinstance(body, StartWorkflow)) and body.run_id in self.purged_runs
         earlier = isinstance(body, StartWorkflow) and self._earlier(body.run_id).started is not None
-        return d.Context(now=self.now, committed=self.committed, build=self.build, purged=purged, earlier=earlier)
+        return d.Context(
+            now=self.now, committed=self.committed, build=self.build, defaults=self.defaults, purged=purged,
+            earlier=earlier,
+        )  # fmt: skip
 
     def decide(self, message: Message) -> d.Decision:
         body = message.body

@@ -152,7 +152,8 @@ def resume(play: Play, draws: Draws) -> WorkflowMessage:
 
 def reset(play: Play, draws: Draws) -> WorkflowMessage:
     position = f"{draws[0] % 3}.{draws[1] % 2}"
-    return ResumeRun(workflow_id=WORKFLOW_ID, position=position, edits=_edits(play, draws), reply_topic=INBOX)
+    edits, anyway = _edits(play, draws), draws[2] % 2 == 1
+    return ResumeRun(workflow_id=WORKFLOW_ID, position=position, edits=edits, anyway=anyway, reply_topic=INBOX)
 
 
 def move(play: Play, draws: Draws) -> WorkflowMessage:

@@ -145,7 +145,7 @@ def _resumed() -> Case:
 STATES: dict[str, tuple[str, Callable[[], Case]]] = {
     "no run": ("The workflow id has no row.", Case),
     "purged": ("The run existed; its retention is over and only its tombstone is left.", lambda: Case(purged=True)),
-    "unborn": ("A signal (or a cancel) came before its start.", _unborn),
+    "unborn": ("A signal came before its start.", _unborn),
     "new": ("Started; the first turn is out.", _new),
     "waiting": ("Waits for a task, a child, a timer and signals; no turn is out.", waiting),
     "turn out": ("The task has ended and the turn that sees it is at a worker.", _turn_out),
@@ -323,8 +323,8 @@ MESSAGES: dict[str, tuple[str, Callable[[Case], WorkflowMessage]]] = {
     "unpause": ("`ControlRun`.", lambda case: _control("unpause")),
     "resume": ("`ResumeRun` without a position.", lambda case: ResumeRun(workflow_id=WORKFLOW_ID, reply_topic=INBOX)),
     "reset": (
-        "`ResumeRun` to just before the command at a position.",
-        lambda case: ResumeRun(workflow_id=WORKFLOW_ID, position="task", reply_topic=INBOX),
+        "`ResumeRun` to just before the command at a position, with `anyway`: a child came after it.",
+        lambda case: ResumeRun(workflow_id=WORKFLOW_ID, position="task", anyway=True, reply_topic=INBOX),
     ),
     "move": ("`MoveRun` to build `b2`.", lambda case: MoveRun(workflow_id=WORKFLOW_ID, build="b2", reply_topic=INBOX)),
     "move, replayed": (

@@ -15,7 +15,8 @@ import pytest
 
 from perdure import Channel, Client, query, task, update, workflow
 from perdure._client.requests import Requests
-from perdure._http.application import BODY_MAX_BYTES, make_application
+from perdure._http.application import make_application
+from perdure._http.bodies import BODY_MAX_BYTES
 from perdure._http.caller import Caller
 from perdure._http.endpoints import ENDPOINTS
 from perdure._http.expected import KEPT_MAX, ExpectedEnds
@@ -129,9 +130,9 @@ def test_a_run_by_its_endpoints() -> None:
         assert [event["seq"] for event in events] == [2, 3]
         assert (await api.get("/runs/h/tasks?run_id=r"))[0] == 200
         assert (await api.get("/counts"))[1] == {"counts": {"hello": {"completed": 1}}}
-        assert await api.get("/backlog") == (200, {"backlog": []})
+        assert await api.get("/backlog") == (200, {"backlog": [], "total": 0})
         found = {"workflows": ["Order", "fails", "hello"], "tasks": ["increase", "refuse"]}
-        assert await api.get("/announced") == (200, found)
+        assert await api.get("/announced") == (200, {**found, "broken": "", "left_out": {}, "database": ""})
 
     with_api(work)
 
@@ -267,7 +268,7 @@ def test_stand_alone_tasks() -> None:
         ("/runs/nobody/resume", {}, 404, ""),
         ("/runs/nobody/reset", {"position": "1"}, 404, ""),
         ("/runs/nobody/move", {"build": "b"}, 404, ""),
-        ("/nowhere", {}, 404, "Not Found"),
+        ("/nowhere", {}, 404, "there is nothing at this path"),
     ],
 )
 def test_what_cannot_be_done_is_said(path: str, body: Any, status: int, says: str) -> None:

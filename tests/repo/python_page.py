@@ -65,7 +65,7 @@ ELSEWHERE = {
 """What `perdure` itself does not have. The first six are told for their fields; nobody makes them."""
 OURS = {
     "Deferred": "add_done_callback remove_done_callback forgotten lost regained",
-    "Channel": "encode decode",
+    "Channel": "encode decode compile",
     "Task": "bound_to signature mode task_options",
     "Workflow": "run_by channels encode_signal code signature target queries updates run_options",
     "Retry": "policy",

@@ -10,14 +10,11 @@ import pytest
 from tests.repo import imports, tree
 
 PLACEHOLDERS = [
-    "charts/README.md",
-    "operator/README.md",
     "services/api/README.md",
     "services/projector/README.md",
     "services/task-engine/README.md",
     "services/timer/README.md",
     "services/workflow-engine/README.md",
-    "skaffold.yaml",
 ]
 
 

@@ -62,6 +62,9 @@ def test_layers_hold() -> None:
             "from perdure_runtime.adapters import sqlite\n",
             "Adapters do not know each other",
         ),
+        ("perdure_operator/wrong.py", "import perdure\n", "The operator knows the wire contract's ids"),
+        ("perdure_runtime/wrong.py", "import kopf\n", "Kubernetes is the operator's alone"),
+        ("perdure_operator/scaling.py", "import time\n", "What the operator decides is free of input"),
     ],
 )
 def test_import_linter_catches(module: str, source: str, contract: str, tmp_path: Path) -> None:
@@ -73,6 +76,18 @@ def test_import_linter_catches(module: str, source: str, contract: str, tmp_path
         folder = tmp_path / "perdure_runtime/adapters" / adapter
         folder.mkdir()
         (folder / "__init__.py").touch()
+    for module_name in (
+        "builds",
+        "desired",
+        "differences",
+        "facts",
+        "keda",
+        "resources",
+        "rollout",
+        "scaling",
+        "status",
+    ):
+        (tmp_path / f"perdure_operator/{module_name}.py").touch()
     (tmp_path / "pyproject.toml").write_text(
         (tree.ROOT / "pyproject.toml").read_text(encoding="utf-8"), encoding="utf-8"
     )

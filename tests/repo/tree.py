@@ -17,10 +17,11 @@ PACKAGES = {
     "perdure_task_engine": ROOT / "services/task-engine",
     "perdure_timer": ROOT / "services/timer",
     "perdure_workflow_engine": ROOT / "services/workflow-engine",
+    "perdure_operator": ROOT / "operator",
 }
 """Where each package's project lies, in the order of the layers, lowest first."""
 SDK = ("perdure_schemas", "perdure_core", "perdure_runtime", "perdure")
-"""What `import perdure` needs; the others are services."""
+"""What `import perdure` needs; the others are processes of a cluster."""
 _NOT_OURS = {".git", ".venv", "build", "dist", "__pycache__"}
 
 

@@ -9,13 +9,14 @@ from typing import Any, cast
 import pytest
 
 from perdure._client.unknown import Known
-from perdure_api.__main__ import announcements
+from perdure_api.__main__ import Looks
 from perdure_runtime.adapters.memory import memory_ports
 from perdure_runtime.adapters.pulsar.admin import PulsarAdmin
 from perdure_runtime.adapters.queues import QueueBroker
 from perdure_runtime.adapters.sqlite import open_sqlite
 from perdure_runtime.announced import Announced, of_topics
 from perdure_runtime.clock import SystemClock
+from perdure_runtime.pools import topics_of
 from perdure_schemas import topics
 from perdure_schemas.messages import CancelTask, Message
 
@@ -81,10 +82,26 @@ class Admin:
 @pytest.mark.asyncio
 async def test_of_a_cluster_workers_that_were_seen_are_remembered() -> None:
     admin: Any = Admin()
-    read = announcements(cast(PulsarAdmin, admin), "ns")
+    read = Looks(cast(PulsarAdmin, admin), "ns").read
     assert await read() == Announced(["order"], ["Payments.charge"])
     admin.there.clear()
     assert await read() == Announced(["order"], ["Payments.charge"])
+
+
+@pytest.mark.asyncio
+async def test_who_makes_a_pool_announces_what_its_workers_will_have() -> None:
+    admin: Any = Admin()
+    made = []
+
+    async def make(namespace: str, topic: str) -> None:
+        made.append((namespace, topic))
+
+    admin.make = make
+    looks = Looks(cast(PulsarAdmin, admin), "ns")
+    pool = topics_of("workflow", ["pack", "ship"], "2")
+    await looks.make_pools(pool)
+    assert made == [("ns", topic) for topic in pool]
+    assert await looks.read() == Announced(["order", "pack", "ship"], ["Payments.charge"])
 
 
 @pytest.mark.asyncio
@@ -99,7 +116,7 @@ async def test_one_look_at_the_topics_serves_all_who_ask() -> None:
         return False
 
     admin.consumed = consumed
-    known = Known(announcements(cast(PulsarAdmin, admin), "ns"))
+    known = Known(Looks(cast(PulsarAdmin, admin), "ns").read)
     told = await asyncio.gather(*(known.lacking("workflow", "order") for _ in range(50)))
     assert all("no worker has announced" in each for each in told)
     assert asked <= 3 * (len(HAVE) + 1)  # the first who asks has some patience, and looks again
@@ -116,7 +133,7 @@ async def test_a_look_that_takes_long_goes_on_and_delays_only_a_little(monkeypat
         return True
 
     admin.consumed = consumed
-    known = Known(announcements(cast(PulsarAdmin, admin), "ns"))
+    known = Known(Looks(cast(PulsarAdmin, admin), "ns").read)
     assert await known.lacking("workflow", "order") == ""
     assert not known.has("workflow", "order")
     go.set()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from perdure_runtime.errors import StorageUnavailable
-from perdure_runtime.ports import Consumer, Ports
+from perdure_runtime.ports import RECEIVE_MAX, Consumer, Ports
 from perdure_runtime.workflow_driver import WorkflowEngine
 from perdure_runtime.workflow_round import PUBLISH_AGAIN_SECONDS
 from perdure_schemas import topics
@@ -35,7 +35,7 @@ class AcknowledgedElsewhere:
         self.close = inner.close
         self.handed_back = 0
 
-    async def receive(self, limit: int = 256) -> Sequence[Any]:
+    async def receive(self, limit: int = RECEIVE_MAX) -> Sequence[Any]:
         batch = await self._inner.receive(limit)
         await self._inner.ack(batch)
         return batch

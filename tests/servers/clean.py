@@ -12,7 +12,7 @@ from uuid import uuid4
 import aiohttp
 import pytest
 
-from perdure_runtime.adapters.cassandra import CassandraSettings, migrate, stores_on
+from perdure_runtime.adapters.cassandra import CassandraSettings, migrate, migrations, stores_on
 from perdure_runtime.adapters.cassandra.connection import Connection, Row, connect
 from perdure_runtime.adapters.memory import memory_ports
 from perdure_runtime.adapters.pulsar import PulsarBroker, PulsarSettings
@@ -72,6 +72,15 @@ async def cassandra() -> AsyncIterator[Connection]:
         yield connection
     finally:
         await connection.close()
+
+
+async def migrate_by_the_next_release(settings: CassandraSettings, usable_from: int) -> None:
+    """As one would that adds a column, and says which releases may still use the keyspace."""
+    step = migrations._Step("ALTER TABLE routing ADD IF NOT EXISTS of_the_next text", usable_from=usable_from)
+    with pytest.MonkeyPatch.context() as release:
+        release.setattr(migrations, "_MIGRATIONS", (*migrations._MIGRATIONS, step))
+        release.setattr(migrations, "LATEST", len(migrations._MIGRATIONS))
+        assert await migrate(settings) == migrations.LATEST
 
 
 async def used_tables(connection: Connection) -> list[str]:

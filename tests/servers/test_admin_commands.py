@@ -95,8 +95,8 @@ def test_recount_tells_what_differed_and_puts_it_right(migrated: dict[str, str])
     code, different, _ = run(migrated, "recount")
     assert code == 0
     assert different == [
-        {"name": "gone", "status": "failed", "counted": 2, "found": 0},
-        {"name": run_of_a.name, "status": run_of_a.status, "counted": 7 + others, "found": 2},
+        {"name": "gone", "build": None, "status": "failed", "counted": 2, "found": 0},
+        {"name": run_of_a.name, "build": None, "status": run_of_a.status, "counted": 7 + others, "found": 2},
     ]
     assert run(migrated, "recount") == (0, [], "the counts were right\n")
 
@@ -105,6 +105,21 @@ def test_a_keyspace_that_nobody_migrated_is_told_what_to_do(environment: dict[st
     code, _, told = run(environment, "recount")
     assert code == 5
     assert "run `perdure admin migrate`" in told
+
+
+@pytest.mark.parametrize(("usable_from", "code", "told"), [
+    (LATEST, 0, f"this one, of schema version {LATEST}, can use them: nothing was changed"),
+    (LATEST + 1, 1, f"usable by releases of schema version {LATEST + 1} and newer; this one is of {LATEST}: use the"),
+], ids=["usable", "not usable"])  # fmt: skip
+def test_tables_of_a_newer_release_stay_and_who_cannot_use_them_is_told_so(
+    migrated: dict[str, str], usable_from: int, code: int, told: str
+) -> None:
+    settings = clean.cassandra_settings(migrated["PERDURE_CASSANDRA_KEYSPACE"])
+    asyncio.run(clean.migrate_by_the_next_release(settings, usable_from))
+    ended, printed, said = run(migrated, "migrate")
+    assert ended == code
+    assert printed == (None if code else {"keyspace": settings.keyspace, "version": LATEST + 1})
+    assert told in " ".join(said.split())
 
 
 def test_dead_letters_are_listed_shown_and_sent_home(environment: dict[str, str]) -> None:

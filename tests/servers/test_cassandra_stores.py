@@ -1,26 +1,26 @@
-"""What Cassandra's stores promise beyond the contracts: migrations, large commits, archives, purges, leases, rivals."""
+"""What Cassandra's stores promise beyond the contracts: large commits, archives, purges, leases, rivals."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from uuid import uuid4
 
 import msgspec
 import pytest
 
-from perdure_runtime.adapters.cassandra import WrongSchema, migrate, open_cassandra, tails
+from perdure_runtime.adapters.cassandra import listed_runs, tails
 from perdure_runtime.adapters.cassandra.connection import Connection, connect
-from perdure_runtime.adapters.cassandra.listed_runs import ListedRuns
-from perdure_runtime.adapters.cassandra.migrations import LATEST
+from perdure_runtime.adapters.cassandra.listed_runs import BETWEEN, ListedRuns, shard_of
 from perdure_runtime.adapters.cassandra.read_model import CassandraReadModel
 from perdure_runtime.adapters.cassandra.store import CassandraStore
 from perdure_runtime.adapters.cassandra.timers import LEASE_MS, CassandraTimers
 from perdure_runtime.errors import StorageUnavailable, UnknownOutcome
-from perdure_runtime.ports import Commit, Head, RunFilter, RunKey, vacant_head
+from perdure_runtime.ports import BuildCounts, Commit, Head, RunFilter, RunKey, vacant_head
+from perdure_schemas.codec import encode_change
 from perdure_schemas.events import CancelRequested, Recorded
-from tests.contracts.test_contract_records import changed, timer
+from perdure_schemas.messages import RunChanged
+from tests.contracts.test_contract_records import changed, on_build, timer
 from tests.contracts.worlds import SteppedClock
 from tests.servers import clean
 
@@ -64,31 +64,6 @@ def replace_head(made: Commit, *, run_id: str, runs: int) -> Commit:
 async def left(connection: Connection) -> list[str]:
     """Tables with rows, but for tombstones."""
     return [name for name in await clean.used_tables(connection) if name != "tombstones"]
-
-
-def test_migrations_run_twice_and_at_once_and_refuse_a_newer_schema() -> None:
-    async def scenario() -> None:
-        settings = clean.cassandra_settings(f"test_{uuid4().hex[:16]}")
-        assert list(await asyncio.gather(migrate(settings), migrate(settings))) == [LATEST, LATEST]
-        assert await migrate(settings) == LATEST
-        connection = await connect(settings, settings.keyspace)
-        try:
-            newer = "INSERT INTO schema_version (part, version) VALUES ('version', ?)"
-            await connection.write(newer, LATEST + 1)
-            with pytest.raises(WrongSchema, match="newer release"):
-                await migrate(settings)
-            with pytest.raises(WrongSchema, match="newer release"):
-                async with open_cassandra(settings, SteppedClock()):
-                    pass
-            await connection.write(newer, LATEST - 1)
-            with pytest.raises(WrongSchema, match="perdure admin migrate"):
-                async with open_cassandra(settings, SteppedClock()):
-                    pass
-        finally:
-            await connection.run(f"DROP KEYSPACE {settings.keyspace}")
-            await connection.close()
-
-    asyncio.run(scenario())
 
 
 def test_a_commit_of_five_megabytes_comes_back_whole_and_goes_whole(run: Callable[[Scenario], None]) -> None:
@@ -229,17 +204,83 @@ def test_counts_are_exact_after_duplicates_and_rivals(run: Callable[[Scenario], 
     async def scenario(connection: Connection, clock: SteppedClock, namespace: str) -> None:
         rivals = [CassandraReadModel(connection) for _ in range(2)]
         names = [f"w{number}" for number in range(20)]
-        starts = [(namespace, changed(name, 1)) for name in names]
-        ends = [(namespace, changed(name, 2, "completed")) for name in names[:15]]
+        starts = [(namespace, on_build("1", changed(name, 1))) for name in names]
+        ends = [(namespace, on_build("2", changed(name, 2, "completed"))) for name in names[:15]]
         await asyncio.gather(*(rival.apply(starts) for rival in rivals))
         await asyncio.gather(rivals[0].apply(ends[:10]), rivals[1].apply(ends[5:]), rivals[1].apply(starts))
         await asyncio.gather(*(rival.forget(namespace, names[0], f"{names[0]}-run") for rival in rivals))
         await rivals[1].apply([starts[0], ends[0]])  # late: the run is forgotten
         expected = {"order": {"completed": 14, "running": 5}}
         assert await rivals[0].counts(namespace) == await rivals[1].counts(namespace) == expected
+        running, completed = [
+            BuildCounts(name="order", build=build, counts={status: expected["order"][status]})
+            for build, status in (("1", "running"), ("2", "completed"))
+        ]
+        assert list(await rivals[0].builds(namespace)) == [running, completed]
         listed = (await rivals[0].list_runs(namespace, RunFilter(), 50, None)).runs
         assert sorted(run.workflow_id for run in listed) == sorted(names[1:])
         assert sum(run.status == "completed" for run in listed) == 14
+
+    run(scenario)
+
+
+class Former:
+    """Writes lists as the release before builds were counted did."""
+
+    def __init__(self, connection: Connection, namespace: str) -> None:
+        self._connection = connection
+        self._namespace = namespace
+
+    async def apply(self, run: RunChanged, *counts: int) -> None:
+        """`counts`: of its shard, running and completed, after it."""
+        key = (self._namespace, shard_of(run.workflow_id))
+        versions = await self._connection.rows(
+            "SELECT version FROM listed_runs WHERE namespace = ? AND shard = ?", *key
+        )
+        version = (versions[0][0] or 0) if versions else 0
+        labels = [f"order{BETWEEN}{status}" for status in ("running", "completed")]
+        await self._connection.write(
+            "INSERT INTO run_index (namespace, workflow_id, run_id, started_at) VALUES (?, ?, ?, ?)",
+            self._namespace, run.workflow_id, run.run_id, run.started_at,
+        )  # fmt: skip
+        count = "UPDATE listed_runs SET version = ?, counts = ? WHERE namespace = ? AND shard = ? IF version = ?"
+        row = (
+            "INSERT INTO listed_runs (namespace, shard, started_at, workflow_id, run_id, run_version, name, status, "
+            "tags, attributes, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        )
+        assert await self._connection.decide_together(
+            (count, (version + 1, dict(zip(labels, counts, strict=True)), *key, version or None)),
+            [(row, (*key, run.started_at, run.workflow_id, run.run_id, run.version, run.name, run.status, set(run.tags),
+                    {}, encode_change(run)))],
+        )  # fmt: skip
+
+
+def test_runs_that_a_release_without_builds_has_listed_are_counted_by_build(
+    run: Callable[[Scenario], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listed_runs, "_ROWS_AT_A_TIME", 1)
+    same = [name for name in (f"w{number}" for number in range(200)) if shard_of(name) == shard_of("w0")]
+
+    def of(build: str, completed: int = 0, running: int = 0) -> BuildCounts:
+        counts = {"completed": completed, "running": running}
+        return BuildCounts(name="order", build=build, counts={status: n for status, n in counts.items() if n})
+
+    async def scenario(connection: Connection, clock: SteppedClock, namespace: str) -> None:
+        former, model = Former(connection, namespace), CassandraReadModel(connection)
+        for number, name in enumerate(same[:3], 1):
+            await former.apply(on_build("1", changed(name, 1)), number, 0)
+        assert list(await model.builds(namespace)) == [of("1", running=3)]
+        await former.apply(on_build("2", changed(same[3], 1)), 4, 0)  # one of it still runs
+        await model.apply([(namespace, on_build("1", changed(same[0], 2, "completed")))])
+        assert list(await model.builds(namespace)) == [of("1", 1, 2), of("2", running=1)]
+        await former.apply(on_build("2", changed(same[3], 2, "completed")), 2, 2)
+        await model.forget(namespace, same[1], f"{same[1]}-run")
+        found = [of("1", 1, 1), of("2", completed=1)]
+        assert list(await model.builds(namespace)) == found
+        counted: list[str] = []
+        monkeypatch.setattr(listed_runs, "count_rows", lambda *of: counted.append(str(of)))
+        assert list(await CassandraReadModel(connection).builds(namespace)) == found
+        assert not counted, "nobody has to count again"
 
     run(scenario)
 

@@ -20,6 +20,7 @@ from perdure_runtime.adapters.cassandra.connection import Connection, connect
 from perdure_runtime.adapters.pulsar import PulsarBroker, publisher
 from perdure_runtime.adapters.pulsar.admin import open_admin
 from perdure_runtime.errors import StorageUnavailable
+from perdure_runtime.ports import Delivery, Publisher
 from perdure_schemas import topics
 from perdure_schemas.messages import CancelTimer, Message
 from tests.chaos import load as loads
@@ -193,6 +194,7 @@ async def test_a_broker_that_dies_before_it_confirms_the_first_message_of_a_prod
 ) -> None:
     """It looks for duplicates; and the library, which sends again what was not confirmed, would make some."""
     monkeypatch.setattr(publisher, "_SEND_TIMEOUT_MS", 600_000)
+    monkeypatch.setattr(publisher, "_OVERDUE_S", 600.0)
     topic, server = topics.task_run("nobody"), place.own.pulsar()
     broker = PulsarBroker(place.own.pulsar_settings())
     try:
@@ -208,6 +210,57 @@ async def test_a_broker_that_dies_before_it_confirms_the_first_message_of_a_prod
             assert await admin.backlog(NAMESPACE, topic, "workers") == 6
     finally:
         await broker.close()
+
+
+async def test_what_a_broker_with_a_full_disk_does_not_confirm_fails_in_time_and_is_not_sent_later(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes the connection away at every message, and the library begins its time-out anew at every connection."""
+    if place.own.no_disks:
+        assert not provision.required(), place.own.no_disks
+        pytest.skip(place.own.no_disks)
+    monkeypatch.setattr(publisher, "_SEND_TIMEOUT_MS", 3_000)
+    monkeypatch.setattr(publisher, "_OVERDUE_S", 4.0)
+    topic, fault = topics.task_run("nobody-too"), _fault(place.own, "broker-fills-its-disk")
+    broker = PulsarBroker(place.own.pulsar_settings())
+    try:
+        ours, confirmed = broker.publisher(), 0
+        await _until_published(ours, topic, "first")  # the broker may just have come back from the test before
+        await fault.begin()
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while await _published(ours, topic, f"more-{confirmed}"):  # it looks at its disk now and then
+                    confirmed += 1
+        finally:
+            await fault.mend()
+        await _until_published(ours, topic, "last")
+        async with open_admin(place.own.pulsar_settings()) as admin:
+            there = await _ids(broker, topic, await admin.backlog(NAMESPACE, topic, "workers"))
+        assert there == {"first", *(f"more-{number}" for number in range(confirmed)), "last"}
+    finally:
+        await broker.close()
+
+
+async def _ids(broker: PulsarBroker, topic: str, count: int) -> set[str]:
+    consumer, found = await broker.subscribe(NAMESPACE, [topic], "workers", "shared"), list[str]()
+    async with asyncio.timeout(PATIENCE_S):
+        while len(found) < count:
+            found += [each.message.id for each in await consumer.receive() if isinstance(each, Delivery)]
+    return set(found)
+
+
+async def _until_published(ours: Publisher, topic: str, id: str) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not await _published(ours, topic, id):
+            pass
+
+
+async def _published(ours: Publisher, topic: str, id: str) -> bool:
+    try:
+        await ours.publish([(topic, _message(id))])
+    except StorageUnavailable:
+        return False
+    return True
 
 
 def _message(id: str) -> Message:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ import aiohttp
 import pulsar
 import pytest
 
-from perdure_runtime.adapters.pulsar import PulsarBroker, PulsarSettings
+from perdure_runtime.adapters import pulsar as pulsar_adapter
+from perdure_runtime.adapters.pulsar import PulsarBroker, PulsarSettings, consumer, publisher
 from perdure_runtime.adapters.pulsar.admin import PulsarAdmin, open_admin
 from perdure_runtime.adapters.pulsar.letters import published_at
-from perdure_runtime.adapters.pulsar.names import address
-from perdure_runtime.ports import Consumer, Delivery, Undeliverable
+from perdure_runtime.adapters.pulsar.names import address, family
+from perdure_runtime.errors import StorageUnavailable
+from perdure_runtime.pools import TopicBacklog
+from perdure_runtime.ports import Consumer, Delivery, SubscriptionType, Undeliverable
 from perdure_schemas import topics
 from perdure_schemas.codec import decode
 from tests.contracts.worlds import ids, message
@@ -51,6 +55,43 @@ def test_workers_are_there_while_they_are_connected(run: Callable[[Scenario], No
         worker = await broker.subscribe("ns", [topic], "workers", "key-shared")
         assert await admin.consumed("ns", topic, "workers")
         await worker.close()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("topic", "type"), [(topics.task_run("pack", "1"), "shared"), (topics.workflow_run("order"), "key-shared")]
+)
+def test_what_waits_for_workers_is_told_apart_from_what_they_have(
+    run: Callable[[Scenario], None], topic: str, type: SubscriptionType
+) -> None:
+    async def scenario(broker: PulsarBroker, admin: PulsarAdmin, settings: PulsarSettings) -> None:
+        async def told(waiting: int, in_flight: int) -> None:
+            while await admin.of_workers("ns", topic, "workers") != TopicBacklog(topic, waiting, in_flight):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+        await told(0, 0)
+        for _ in range(2):
+            await admin.make("ns", topic)
+        assert not await admin.consumed("ns", topic, "workers")
+        publisher = broker.publisher()
+        for number in range(3):
+            await publisher.publish([(topic, message(str(number), f"key-{number}"))])
+        await told(3, 0)
+        worker = await broker.subscribe("ns", [topic], "workers", type)
+        held: list[Delivery | Undeliverable] = []
+        while len(held) < 2:
+            held += await worker.receive(2 - len(held))
+        if type == "shared":  # what it may begin now is on its way to it; turns it has in store
+            await told(1, 2)
+            await worker.ack(held[:1])
+            await told(1, 1)
+        else:
+            await told(0, 3)
+            await worker.ack(held)
+            await told(0, 1)
+        await worker.close()
+        await told(2 if type == "shared" else 1, 0)
 
     run(scenario)
 
@@ -102,6 +143,94 @@ def test_an_inbox_that_was_deleted_takes_no_other_message_down_with_it(run: Call
         (delivery,) = await consumer.receive()
         await consumer.ack([delivery])
         await consumer.close()
+
+    run(scenario)
+
+
+def test_a_producer_that_did_not_send_in_time_is_not_used_again(
+    run: Callable[[Scenario], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library may have given up its connection for good."""
+
+    class Lame:
+        closed = False
+
+        def __init__(self, *answers: object) -> None:
+            self.answers = answers
+
+        def send_async(self, _: object, answer: Callable[[object, object], None]) -> None:
+            for each in self.answers:
+                answer(each, None)
+
+        def close(self) -> None:
+            self.closed = True
+            raise pulsar.PulsarException("NotConnected")
+
+    async def scenario(broker: PulsarBroker, admin: PulsarAdmin, settings: PulsarSettings) -> None:
+        ours = broker.publisher()
+        for lame, told in ((Lame(pulsar.Result.Timeout), "Result.Timeout"), (Lame(), "no answer for 0 s")):
+            ours._producers._made["ns", topics.TIMERS, False] = lame
+            with pytest.raises(StorageUnavailable, match=f"did not confirm: {told}"):
+                await ours.publish([(topics.TIMERS, message("m", "k"))])
+            monkeypatch.undo()
+            await ours.publish([(topics.TIMERS, message("m", "k"))])
+            monkeypatch.setattr(publisher, "_OVERDUE_S", 0.2)
+            while not lame.closed:  # noqa: ASYNC110  # by a thread
+                await asyncio.sleep(0.01)
+
+    run(scenario)
+
+
+def test_ways_that_take_their_time_are_made_once(
+    run: Callable[[Scenario], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who looks after them sees meanwhile that some are not there."""
+    monkeypatch.setattr(pulsar_adapter, "WATCH_SECONDS", 0.01)
+    made: list[str] = []
+
+    def slow(*args: Any, **how: Any) -> Any:
+        made.append(args[1])
+        time.sleep(0.1)
+        return consumer.subscribe(*args, **how)
+
+    monkeypatch.setattr(pulsar_adapter, "subscribe", slow)
+
+    async def scenario(broker: PulsarBroker, admin: PulsarAdmin, settings: PulsarSettings) -> None:
+        topic = topics.task_run("t")
+        worker = await broker.subscribe("ns", [topic], "workers", "shared")
+        await worker.renew()
+        assert len(worker.ways.inlets) == len(made) == family(topic).fetchers
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("topic", [topics.task_run("t"), topics.WORKFLOW_ENGINE])
+def test_a_way_that_stays_without_a_connection_is_made_anew(
+    topic: str, run: Callable[[Scenario], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came on it and is not acknowledged comes again."""
+    monkeypatch.setattr(consumer, "_LOST_S", 0.0)
+    monkeypatch.setattr(pulsar_adapter, "WATCH_SECONDS", 0.1)
+
+    async def scenario(broker: PulsarBroker, admin: PulsarAdmin, settings: PulsarSettings) -> None:
+        worker = await broker.subscribe("ns", [topic], "workers", "shared")
+        await broker.publisher().publish([(topic, message("first", "k"))])
+        [first] = await worker.receive()
+        lost = list(worker.ways.inlets)
+        for inlet in lost:
+            monkeypatch.setattr(inlet.consumer, "is_connected", lambda: False)
+        [again] = await worker.receive()
+        assert isinstance(first, Delivery)
+        assert isinstance(again, Delivery)
+        assert again.message.id == first.message.id
+        while len(worker.ways.inlets) < len(lost):  # noqa: ASYNC110  # one after the other
+            await asyncio.sleep(0.01)
+        assert not set(worker.ways.inlets) & set(lost)
+        await worker.ack([again])
+        await broker.publisher().publish([(topic, message("next", "k"))])
+        [later] = await worker.receive()
+        assert isinstance(later, Delivery)
+        assert later.message.id == "next"
 
     run(scenario)
 

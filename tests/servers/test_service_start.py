@@ -108,24 +108,24 @@ async def test_services_whose_broker_is_away_when_they_start_say_so_and_work_onc
     await broker.close()
 
 
-async def test_a_service_whose_schema_is_one_version_ahead_says_what_to_do_and_works_once_it_fits(
+async def test_a_service_whose_schema_is_one_version_ahead_says_what_to_do_and_works_where_it_may(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
     tables = clean.cassandra_settings(f"test_{uuid4().hex[:16]}")
     environment["PERDURE_CASSANDRA_KEYSPACE"] = tables.keyspace
     settings = replace(clean.pulsar_settings(), tenant=environment["PERDURE_PULSAR_TENANT"])
     await migrate(tables)
+    await clean.migrate_by_the_next_release(tables, usable_from=LATEST + 1)
     connection = await connect(tables, tables.keyspace)
     try:
-        version = "INSERT INTO schema_version (part, version) VALUES ('version', ?)"
-        await connection.write(version, LATEST + 1)
         async with clean.pulsar_broker([NAMESPACE], settings):
             cluster = Cluster(tmp_path, environment, NAMESPACE, ("timer", "projector"))
             with cluster.started():
-                told = f"has schema version {LATEST + 1}, this release needs {LATEST}: use the newer release"
-                await until(lambda: cluster.all_told(f"keyspace {tables.keyspace} {told}"), "all say why")
+                told = f"usable by releases of schema version {LATEST + 1} and newer; this one is of {LATEST}"
+                await until(lambda: cluster.all_told(told, tables.keyspace, "use the newer release"), "all say why")
                 await _backs_off(cluster, ("timer", "projector"))
-                await connection.write(version, LATEST)
+                usable = "UPDATE schema_version SET usable_from = ? WHERE part = 'version' IF version = ?"
+                assert await connection.decide(usable, LATEST, LATEST + 1)
                 await cluster.ready()
                 await cluster.check_health()
                 cluster.check_words()

@@ -354,6 +354,23 @@ async def repairable_child(service: str) -> int:
 
 
 @kept
+async def repairable_late(service: str) -> int:
+    await timer(0.3)
+    return await gated(service, 1)
+
+
+@kept
+async def undoing_parent(service: str) -> str:
+    """Makes up for the failure of one child while the other one fails, too."""
+    early, late = repairable.options(id="early"), repairable_late.options(id="late")
+    try:
+        await all_of(early(service), late(service))
+    except ChildFailed:
+        return f"undone {await slow(1, 0.6)}"
+    return "done"
+
+
+@kept
 async def changing(service: str) -> str:
     """Its code is edited between failure and resume: another task stands at the same position then."""
     first = await add_one(0)
@@ -401,6 +418,15 @@ def registry() -> Registry:
                 fickleness,
                 delegation,
             ),
-            *(repairable, repairable_branches, repairable_child, changing, forsaking_parent, signaled_after),
+            *(
+                repairable,
+                repairable_branches,
+                repairable_child,
+                repairable_late,
+                undoing_parent,
+                changing,
+                forsaking_parent,
+                signaled_after,
+            ),
         ]
     )

@@ -214,9 +214,8 @@ class Client(Correspondent):
         return number
 
     async def resume(self, run: Run, **changes: Any) -> CommandReply:
-        body = ResumeRun(
-            workflow_id=run.workflow_id, run_id=run.run_id, reply_topic=self._topic, anyway=True, **changes
-        )
+        to = {"workflow_id": run.workflow_id, "run_id": run.run_id, "reply_topic": self._topic}
+        body = ResumeRun(**{"anyway": True, **to, **changes})
         reply = await self.ask(topics.WORKFLOW_ENGINE, self.message(run.workflow_id, body))
         assert isinstance(reply, CommandReply)
         return reply

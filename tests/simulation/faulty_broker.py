@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Sequence
 
 from perdure_runtime.adapters.queues import QueueConsumer
 from perdure_runtime.errors import StorageUnavailable
-from perdure_runtime.ports import Delivery, SubscriptionType, Undeliverable
+from perdure_runtime.ports import RECEIVE_MAX, Delivery, SubscriptionType, Undeliverable
 from perdure_schemas import topics
 from perdure_schemas.messages import Message
 from tests.simulation.virtual import at_once
@@ -90,6 +90,7 @@ class FaultyConsumer:
         self._world, self._process, self._subscription = world, process, subscription
         self._held: dict[Received, None] = {}
         self._inner: QueueConsumer | None = None
+        self._paused = False
         self._closed = False
         self._connect()
 
@@ -98,9 +99,11 @@ class FaultyConsumer:
             raise StorageUnavailable("this consumer is closed")
         if self._inner is None:
             self._inner = at_once(self._world.broker.subscribe(*self._subscription))
+            if self._paused:
+                at_once(self._inner.pause())
         return self._inner
 
-    async def receive(self, limit: int = 256) -> Sequence[Received]:
+    async def receive(self, limit: int = RECEIVE_MAX) -> Sequence[Received]:
         world, process = self._world, self._process
         while True:
             await world.step(process, "before receive")
@@ -162,6 +165,16 @@ class FaultyConsumer:
         self._held.clear()
         if inner is not None:
             inner.lose(redelivery_ms)
+
+    async def pause(self) -> None:
+        self._paused = True
+        if self._inner is not None:
+            await self._inner.pause()
+
+    async def resume(self) -> None:
+        self._paused = False
+        if self._inner is not None:
+            await self._inner.resume()
 
     async def close(self) -> None:
         self._closed = True

@@ -97,6 +97,26 @@ async def resume_child(client: Client, rng: random.Random) -> None:
     completed(await client.result(run, 1), 3)
 
 
+async def resume_left_child(client: Client, rng: random.Random) -> None:
+    """A child that failed while its parent made up for another: it goes on, and the parent stays as it ended."""
+    parent = await client.start(app.undoing_parent, "bank", id="undoing")
+    undone = await client.result(parent)
+    completed(undone, "undone 2")
+    known = [Run(run.workflow_id, run.run_id) for run in client.world.ledger.runs.values() if run.run_id]
+    run = next((run for run in known if run.workflow_id == "late"), None)
+    if run is None or undone.status != "completed":
+        return  # workers died too often
+    ended = await client.result(run)
+    told = client.world.ledger.runs[parent.workflow_id, parent.run_id].events
+    failures = [r for r in told if isinstance(r.event, CommandSettled) and r.event.outcome == "failed"]
+    if "ConnectionError" not in describe(ended.failure) or len(failures) < 2:
+        return  # or its parent's end cancels it, maybe later
+    Stage.repaired.add("bank")
+    expect((await client.resume(run, reason="repaired", anyway=False)).status, "ok")
+    completed(await client.result(run, 1), 2)
+    expect((await client.result(parent)).generation, 0)
+
+
 async def resume_changed(client: Client, rng: random.Random) -> None:
     """The code was edited, and another task stands where the old one, whose outcome comes late, had stood."""
     run = await client.start(app.changing, "bank", id="changing")
@@ -186,7 +206,16 @@ async def never_resumed(client: Client, rng: random.Random) -> None:
 REWINDS: dict[str, Script] = {
     script.__name__.replace("_", "-"): script
     for script in (
-        *(resume, resume_stray, resume_branches, resume_child, resume_changed, resume_signaled, resume_twice),
+        *(
+            resume,
+            resume_stray,
+            resume_branches,
+            resume_child,
+            resume_left_child,
+            resume_changed,
+            resume_signaled,
+            resume_twice,
+        ),
         *(reset, skip, edit, never_resumed),
     )
 }

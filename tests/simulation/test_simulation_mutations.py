@@ -45,7 +45,7 @@ CASES = {
     "attempts-are-published-twice": Case(("hello", "sequence"), ("double",), NO_FAULTS),
     "signals-are-told-and-dropped": Case(("signals",), ("lost",), NO_FAULTS),
     "no-reemission": Case(("hello", "sequence"), UNFINISHED),
-    "no-compare-and-set": Case(("hello", "terminate"), ("chain", "terminal", "replay", "error"), EVERYTHING, 2),
+    "no-compare-and-set": Case(("hello", "terminate"), ("chain", "terminal", "replay", "error"), EVERYTHING, 5),
     "acknowledge-before-effects": Case(("sequence", "hello"), UNFINISHED, ENGINES_DIE),
     "tombstone-before-recorded": Case(("last-wishes", "hello"), UNFINISHED, ENGINES_DIE),
     "unknown-taken-as-applied": Case(("hello", "sequence"), ("phantom", *UNFINISHED)),

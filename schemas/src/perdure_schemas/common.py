@@ -87,13 +87,21 @@ ReusePolicy = Literal["always", "after-failure", "never"]
 """After which end of the last run of its workflow id a start begins another, as long as that run is kept."""
 
 
+RETENTION_MS = 7 * 24 * 3_600_000
+"""Of a run, where neither its start nor the defaults of its workflow say otherwise."""
+
+
 class RunOptions(Struct, frozen=True, kw_only=True):
     """How a run is kept. Durations are in milliseconds."""
 
     run_timeout_ms: int | None = None
-    """From start to end; the run then ends `timed-out`."""
-    retention_ms: int = 7 * 24 * 3_600_000
+    """From start to end; the run then ends `timed-out`. `None` leaves it to the defaults of the workflow: no limit
+    where there are none."""
+    retention_ms: int = RETENTION_MS
     """How long a run is kept after its end."""
+    retention_given: bool = False
+    """Set with a `retention_ms` of the sender's own. Without it one of 7 days leaves it to the defaults of the
+    workflow: 7 days where there are none."""
     tags: list[str] = []
     attributes: Payload | None = None
     """Search attributes: a JSON object."""

@@ -30,6 +30,7 @@ class Started(Struct, frozen=True, kw_only=True, tag=True):
     name: str
     args: Payload
     options: RunOptions
+    """As they hold for the run: those of its start, with the defaults of the workflow where it gave none."""
     parent: Parent | None = None
     build: str | None = None
     """The build the run is pinned to; `None` runs on any."""
@@ -41,6 +42,10 @@ class Started(Struct, frozen=True, kw_only=True, tag=True):
     """The first run of the chain of continue-as-new; its own id where it is the first."""
     senders: list[SenderNumber] = []
     """Who sent signals to earlier runs of the workflow id: a sender's numbers count on over its runs."""
+    run_timeout_defaulted: bool = False
+    """The run's time-out is the default of the workflow: what continues the run gets that of its own time."""
+    retention_defaulted: bool = False
+    """As `run_timeout_defaulted`."""
 
 
 class TurnCommitted(Struct, frozen=True, kw_only=True, tag=True):

@@ -52,7 +52,9 @@ if TYPE_CHECKING:
     from perdure.errors import ChildTimedOut as ChildTimedOut
     from perdure.errors import CommandFailed as CommandFailed
     from perdure.errors import DefinitionError as DefinitionError
+    from perdure.errors import EngineDefect as EngineDefect
     from perdure.errors import InvalidArguments as InvalidArguments
+    from perdure.errors import NamespaceNotServed as NamespaceNotServed
     from perdure.errors import NonDeterminism as NonDeterminism
     from perdure.errors import NotInstalled as NotInstalled
     from perdure.errors import NotInWorkflow as NotInWorkflow
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from perdure.errors import RunTerminated as RunTerminated
     from perdure.errors import RunTimedOut as RunTimedOut
     from perdure.errors import SerializationError as SerializationError
+    from perdure.errors import StorageUnavailable as StorageUnavailable
     from perdure.errors import TaskCanceled as TaskCanceled
     from perdure.errors import TaskFailed as TaskFailed
     from perdure.errors import TaskTimedOut as TaskTimedOut
@@ -108,10 +111,10 @@ _MODULES: dict[str, str] = {
     "context": "NotInTask TaskContext current_task",
     "errors": (
         "AlreadyInUse AlreadyStarted ChildCanceled ChildFailed ChildTimedOut CommandFailed DefinitionError "
-        "InvalidArguments NonDeterminism NotInWorkflow NotInstalled PayloadTooLarge PayloadUnreadable PerdureError "
-        "QueryFailed Refused ResultTimeout RunCanceled RunFailed RunNotFound RunTerminated RunTimedOut "
-        "SerializationError TaskCanceled TaskFailed TaskTimedOut Unavailable UnknownName UpdateFailed "
-        "WorkflowChangedError WorkflowError"
+        "EngineDefect InvalidArguments NamespaceNotServed NonDeterminism NotInWorkflow NotInstalled "
+        "PayloadTooLarge PayloadUnreadable PerdureError QueryFailed Refused ResultTimeout RunCanceled RunFailed "
+        "RunNotFound RunTerminated RunTimedOut SerializationError StorageUnavailable TaskCanceled TaskFailed "
+        "TaskTimedOut Unavailable UnknownName UpdateFailed WorkflowChangedError WorkflowError"
     ),
     "failures": "RemoteError",
     "flow": (
@@ -127,9 +130,86 @@ _MODULES: dict[str, str] = {
 """The public names, by module."""
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 
-_AT_ONCE = "Task Workflow method query service service_stub task update workflow workflow_of"
-
-__all__ = tuple(f"{_AT_ONCE} {' '.join(_HOME)}".split())  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = [
+    "AlreadyInUse",
+    "AlreadyStarted",
+    "Channel",
+    "ChildCanceled",
+    "ChildFailed",
+    "ChildTimedOut",
+    "Client",
+    "CommandFailed",
+    "Deferred",
+    "DefinitionError",
+    "EngineDefect",
+    "Handle",
+    "InvalidArguments",
+    "NamespaceNotServed",
+    "NonDeterminism",
+    "NonRetryable",
+    "NotInTask",
+    "NotInWorkflow",
+    "NotInstalled",
+    "PayloadTooLarge",
+    "PayloadUnreadable",
+    "PerdureError",
+    "QueryFailed",
+    "Refused",
+    "Registry",
+    "RemoteError",
+    "ResultTimeout",
+    "Retry",
+    "RetryLater",
+    "RunCanceled",
+    "RunFailed",
+    "RunFilter",
+    "RunNotFound",
+    "RunPage",
+    "RunTerminated",
+    "RunTimedOut",
+    "SerializationError",
+    "StorageUnavailable",
+    "Task",
+    "TaskCanceled",
+    "TaskContext",
+    "TaskFailed",
+    "TaskHandle",
+    "TaskTimedOut",
+    "Unavailable",
+    "UnknownName",
+    "UpdateFailed",
+    "Worker",
+    "Workflow",
+    "WorkflowChangedError",
+    "WorkflowError",
+    "all_of",
+    "any_of",
+    "branch",
+    "channel",
+    "completed",
+    "continue_as_new",
+    "current_task",
+    "info",
+    "inline",
+    "logger",
+    "method",
+    "now",
+    "patched",
+    "query",
+    "random",
+    "service",
+    "service_stub",
+    "set_attributes",
+    "signal",
+    "sleep",
+    "task",
+    "timer",
+    "update",
+    "uuid4",
+    "workflow",
+    "workflow_of",
+]
+"""Written out, for type checkers read no other."""
 
 
 def __getattr__(name: str) -> Any:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from perdure._extras import needed
 from perdure._payloads.blobs import Blobs, StoreBlobs
+from perdure._targets import scheme_of
 from perdure.cli.locations import TOKEN, api_url, socket_path
-from perdure.errors import PerdureError, Unavailable
+from perdure.errors import NamespaceNotServed, PerdureError, Unavailable
 from perdure_runtime.adapters.socket import SocketClient, connect
 from perdure_runtime.errors import StorageUnavailable
 from perdure_runtime.ports import Broker
@@ -20,19 +21,26 @@ from perdure_runtime.ports import Broker
 if TYPE_CHECKING:
     from perdure_runtime.adapters.pulsar import PulsarBroker
 
-_PULSAR = ("pulsar://", "pulsar+ssl://")
+_PULSAR = frozenset({"pulsar", "pulsar+ssl"})
 
 
-async def engine_of(path: Path) -> SocketClient:
+async def engine_of(path: Path, namespace: str) -> SocketClient:
     """The engine of a `perdure dev` on this machine, by the path of its database or of its socket (`.sock`).
 
     Raises:
         Unavailable: there is none.
+        NamespaceNotServed: it serves others.
     """
     try:
-        return await connect(path if path.suffix == ".sock" else socket_path(path))
+        engine = await connect(path if path.suffix == ".sock" else socket_path(path))
     except (OSError, StorageUnavailable) as error:
         raise Unavailable(f"{error}. Is `perdure dev` running?") from error
+    if engine.namespaces and namespace not in engine.namespaces:
+        await engine.close()
+        names = ", ".join(map(repr, engine.namespaces))
+        text = f"the engine at {path} serves namespace {names}, not {namespace!r}"
+        raise NamespaceNotServed(text, served=engine.namespaces)
+    return engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,9 @@ class Elsewhere:
     """Engines in other processes, to be opened on the loop that uses them."""
 
     def __init__(self, target: str | Path, namespace: str) -> None:
+        """Raises ValueError: a URL of another scheme."""
+        if scheme_of(target) not in {"", *_PULSAR}:
+            raise ValueError(f"unknown scheme in {target!r}: a worker connects to pulsar://…, or a file")
         self._target = target
         self._namespace = namespace
 
@@ -57,10 +68,11 @@ class Elsewhere:
 
         Raises:
             Unavailable: nobody is there.
+            NamespaceNotServed: the engine serves others.
             NotInstalled: a cluster needs the extra `cluster`.
             PerdureError: a setting of the cluster is wrong.
         """
-        if str(self._target).startswith(_PULSAR):
+        if scheme_of(self._target) in _PULSAR:
             broker = _pulsar(str(self._target), self._namespace)
             try:
                 async with blobs_by_api(api_url(), self._namespace, os.environ.get(TOKEN, "")) as blobs:
@@ -68,7 +80,7 @@ class Elsewhere:
             finally:
                 await broker.close()
         else:
-            engine = await engine_of(Path(self._target))
+            engine = await engine_of(Path(self._target), self._namespace)
             try:
                 yield Engine(engine.broker, StoreBlobs(engine.blobs, self._namespace))
             finally:

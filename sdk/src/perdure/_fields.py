@@ -34,15 +34,24 @@ def check_fields(given: Any, value: Any) -> None:
         _check_each(given, value)
 
 
+def check_keys(cls: type, given: Collection[Any]) -> None:
+    """Raises ValueError: a dataclass or TypedDict has no field for one of the keys."""
+    of_dataclass = dataclasses.is_dataclass(cls)
+    names = [field.name for field in dataclasses.fields(cls)] if of_dataclass else list(typing.get_type_hints(cls))
+    unknown = [key for key in given if key not in names]
+    if not unknown:
+        return
+    aliases = _aliases(cls)
+    for key in unknown:
+        if key not in aliases:
+            raise ValueError(_told(cls, key, names))
+
+
 def _check_own(given: Any, value: Any) -> None:
-    names = [field.name for field in dataclasses.fields(value)]
     has_keys = isinstance(given, Mapping)
-    if has_keys and (unknown := [key for key in given if key not in names]):
-        aliases = _aliases(type(value))
-        for key in unknown:
-            if key not in aliases:
-                raise ValueError(_told(type(value), key, names))
-    for name in names:
+    if has_keys:
+        check_keys(type(value), given)
+    for name in [field.name for field in dataclasses.fields(value)]:
         part = given.get(name) if has_keys else getattr(given, name, None)
         if part is not None:
             check_fields(part, getattr(value, name, None))
@@ -64,7 +73,7 @@ def _is_ours(hint: Any) -> bool:
 
 def _aliases(cls: type) -> set[str]:
     """Other names that pydantic's `Field` gives to fields of a plain dataclass."""
-    said = [field.default for field in dataclasses.fields(cls)]
+    said = [field.default for field in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
     for hint in typing.get_type_hints(cls, include_extras=True).values():
         said += getattr(hint, "__metadata__", ())
     names = [getattr(each, attribute, None) for each in said for attribute in ("alias", "validation_alias")]

@@ -47,8 +47,10 @@ def check_workflow_id(workflow_id: str) -> str:
     """The id itself.
 
     Raises:
+        TypeError: it is no str.
         ValueError: it is empty, too long, or has control characters.
     """
+    check_text(workflow_id, "id")
     if not workflow_id or len(workflow_id) > ID_CHARS_MAX or not workflow_id.isprintable():
         raise ValueError(
             f"a workflow id is 1 to {ID_CHARS_MAX} printable characters; this one is {workflow_id[:80]!r}"

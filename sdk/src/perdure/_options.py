@@ -45,9 +45,9 @@ class _Kept(TypedDict, total=False):
     """Of a run, whoever starts it."""
 
     timeout: Duration | None
-    """Of the run, from start to end."""
+    """Of the run, from start to end; the default of the workflow unless given, where one is declared."""
     retention: Duration | None
-    """How long the run is kept after its end; 7 days unless given."""
+    """How long the run is kept after its end; unless given the default of the workflow, or 7 days."""
     tags: Sequence[str] | None
     """To find it by; replace those declared."""
 

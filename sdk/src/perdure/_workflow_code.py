@@ -7,7 +7,7 @@ import functools
 from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
-from perdure.errors import InvalidArguments, SerializationError
+from perdure.errors import InvalidArguments, SerializationError, UnknownName
 from perdure.failures import failure_from_exception
 from perdure_schemas.common import Failure, Payload
 
@@ -70,5 +70,5 @@ async def _refuse(error: SerializationError) -> None:
 def _handler(handlers: Mapping[str, Handler], name: str, problem: str) -> Handler:
     found = handlers.get(name)
     if found is None:
-        raise LookupError(f"{problem} {name!r}; it has {', '.join(sorted(handlers)) or 'none'}")
+        raise UnknownName(f"{problem} {name!r}; it has {', '.join(sorted(handlers)) or 'none'}")
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar, TypeVarTuple, Unpack, overload
@@ -14,20 +14,24 @@ from perdure._client.signals import Signals
 from perdure._client.starts import Starts
 from perdure._client.stuck import StuckWatch
 from perdure._extras import needed
+from perdure._given import check_kind, check_whole
 from perdure._ids import IdSource
+from perdure._names import check_text
 from perdure._options import Started, StartedAndWaited
 from perdure._payloads.backend import coded
+from perdure._targets import scheme_of
 from perdure.errors import PerdureError
 from perdure.handle import Handle, TaskHandle, run_value, task_value
 from perdure.task import Task
 from perdure.workflow import HasRun, Workflow, workflow_of
+from perdure_runtime.announced import Announced
+from perdure_runtime.errors import StorageUnavailable
 from perdure_runtime.ports import RunFilter as RunFilter
 from perdure_runtime.ports import RunPage as RunPage
 from perdure_schemas import topics
 from perdure_schemas.messages import StartReply, TaskResult, WaitForResult
 
 if TYPE_CHECKING:
-    from perdure._replay.futures import Deferred
     from perdure.payloads import Payloads
     from perdure.sync import SyncClient
 
@@ -43,7 +47,21 @@ LIST_MAX = 100
 class HasRunPositional(Protocol[*Ts, R_co]):
     """What a workflow class has, seen by its positional parameters."""
 
-    def run(self, *args: *Ts) -> Coroutine[Any, Any, R_co]: ...
+    @property
+    def run(self) -> Callable[[*Ts], Coroutine[Any, Any, R_co]]: ...
+
+
+class Issued(Protocol[R_co]):
+    """What a call of a task or workflow makes: a Deferred, seen so that one of an int is also one of an object.
+
+    A Deferred is a future, and futures are not covariant: where any object will do, as in `print(await ...)`, mypy
+    would look for a workflow that returns just `object`.
+    """
+
+    @property
+    def position(self) -> str: ...
+
+    def __await__(self) -> Generator[Any, Any, R_co]: ...
 
 
 class Client:
@@ -53,7 +71,8 @@ class Client:
             print(await client.execute(order, "sku-1"))
 
     Options of a start may be given beside positional arguments, `client.start(order, "sku-1", id="o-1")`, or, as types
-    need it when arguments go by keyword, before them: `client.start(order.options(id="o-1"), sku="sku-1")`.
+    need it when arguments go by keyword, before them: `client.start(order.options(id="o-1"), sku="sku-1")`; of a class
+    that is `client.start(workflow_of(Order).options(id="o-1"), sku="sku-1")`.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -80,7 +99,9 @@ class Client:
 
         Args:
             objects: what the worker runs: modules, tasks, workflows.
-            db: a SQLite file, whose open runs go on; in memory unless given.
+            db: a SQLite file, whose open runs go on in whatever program opens it next, since all are started with
+                PYTHONHASHSEED=0 in their environment: without, opening it for workflows is refused, unless
+                PERDURE_GUARD is "warn" or "off". In memory unless given.
             services: implementations of services.
             slots: attempts of tasks at a time.
             worker: False runs the engine alone.
@@ -108,15 +129,18 @@ class Client:
             payloads: as for `embedded`: the keys of the workers.
 
         Raises:
+            ValueError: a URL of another scheme.
             NotInstalled: a URL needs the extra `api`.
         """
-        if str(target).startswith(("http://", "https://")):
+        if scheme_of(target) in {"http", "https"}:
             with needed("api", "a client of an API"):
                 from perdure._http.backend import HttpBackend
 
             return cls(coded(HttpBackend(str(target), namespace, token), payloads))
         from perdure._client.connected import SocketBackend
 
+        if scheme_of(target):
+            raise ValueError(f"unknown scheme in {target!r}: a client connects to http://…, https://…, or a file")
         return cls(coded(SocketBackend(Path(target), namespace), payloads))
 
     async def __aenter__(self) -> Self:
@@ -156,7 +180,7 @@ class Client:
     @overload
     async def start(
         self,
-        workflow: Callable[[*Ts], Deferred[R]],
+        workflow: Callable[[*Ts], Issued[R]],
         /,
         *args: *Ts,
         **options: Unpack[StartedAndWaited],
@@ -164,7 +188,7 @@ class Client:
     @overload
     async def start(
         self,
-        workflow: type[HasRunPositional[*Ts, R]],
+        workflow: Callable[[], HasRunPositional[*Ts, R]],
         /,
         *args: *Ts,
         **options: Unpack[StartedAndWaited],
@@ -191,7 +215,7 @@ class Client:
         reply: StartReply = await requests.ask_engine(topics.WORKFLOW_ENGINE, message)
         if telling is not None:
             await asyncio.wait([telling])
-        return starts.accepted(handle, reply)
+        return await starts.accepted(handle, reply)
 
     @overload
     async def execute(self, workflow: str, /, *args: Any, **options: Unpack[Started]) -> Any: ...
@@ -202,7 +226,7 @@ class Client:
     @overload
     async def execute(
         self,
-        workflow: Callable[[*Ts], Deferred[R]],
+        workflow: Callable[[*Ts], Issued[R]],
         /,
         *args: *Ts,
         **options: Unpack[Started],
@@ -210,7 +234,7 @@ class Client:
     @overload
     async def execute(
         self,
-        workflow: type[HasRunPositional[*Ts, R]],
+        workflow: Callable[[], HasRunPositional[*Ts, R]],
         /,
         *args: *Ts,
         **options: Unpack[Started],
@@ -234,7 +258,7 @@ class Client:
         if not isinstance(answer, StartReply) and answer.status == "not-found":
             answer = await requests.ask_engine(topics.WORKFLOW_ENGINE, message)  # that another run has the id was lost
         if isinstance(answer, StartReply):
-            return await starts.accepted(handle, answer).result()
+            return await (await starts.accepted(handle, answer)).result()
         if answer.status == "continued-as-new":
             return await handle.result()
         return run_value(await requests.backend.whole(answer), handle._decode)
@@ -249,7 +273,7 @@ class Client:
         """A run by its workflow id, and with the workflow before it typed by its result: `client.handle(order, "o-1")`.
 
         Args:
-            run_id: that very run; the current one unless given.
+            run_id: that very run, which `Handle` tells more of; the current one unless given.
         """
         starts = self._opened()
         if second is None:
@@ -259,11 +283,23 @@ class Client:
     async def list(
         self, where: RunFilter | None = None, *, limit: int = LIST_MAX, cursor: str | None = None
     ) -> RunPage:
-        """Runs, newest first, a page at a time: pass the page's cursor for the next."""
+        """Runs, newest first, a page at a time: pass the page's cursor for the next.
+
+        Raises:
+            TypeError: one of them is of another type.
+            ValueError: `limit` is less than 1, or `cursor` is that of no page.
+        """
+        self._opened()
+        check_kind(where, RunFilter, "where", "a RunFilter, such as RunFilter(status='failed')")
+        check_kind(cursor, str, "cursor", "the str of a page's `cursor`, or None")
+        check_whole(limit, "limit")
+        if limit < 1:
+            raise ValueError(f"limit must be at least 1, not {limit}")
         return await self._backend.list_runs(where or RunFilter(), limit, cursor)
 
     async def counts(self) -> dict[str, dict[str, int]]:
         """Runs per workflow name and status."""
+        self._opened()
         return await self._backend.counts()
 
     # --- stand-alone tasks ----------------------------------------------------------------------------
@@ -295,7 +331,7 @@ class Client:
     async def start_task(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R]: ...
     @overload
     async def start_task(
-        self, task: Callable[[*Ts], Deferred[R]], /, *args: *Ts, id: str | None = None
+        self, task: Callable[[*Ts], Issued[R]], /, *args: *Ts, id: str | None = None
     ) -> TaskHandle[R]: ...
     async def start_task(self, task: Any, /, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]  # it does take *Ts
         """As `run`, but returns when the broker has the task."""
@@ -310,9 +346,17 @@ class Client:
 
     def task(self, id: str) -> TaskHandle[Any]:
         """A task by its id."""
-        return TaskHandle(self._opened().requests, id)
+        return TaskHandle(self._opened().requests, check_text(id, "id"))
 
 
 def open_questions(client: Client) -> list[Question]:
     """Calls under way that have no answer yet: for test environments."""
     return [] if client._starts is None else client._starts.requests.waiting()
+
+
+async def announced(client: Client) -> Announced | None:
+    """What workers have; nothing if that cannot be known: for the command line."""
+    try:
+        return await client._backend.announced()
+    except (PerdureError, StorageUnavailable):
+        return None

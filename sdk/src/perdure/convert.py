@@ -17,7 +17,10 @@ from typing import Any
 
 import msgspec
 
+from perdure._hints import unaliased
 from perdure._located import located
+from perdure._unchanged import Changed, Check, check_equal, check_finite_within, check_of
+from perdure._unions import AmbiguousUnion, check_unions
 from perdure.errors import PayloadTooLarge, PayloadUnreadable, SerializationError
 from perdure_schemas.blobs import is_reference
 from perdure_schemas.common import NULL, Payload
@@ -62,26 +65,40 @@ class Fetched(Payload, frozen=True, gc=False):
     """What the message had in its place."""
 
 
+class Unknown:
+    """The hint of a value whose reader has one that is not known here: any value that has a JSON form is taken."""
+
+
 class Codec:
     """Encodes and decodes values of one type hint."""
 
-    __slots__ = ("decode", "encode", "hint", "plain")
+    __slots__ = ("check", "decode", "encode", "hint", "plain")
 
     def __init__(self, hint: Any) -> None:
-        """Raises TypeError when no JSON form is known for the hint."""
+        """Raises TypeError when no JSON form is known for the hint, or an AmbiguousUnion."""
         self.hint = hint
         self.encode: Callable[[Any], bytes]
         self.decode: Callable[[bytes], Any]
-        self.plain = is_plain(hint)
+        self.check: Check | None
+        """Raises Changed for a given value and what arrives; None: this hint's values arrive as they are."""
+        self.plain = hint is Unknown or is_plain(hint)
         """Whether msgspec does it."""
         if self.plain:
             try:
-                self.decode = msgspec.json.Decoder(hint).decode
+                self.decode = msgspec.json.Decoder(Any if hint is Unknown else hint).decode
                 self.encode = _ENCODER.encode
+                self.check = _check_unknown if hint is Unknown else check_of(hint)
                 return
             except TypeError:  # unions it cannot tell apart in JSON; pydantic tries them one by one
                 self.plain = False
+        check_unions(hint)
         self.encode, self.decode = _pydantic_codec(hint)
+        self.check = check_equal
+
+
+def _check_unknown(given: Any, value: Any) -> None:
+    if value is None or isinstance(value, (dict, list)):
+        check_finite_within(msgspec.to_builtins(given, enc_hook=_encode_other, str_keys=True))
 
 
 def _encode_other(value: Any) -> Any:
@@ -118,8 +135,7 @@ def _pydantic_codec(hint: Any) -> tuple[Callable[[Any], bytes], Callable[[bytes]
 
 def is_plain(hint: Any, _open: frozenset[Any] = frozenset()) -> bool:
     """Whether msgspec encodes values of `hint` as pydantic would, and decodes them alike."""
-    if type(hint).__name__ == "TypeAliasType":  # `type X = ...`, of Python 3.12
-        hint = hint.__value__
+    hint = unaliased(hint)
     origin = typing.get_origin(hint)
     if origin is not None:
         arguments = typing.get_args(hint)
@@ -174,24 +190,31 @@ def codec(hint: Any) -> Codec:
     return found
 
 
-def encode(value: Any, hint: Any = Any, what: str = "value", *, bytes_max: int = PAYLOAD_BYTES_MAX) -> Payload:
+def encode(value: Any, hint: Any = Unknown, what: str = "value", *, bytes_max: int = PAYLOAD_BYTES_MAX) -> Payload:
     """One value as a payload; `what` names it in errors.
 
     Raises:
-        SerializationError: it is not of its type, or has no JSON form.
+        SerializationError: it is not of its type, has no JSON form, or would arrive as another value.
         PayloadTooLarge: it is over the limit.
+        DefinitionError: the hint is a union whose members look alike in JSON.
     """
-    if value is None:
-        return NULL
     if hint is bytes and type(value) is bytes:
         return within_limit(Payload("bytes", value), what, bytes_max)
+    if value is None and (hint is type(None) or hint is Any or hint is Unknown):
+        return NULL
     data = b""
     try:
         chosen = codec(hint)
         data = chosen.encode(value)
-        chosen.decode(data)
+        decoded = chosen.decode(data)
+        if value is None:
+            return NULL
+        if chosen.check is not None:
+            chosen.check(value, decoded)
+    except AmbiguousUnion:
+        raise
     except Exception as error:
-        raise serialization_error(what, value, hint, reason(error, hint, data)) from error
+        raise serialization_error(what, value, hint, error, data=data) from error
     return within_limit(Payload("json", data), what, bytes_max)
 
 
@@ -202,7 +225,7 @@ def encode_attributes(attributes: abc.Mapping[str, Any]) -> Payload:
         SerializationError: one has no JSON form.
         PayloadTooLarge: together they are over INLINE_BYTES_MAX.
     """
-    return encode(dict(attributes), dict[str, Any], "the attributes", bytes_max=INLINE_BYTES_MAX)
+    return encode(dict(attributes), what="the attributes", bytes_max=INLINE_BYTES_MAX)
 
 
 def encode_arguments(args: Sequence[Any], name: str) -> Payload:
@@ -213,14 +236,14 @@ def encode_arguments(args: Sequence[Any], name: str) -> Payload:
         PayloadTooLarge: together they are over PAYLOAD_BYTES_MAX.
     """
     try:
-        return encode(list(args), Any, f"the arguments of {name}")
+        return encode(list(args), what=f"the arguments of {name}")
     except SerializationError:
         for number, value in enumerate(args, 1):
-            encode(value, Any, f"argument {number} of {name}")
+            encode(value, what=f"argument {number} of {name}")
         raise
 
 
-def decode(payload: Payload | None, hint: Any = Any, what: str = "value") -> Any:
+def decode(payload: Payload | None, hint: Any = Unknown, what: str = "value") -> Any:
     """The value in a payload.
 
     Raises:
@@ -269,18 +292,29 @@ def admits_none(hint: Any) -> bool:
     return True
 
 
-def serialization_error(what: str, value: Any, hint: Any, why: str) -> SerializationError:
-    """The error for a value that does not survive the way to JSON and back."""
-    given = type(value).__qualname__
-    target = "JSON" if hint is Any else describe(hint)
-    return SerializationError(
-        f"{what}, an object of type {given}, cannot travel as {target}: {why}. "
-        "Pass what its type hint says: JSON-like values, dataclasses, pydantic models."
-    )
+_ADVICE = "Pass what its type hint says: JSON-like values, dataclasses, pydantic models."
+_ADVICE_BYTES = (
+    "Give its model model_config = ConfigDict(ser_json_bytes='base64', val_json_bytes='base64'): "
+    "pydantic writes bytes as UTF-8 text unless told otherwise."
+)
+
+
+def serialization_error(
+    what: str, value: Any, hint: Any, error: Exception, *, data: bytes, root: str = "value"
+) -> SerializationError:
+    """The error for a value that does not survive the way to JSON and back: `error` tells why, `data` is its JSON."""
+    why = reason(error, hint, data, root)
+    advice = _ADVICE_BYTES if "invalid utf-8" in why else _ADVICE
+    if isinstance(error, Changed) and error.advice:
+        advice = f"{error.advice}."
+    given, target = type(value).__qualname__, "JSON" if hint is Any or hint is Unknown else describe(hint)
+    return SerializationError(f"{what}, an object of type {given}, cannot travel as {target}: {why}. {advice}")
 
 
 def reason(error: Exception, hint: Any, data: bytes, root: str = "value") -> str:
     """Why this JSON is not of the hint, in one line. `root` names the whole value; no `data`: it has no JSON form."""
+    if isinstance(error, Changed):
+        return error.told(root)
     lines = str(error).strip().splitlines()
     if not lines:
         return type(error).__name__

@@ -6,9 +6,15 @@ exception there is a bug, and the run gets `stuck`. The docstring of each says w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
 from perdure_runtime.errors import AlreadyInUse as AlreadyInUse
+from perdure_runtime.errors import EngineDefect as EngineDefect
 from perdure_runtime.errors import PerdureError as PerdureError
+from perdure_runtime.errors import StorageUnavailable as StorageUnavailable
 from perdure_schemas.common import BuildPolicy, Failure, Payload
+from perdure_schemas.events import RunStatus
 
 # --- raised in workflow code; uncaught they fail the run -------------------------------------------
 
@@ -28,7 +34,9 @@ class CommandFailed(WorkflowError):
         super().__init__(message)
         self.name = name
         self.id = id
-        self.failure = failure
+        self.failure = failure or Failure(name=type(self).__name__, message=message)
+        """What was raised there; where nothing was, as of a cancel, this error itself."""
+        self._recorded = failure
 
 
 class TaskFailed(CommandFailed):
@@ -88,7 +96,9 @@ class RunFailed(PerdureError):
         super().__init__(message)
         self.workflow_id = workflow_id
         self.run_id = run_id
-        self.failure = failure
+        self.failure = failure or Failure(name=type(self).__name__, message=message)
+        """As of `CommandFailed`."""
+        self._recorded = failure
 
 
 class RunCanceled(RunFailed):
@@ -129,7 +139,13 @@ class UpdateFailed(PerdureError):
 
 
 class ResultTimeout(PerdureError):
-    """The run is still open after the time given. It goes on; ask again."""
+    """The run is still open after the time given. It goes on, and may be asked again; if it is stuck or paused, the
+    message says what it waits for. `status` and `last_error` are empty where they could not be had."""
+
+    def __init__(self, message: str, *, status: RunStatus | Literal[""] = "", last_error: str = "") -> None:
+        super().__init__(message)
+        self.status: RunStatus | Literal[""] = status
+        self.last_error = last_error
 
 
 class PayloadUnreadable(PerdureError):
@@ -144,6 +160,14 @@ class PayloadUnreadable(PerdureError):
 
 class Unavailable(PerdureError):
     """The engine's broker or store does not answer. Try again: with the same id no run begins beside an open one."""
+
+
+class NamespaceNotServed(PerdureError):
+    """The engine serves other namespaces; `served` names them. Nothing was sent."""
+
+    def __init__(self, message: str, *, served: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.served = served
 
 
 # --- raised at the edge: bad input ------------------------------------------------------------------
@@ -166,7 +190,8 @@ class UnfitSkip(SerializationError):
 
 
 class UnknownName(PerdureError):
-    """No worker of this client has the workflow or task, or the workflow no such channel. Mend the name.
+    """No worker of this client has the workflow or task, or the workflow no such channel, query or update: mend the
+    name.
 
     A worker of `Client.embedded` has what is given to it. A channel that code makes itself is signaled by
     `handle.signal(channel("name"), value)`.

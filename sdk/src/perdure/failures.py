@@ -155,13 +155,18 @@ def _cause(exc: BaseException, depth: int) -> Failure | None:
     if depth == 0:
         return None
     if isinstance(exc, (CommandFailed, RunFailed)):
-        return exc.failure
+        return exc._recorded
     if isinstance(exc, SerializationError) and not _raised_by_user(exc.__cause__):
         return None  # how a decoder said what the message says
-    cause = exc.__cause__ if exc.__suppress_context__ or exc.__cause__ is not None else exc.__context__
+    cause = cause_of(exc)
     if cause is None and isinstance(exc, BaseExceptionGroup):
         cause = exc.exceptions[0]  # it knows the line that raised
     return None if cause is None or cause is exc else _failure(cause, (), depth - 1)
+
+
+def cause_of(exc: BaseException) -> BaseException | None:
+    """What it was raised from, or else while what was handled; as a traceback shows it."""
+    return exc.__cause__ if exc.__suppress_context__ or exc.__cause__ is not None else exc.__context__
 
 
 def _details(exc: BaseException) -> Payload | None:
@@ -181,7 +186,7 @@ def _details_payload(attributes: dict[str, Any]) -> Payload | None:
     parts: dict[str, msgspec.Raw] = {}
     for key, value in attributes.items():
         try:
-            parts[readable(key)] = msgspec.Raw(convert.codec(Any).encode(value))
+            parts[readable(key)] = msgspec.Raw(convert.encode(value).data or b"null")
         except Exception:
             continue
     return Payload("json", msgspec.json.encode(parts)) if parts else None

@@ -8,7 +8,7 @@ import logging
 import random as _random
 import typing
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, MutableMapping
 from typing import Any, Generic, NoReturn, TypeVar, overload
 
 from perdure import convert
@@ -19,8 +19,8 @@ from perdure._replay.commands import digest
 from perdure._replay.futures import AllOf, AnyOf, Branch, Deferred, Waited
 from perdure._replay.loop import current, running
 from perdure._replay.mailbox import Receipt
-from perdure.errors import ContinueAsNew, SerializationError
-from perdure_schemas.common import BuildPolicy, Payload
+from perdure.errors import ContinueAsNew, DefinitionError, SerializationError
+from perdure_schemas.common import NULL, BuildPolicy, Payload
 
 T = TypeVar("T")
 T1 = TypeVar("T1")
@@ -243,13 +243,23 @@ def set_attributes(**attributes: Any) -> None:
     current("set_attributes()").set_attributes(convert.encode_attributes(attributes))
 
 
-def signal(workflow_id: str, channel: str, value: Any) -> None:
-    """Send a signal to another run."""
+class _Sent:
+    """Sent with the turn. There is nothing to wait for: to await it goes on at once."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        yield from ()
+
+
+def signal(workflow_id: str, channel: str, value: Any) -> Awaitable[None]:
+    """Send a signal to another run; awaited or not. Nobody tells the code what became of it: a run that does not exist
+    yet will find it, and that it came to one that has ended stands in the engine's log.
+    """
     loop = current("signal()")
     check_text(channel, "the name of a channel")
     loop.issue_signal(
         check_text(workflow_id, "a workflow id"), channel, convert.encode(value, what=f"a signal to {channel}")
     )
+    return _Sent()
 
 
 def continue_as_new(workflow: Any, *args: Any, build: BuildPolicy = "current", **kwargs: Any) -> NoReturn:
@@ -287,15 +297,26 @@ class Channel(Generic[T]):
             self._type, self._declared = (arguments or (Any,))[0], None
         return self._type
 
+    def compile(self, where: str) -> None:
+        """Look at the type of its values now rather than at the first signal; `where` is told of it.
+
+        Raises:
+            DefinitionError: the type cannot be resolved, has no JSON form, or is a union that JSON cannot tell apart.
+        """
+        try:
+            convert.codec(self._hint())
+        except Exception as error:
+            raise DefinitionError(f"{where}: the type of channel {self.name} cannot be used: {error}") from error
+
     def encode(self, value: T) -> Payload:
         """The payload of a signal.
 
         Raises:
             SerializationError: the value is not of the channel's type.
         """
-        payload = convert.encode(value, self._hint(), f"a signal to {self.name}")
-        self._check_none(payload)
-        return payload
+        if value is None:
+            self._check_none(NULL)
+        return convert.encode(value, self._hint(), f"a signal to {self.name}")
 
     def receive(self, *, where: Callable[[T], bool] | None = None) -> Receipt[T]:
         """The next signal (that `where` accepts). Awaitable, with `&` and `|`.

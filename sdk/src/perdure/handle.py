@@ -10,10 +10,12 @@ from perdure import convert
 from perdure._client import answers
 from perdure._client.control import Steering
 from perdure._client.ends import RunEnd
+from perdure._client.looking import GLANCE_SECONDS_MAX
 from perdure._client.requests import Question, Requests
-from perdure._client.signals import Signals
-from perdure._client.stuck import StuckWatch
-from perdure.errors import QueryFailed, ResultTimeout
+from perdure._client.signals import Signals, tell_kept
+from perdure._client.stuck import StuckWatch, overdue
+from perdure._given import check_seconds
+from perdure.errors import QueryFailed, ResultTimeout, RunNotFound
 from perdure.failures import failure_from_exception
 from perdure.workflow import handler_name, handler_signature
 from perdure_schemas import topics
@@ -54,7 +56,14 @@ class SignalChannel(Protocol[T_contra]):
 
 
 class Handle(Steering, Generic[R]):
-    """A run of a workflow. Without a run id it means the current run of the workflow id."""
+    """A run of a workflow.
+
+    One that `start` gave means that run and those that continue it (`continue_as_new`): all methods are about the last
+    of them, and none about a run that is started later under the same workflow id. `client.handle(id)` means whichever
+    run of the workflow id is the current one, and `client.handle(id, run_id=...)` that very run: only its `result`
+    follows continue-as-new, and once others have continued it, whatever else is asked of its code, or is to change it,
+    is `Refused`.
+    """
 
     def __init__(
         self,
@@ -63,6 +72,7 @@ class Handle(Steering, Generic[R]):
         id: str,
         *,
         run_id: str = "",
+        first_run_id: str = "",
         decode: Decode[R] = convert.decode,
         expected: Question | None = None,
         encode_signal: EncodeSignal | None = None,
@@ -72,14 +82,16 @@ class Handle(Steering, Generic[R]):
         self.id = id
         """The workflow id."""
         self.run_id = run_id
-        """Of this very run; empty: the current one."""
+        """Of the run that was started, or asked for; empty: of the current one."""
         self.existing = existing
         """`start` found this run under its id, and began none."""
         self._requests = requests
         self._signals = signals
         self._decode = decode
         self._encode_signal = encode_signal or _encode_signal
+        self._first_run_id = first_run_id
         self._end = RunEnd(requests, id, expected)
+        self._end.first_run_id = first_run_id
         self._exists = bool(run_id)
         """The engine has said so: where the read model does not know it yet, it will."""
 
@@ -89,21 +101,43 @@ class Handle(Steering, Generic[R]):
         Raises:
             RunFailed: it ended otherwise; subclasses tell how: RunCanceled, RunTerminated, RunTimedOut.
             RunNotFound: there is no such run, or it is past its retention.
-            ResultTimeout: it is still open after `timeout` seconds.
+            ResultTimeout: it is still open after `timeout` seconds; with 0 it is only looked whether it has ended.
         """
+        check_seconds(timeout, "timeout")
         watch = StuckWatch(self.describe)
         try:
             async with asyncio.timeout(timeout):
                 ended = await self._end.wait(self.run_id)
         except TimeoutError:
-            raise ResultTimeout(f"run {self.id!r} is still open after {timeout} s; it goes on, ask again") from None
+            ended = await self._ended(timeout)
         finally:
             watch.close()
         self._exists = True
-        return run_value(ended, self._decode)
+        try:
+            return run_value(ended, self._decode)
+        except RunNotFound as error:
+            raise await self._told(error) from None
+
+    async def _ended(self, seconds: float | None) -> RunResult:
+        """Of a run whose end did not come in time: it may be there all the same, where that was less than an answer
+        takes, or the answer was lost.
+
+        Raises:
+            ResultTimeout: the run is open.
+        """
+        standing = await self._standing()
+        if standing is not None and standing.ended_at is not None:
+            try:
+                async with asyncio.timeout(GLANCE_SECONDS_MAX):
+                    return await self._end.wait(self.run_id)
+            except TimeoutError:  # it was resumed just now, or one that continues it is open
+                standing = await self._standing()
+        raise overdue(self.id, seconds, standing)
 
     # --- talking to its code ------------------------------------------------------------------------
 
+    @overload
+    async def signal(self, channel: SignalChannel[None], /) -> None: ...
     @overload
     async def signal(self, channel: SignalChannel[T], value: T, /) -> None: ...
     @overload
@@ -111,8 +145,12 @@ class Handle(Steering, Generic[R]):
     async def signal(self, channel: Any, value: Any = None, /) -> None:
         """Send a value to a channel; returns when it is recorded. Signals of one client arrive in its order.
 
+        A run that is started within the next hour will find the signal. That there is none yet is warned of, in the
+        log of `perdure.client`.
+
         Raises:
-            RunNotFound: the run has ended. A run that has not started yet will find the signal.
+            Refused: the run has ended.
+            RunNotFound: it has ended, and is past its retention.
             SerializationError: the value is not of the channel's type.
             UnknownName: the workflow's class declares channels, but none of that name.
         """
@@ -120,8 +158,9 @@ class Handle(Steering, Generic[R]):
             name, payload = channel, self._encode_signal(channel, value)
         else:
             name, payload = channel.name, channel.encode(value)
-        reply = await self._signals.send(self.id, name, payload, self.run_id)
-        answers.check_reply(reply, "signal to", self.id)
+        reply = await self._signals.send(self.id, name, payload, await self._addressed())
+        await self._check(reply, "signal to")
+        tell_kept(reply, self.id, name)
 
     @overload
     async def query(self, query: str, /, *args: Any) -> Any: ...
@@ -132,22 +171,23 @@ class Handle(Steering, Generic[R]):
 
         Raises:
             QueryFailed: it raised, or nobody answered within 10 seconds.
+            Refused: the very run that the handle means has continued as a new one.
             RunNotFound: there is no such run.
         """
         name, payload, decode = _call(query, args, kwargs)
         query_id = self._requests.new_id()
         reply_to = Address(self._requests.reply_topic, "")
         asked = Query(query_id=query_id, name=name, args=payload, reply_to=reply_to)
-        message = self._requests.message(self.id, QueryRun(workflow_id=self.id, query=asked, run_id=self.run_id))
+        body = QueryRun(workflow_id=self.id, query=asked, run_id=await self._addressed())
+        message = self._requests.message(self.id, body)
         try:
             async with asyncio.timeout(QUERY_SECONDS_MAX):
                 result: QueryResult = await self._requests.ask(topics.WORKFLOW_ENGINE, message, query_id)
         except TimeoutError:
-            raise QueryFailed(
-                f"query {name!r} of {self.id!r} was not answered within {QUERY_SECONDS_MAX:.0f} s: is a worker running?"
-            ) from None
+            what, why = f"query {name!r} of {self.id!r}", await self._silence()
+            raise QueryFailed(f"{what} was not answered within {QUERY_SECONDS_MAX:.0f} s: {why}") from None
         if result.status != "ok" or result.failure is not None:
-            raise answers.query_error(result, name, self.id)
+            raise await self._told(answers.query_error(result, name, self.id))
         return decode(result.result)
 
     @overload
@@ -172,12 +212,12 @@ class Handle(Steering, Generic[R]):
             name=name,
             args=payload,
             reply_topic=self._requests.reply_topic,
-            run_id=self.run_id,
+            run_id=await self._addressed(),
         )
         message = self._requests.message(self.id, body)
         result: UpdateResult = await self._requests.ask(topics.WORKFLOW_ENGINE, message, update_id)
         if result.status != "ok" or result.failure is not None:
-            raise answers.update_error(result, name, self.id)
+            raise await self._told(answers.update_error(result, name, self.id))
         return decode(result.result)
 
     def __repr__(self) -> str:
@@ -186,7 +226,7 @@ class Handle(Steering, Generic[R]):
 
 def _encode_signal(channel: str, value: Any) -> Payload:
     """To a workflow that is not known here."""
-    return convert.encode(value, Any, f"the signal to {channel}")
+    return convert.encode(value, what=f"the signal to {channel}")
 
 
 def run_value(ended: RunResult, decode: Decode[R]) -> R:
@@ -228,6 +268,7 @@ class TaskHandle(Generic[R]):
             RunNotFound: there is no such stand-alone task.
             ResultTimeout: it has no outcome after `timeout` seconds.
         """
+        check_seconds(timeout, "timeout")
         body = WaitForTask(task_id=self.id, reply_topic=self._requests.reply_topic)
         try:
             async with asyncio.timeout(timeout):
@@ -249,14 +290,14 @@ class TaskHandle(Generic[R]):
 
     async def retry(self, *args: Any, reason: str = "", actor: str = "") -> None:
         """A new attempt now; with other arguments, if any are given."""
-        payload = convert.encode(list(args), Any, "the arguments") if args else None
+        payload = convert.encode(list(args), what="the arguments") if args else None
         topic = self._requests.reply_topic
         body = RetryTask(task_id=self.id, reason=reason, actor=actor, args=payload, reply_topic=topic)
         await self._command(body, "retry")
 
     async def complete(self, value: R, *, reason: str = "", actor: str = "") -> None:
         """Give the result of a delegated task, or instead of a task that should not run any more."""
-        result = convert.encode(value, Any, "the result")
+        result = convert.encode(value, what="the result")
         await self._settle("completed", result, None, reason=reason, actor=actor)
 
     async def fail(self, error: BaseException, *, reason: str = "", actor: str = "") -> None:

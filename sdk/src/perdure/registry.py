@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from types import ModuleType
 from typing import Any
 
@@ -24,6 +24,8 @@ class Registry:
         """
         self.tasks: dict[str, Task[..., Any]] = {}
         self.workflows: dict[str, Workflow[..., Any]] = {}
+        self.elsewhere: frozenset[str] = frozenset()
+        """Names of tasks and workflows that the app has, and leaves to other workers."""
         self._alike: list[tuple[type, type]] = []
         """Classes of modules that have the methods of a service without deriving from it."""
         for found in objects:
@@ -56,6 +58,24 @@ class Registry:
                 self.add_service(_instance(value))
         self._alike += _alike(module)
 
+    def only(self, tasks: Collection[str], workflows: Collection[str]) -> Registry:
+        """Of all that is here, what has one of these names.
+
+        Raises:
+            LookupError: some are not here; it says which, and what is.
+        """
+        for what, wanted, known in (("task", tasks, self.tasks), ("workflow", workflows, self.workflows)):
+            missing = [name for name in wanted if name not in known]
+            if missing:
+                raise LookupError(
+                    f"the app has no {what} {', '.join(missing)}; it has: {', '.join(sorted(known)) or 'none'}"
+                )
+        chosen = Registry()
+        chosen.tasks = {name: self.tasks[name] for name in tasks}
+        chosen.workflows = {name: self.workflows[name] for name in workflows}
+        chosen.elsewhere = frozenset({*self.tasks, *self.workflows})
+        return chosen
+
     def overlooked(self) -> list[str]:
         """What was probably meant to implement a service that nothing implements, and why it does not."""
         return [
@@ -84,6 +104,8 @@ class Registry:
         definition.signature.compile()
         for handler in (*definition.queries.values(), *definition.updates.values()):
             handler.signature.compile()
+        for channel in definition.channels.values():
+            channel.compile(f"{location(definition.target)}: {definition.name}")
         self.workflows[definition.name] = definition
 
     def __repr__(self) -> str:

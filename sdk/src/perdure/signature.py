@@ -12,8 +12,10 @@ import msgspec
 
 from perdure import convert
 from perdure._fields import check_fields, mentions_fields
+from perdure._unchanged import Check
+from perdure._unions import AmbiguousUnion
 from perdure.errors import DefinitionError, SerializationError
-from perdure_schemas.common import NULL, Payload
+from perdure_schemas.common import Payload
 
 _MISSING: Any = inspect.Parameter.empty
 
@@ -25,6 +27,7 @@ class Signature:
     """
 
     __slots__ = (
+        "_checks",
         "_codecs",
         "_decode_all",
         "_encode_all",
@@ -61,6 +64,8 @@ class Signature:
         self._result: Any = Any
         self._keyed = False
         """Whether an argument may be a dataclass, with keys that must be its fields'."""
+        self._checks: list[tuple[int, Check]] = []
+        """Of the arguments, by number, that could arrive changed."""
         self._encode_all: Callable[[Any], bytes] | None = None
         self._decode_all: Callable[[bytes], Any] | None = None
 
@@ -77,6 +82,7 @@ class Signature:
         self._result = hints.get("return", Any)
         self._codec("return", self._result)
         self._keyed = any(mentions_fields(codec.hint) for codec in codecs)
+        self._checks = [(index, codec.check) for index, codec in enumerate(codecs) if codec.check is not None]
         if all(codec.plain for codec in codecs):
             joined = tuple[tuple(codec.hint for codec in codecs)] if codecs else tuple[()]  # type: ignore[misc]
             try:
@@ -100,9 +106,10 @@ class Signature:
             return convert.codec(hint)
         except Exception as error:
             what = "the result" if name == "return" else f"parameter {name!r}"
+            ambiguous = isinstance(error, AmbiguousUnion)  # which says itself what to do
             raise DefinitionError(
-                f"{self.where}: {what} of {self.name} is {convert.describe(hint)}: {str(error).rstrip('.')}. "
-                "Use JSON-like types, dataclasses or pydantic models."
+                f"{self.where}: {what} of {self.name} is {convert.describe(hint)}: {str(error).rstrip('.')}."
+                + ("" if ambiguous else " Use JSON-like types, dataclasses or pydantic models.")
             ) from error
 
     # --- the caller's side --------------------------------------------------------------------------
@@ -123,8 +130,8 @@ class Signature:
             try:
                 data = self._encode_all(args if type(args) is tuple else tuple(args))
                 values = self._decode_all(data)
-                if self._keyed:
-                    check_fields(args, values)
+                for index, check in self._checks:
+                    check(args[index], values[index])
             except Exception:  # the slow way finds out whose fault it is
                 data = self._encode_each(args)
         else:
@@ -150,12 +157,11 @@ class Signature:
             try:
                 data = codec.encode(value)
                 decoded = codec.decode(data)
-                if self._keyed:
-                    check_fields(value, decoded)
+                if codec.check is not None:
+                    codec.check(value, decoded)
             except Exception as error:
                 what = f"argument {name!r} of {self.name}"
-                why = convert.reason(error, codec.hint, data, name)
-                raise convert.serialization_error(what, value, codec.hint, why) from error
+                raise convert.serialization_error(what, value, codec.hint, error, data=data, root=name) from error
             parts.append(data)
         return b"[" + b",".join(parts) + b"]"
 
@@ -241,11 +247,9 @@ class Signature:
         """What the function returned, as a payload.
 
         Raises:
-            SerializationError: it is not of the declared type, or has no JSON form.
+            SerializationError: it is not of the declared type, None included, or has no JSON form.
             PayloadTooLarge: it is too large.
         """
-        if value is None:
-            return NULL
         if self._codecs is None:
             self.compile()
         return convert.encode(value, self._result, f"the result of {self.name}")

@@ -27,10 +27,13 @@ from perdure._replay.guard import seeds
 from perdure._replay.guard.reports import Mode as Guard
 from perdure._worker.live import CACHE_BYTES
 from perdure._worker.messaging import Session, Setup
+from perdure._worker.task_time import TaskTime
 from perdure.convert import OFFLOAD_ABOVE_BYTES
+from perdure.errors import Unavailable
 from perdure.payloads import Payloads
 from perdure.registry import Registry
 from perdure_runtime.clock import SystemClock
+from perdure_runtime.errors import StorageUnavailable
 from perdure_runtime.ports import Broker, Clock
 
 _log = logging.getLogger("perdure.worker")
@@ -63,6 +66,7 @@ class Worker:
         payloads: Payloads | None = None,
         blobs: Blobs | None = None,
         offload_above: int = OFFLOAD_ABOVE_BYTES,
+        async_time: TaskTime | None = None,
     ) -> None:
         """Programs use `Worker.connect`. Nothing happens before `run`.
 
@@ -82,6 +86,7 @@ class Worker:
             payloads: how payloads are compressed and encrypted; those of PERDURE_PAYLOAD_KEYS_FILE unless given.
             blobs: where values that are too large for a message are; that of an engine elsewhere is known without.
             offload_above: bytes above which a value is too large; less for simulations.
+            async_time: what async tasks live in; for tests.
 
         Raises:
             DefinitionError: two definitions have one name, an object is neither task nor workflow, or a workflow's code
@@ -117,8 +122,12 @@ class Worker:
             slots=slots,
             inline_turns=inline_turns,
             cache_bytes=cache_bytes,
+            async_time=async_time,
+            tells_values=self._payloads is None or not self._payloads.current,
         )
         self._draining: asyncio.Event | None = None
+        self._paused = False
+        self._session: Session | None = None
         self._waiting: list[asyncio.Future[None]] = []
         self.ready = asyncio.Event()
         """Set once the worker has subscribed: what is sent from then on reaches it."""
@@ -192,13 +201,15 @@ class Worker:
         edge = Edge(
             self._payloads, self._namespace, lambda: engine.blobs, above=self._offload_above, new_id=self._blob_ids
         )
-        session = Session(self._setup(broker=CodedBroker(engine.broker, edge), seal=edge.seal, opener=edge.open))
+        setup = self._setup(broker=CodedBroker(engine.broker, edge), seal=edge.seal, opener=edge.open)
+        self._session = session = Session(setup, paused=self._paused)
         try:
             await session.open()
             self.ready.set()
             await self._until_drained(session, draining)
         finally:
             self.ready.clear()
+            self._session = None
             await session.close()
 
     async def _until_drained(self, session: Session, draining: asyncio.Event) -> None:
@@ -214,6 +225,35 @@ class Worker:
         finally:
             drained.cancel()
             broken.cancel()
+
+    @property
+    def receiving(self) -> bool:
+        """Whether it takes work, or will once it runs: it is neither paused nor draining."""
+        return not self._paused and (self._draining is None or not self._draining.is_set())
+
+    async def pause(self) -> None:
+        """Take no more work until `resume`: what this worker has not received yet goes to others at once.
+
+        What is in progress goes on, however long it takes. May be repeated.
+        """
+        self._paused = True
+        if self._session is not None:
+            await self._session.pause()
+
+    async def resume(self) -> None:
+        """Take work again. May be repeated; a worker that drains stays as it is.
+
+        Raises:
+            Unavailable: the broker is away; the worker is paused as before.
+        """
+        if self._draining is not None and self._draining.is_set():
+            return
+        if self._session is not None:
+            try:
+                await self._session.resume()
+            except StorageUnavailable as error:
+                raise Unavailable(str(error)) from error
+        self._paused = False
 
     def drain(self) -> asyncio.Future[None]:
         """Take no more work, finish what is in progress within the grace period, hand back the rest.

@@ -33,6 +33,7 @@ import msgspec
 from perdure import convert
 from perdure._duration import optional_milliseconds
 from perdure._fields import check_fields
+from perdure._given import check_kind
 from perdure._names import check_text, check_workflow_id, checked_tags, is_name
 from perdure._options import Match, WorkflowChanged, WorkflowDeclared, check_choice, check_options
 from perdure._workflow_code import Code
@@ -100,6 +101,8 @@ class Workflow(Generic[P, R_co]):
                 f"{location(target)}: {self.name!r} cannot name a workflow. Give one of letters, digits, '_', '-' and "
                 "'.', as in @workflow(name=\"order\")."
             )
+        if isinstance(target, type):
+            _check_init(target)
         main = target.run if isinstance(target, type) else target  # type: ignore[attr-defined]
         self.signature = Signature(main, self.name, method=isinstance(target, type))
         self.queries = _handlers(target, _QUERY)
@@ -173,7 +176,7 @@ class Workflow(Generic[P, R_co]):
             UnknownName: the class declares channels, and none of this name.
             SerializationError: the value is not of the channel's type.
         """
-        payload = convert.encode(value, Any, f"the signal to {channel}")
+        payload = convert.encode(value, what=f"the signal to {channel}")
         declared = self.channels.get(channel)
         if declared is not None:
             decoded = declared.decode(payload)
@@ -197,9 +200,11 @@ class Workflow(Generic[P, R_co]):
 
 def _changed_run_options(kept: RunOptions, options: WorkflowChanged) -> RunOptions:
     tags, attributes, memo = options.get("tags"), options.get("attributes"), options.get("memo")
+    check_kind(attributes, Mapping, "attributes", "a dict of values by name, such as {'customer': 'c-1'}")
     changes = {
         "run_timeout_ms": optional_milliseconds(options.get("timeout")),
         "retention_ms": optional_milliseconds(options.get("retention")),
+        "retention_given": None if options.get("retention") is None else True,
         "tags": None if tags is None else checked_tags(tags),
         "attributes": None if attributes is None else convert.encode_attributes(attributes),
         "memo": None if memo is None else convert.encode(memo, what="memo"),
@@ -267,10 +272,55 @@ def workflow(target: Any = None, /, *, name: str | None = None, **options: Unpac
             made = made.options(**options)
         if isinstance(code, type):
             setattr(code, _WORKFLOW, made)
+            _refuse_calls(code)
             return code
         return made
 
     return declare if target is None else declare(target)
+
+
+def _check_init(cls: Any) -> None:
+    """Raises DefinitionError if the worker, which has no arguments for it, could not make an instance."""
+    if cls.__init__ is object.__init__:
+        return
+    try:
+        inspect.signature(cls.__init__).bind(None)
+    except TypeError as error:
+        raise DefinitionError(
+            f"{location(cls)}: __init__ of workflow {cls.__name__} takes arguments ({error}), and the worker gives it "
+            "none: let `run` take what a run is started with."
+        ) from None
+
+
+def _refuse_calls(cls: Any) -> None:
+    """Its instances are runs, which the worker makes: who calls it as they would a function is told what to call."""
+    if cls.__new__ is object.__new__:
+        cls.__new__ = _new
+    if not hasattr(cls, "__await__"):
+        cls.__await__ = _no_child
+
+
+def _new(cls: Any, *args: Any, **kwargs: Any) -> Any:
+    if args or kwargs:
+        try:
+            if cls.__init__ is object.__init__:
+                raise TypeError("its `__init__` takes no arguments")
+            inspect.signature(cls.__init__).bind(None, *args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{_no_call(cls)}: {error}") from None
+    return object.__new__(cls)
+
+
+def _no_child(self: object) -> Any:
+    raise TypeError(_no_call(type(self)))
+
+
+def _no_call(cls: type) -> str:
+    name = cls.__name__
+    return (
+        f"a workflow class is not called: workflow_of({name})(...) begins a child in a workflow, client.start({name}, "
+        "...) a run elsewhere"
+    )
 
 
 def _check_target(code: Any) -> None:

@@ -1,7 +1,7 @@
 """Workflow code with every kind of carelessness, to be found by its reader; none of it ever runs."""
 
 # Wrong on purpose.
-# ruff: noqa: ASYNC210, ASYNC221, ASYNC230, ASYNC251, C416, PLW0108
+# ruff: noqa: ASYNC210, ASYNC221, ASYNC230, ASYNC251, C416, PLC0208, PLW0108
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from random import choice as pick
 from time import time as clock
 from typing import Any
 
-from perdure import branch, inline, now, sleep, task, workflow
+from perdure import all_of, branch, inline, now, sleep, task, workflow
 
 SHARED = 0
 
@@ -27,6 +27,11 @@ SHARED = 0
 @task
 async def outside() -> float:
     return time.time() + random.random()  # a task may
+
+
+@task
+async def double(number: int) -> int:
+    return 2 * number
 
 
 def helper() -> float:
@@ -99,10 +104,13 @@ async def doubtful(names: list[str]) -> list[str]:
     found += [name for name in chosen]
     found += list(chosen | {"c"})
     found += [*chosen]
+    total = sum([await double(len(name)) for name in chosen])
+    total += sum(await all_of(double(len(name)) for name in {"a", "b"}))
+    total += await double.fn(total)
     try:
         await sleep(1)
     except BaseException:
-        found.append("swallowed")
+        found.append(f"swallowed {total}")
     return found
 
 

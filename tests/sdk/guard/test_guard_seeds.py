@@ -102,28 +102,49 @@ async def test_the_seed_shows_in_what_turns_record() -> None:
 
 
 @pytest.mark.parametrize(
-    ("environment", "warned"), [({}, True), ({"PYTHONHASHSEED": "0"}, False), ({"PYTHONHASHSEED": "42"}, False)]
+    ("environment", "refused", "warned"),
+    [
+        ({}, True, False),
+        ({"PYTHONHASHSEED": "random"}, True, False),
+        ({"PERDURE_GUARD": "warn"}, False, True),
+        ({"PERDURE_GUARD": "off"}, False, True),
+        ({"PYTHONHASHSEED": "0"}, False, False),
+        ({"PYTHONHASHSEED": "42"}, False, False),
+    ],
 )
 async def test_runs_on_a_file_want_a_seed_that_the_next_process_has_too(
-    tmp_path: Path, environment: dict[str, str], warned: bool
+    tmp_path: Path, environment: dict[str, str], refused: bool, warned: bool
 ) -> None:
     program = """
-import asyncio
-from perdure import Client, workflow
+import asyncio, sys
+from perdure import Client, PerdureError, task, workflow
 
 @workflow
 async def nothing() -> None: ...
 
-async def main(db):
-    async with Client.embedded(nothing, db=db): ...
+@task
+async def alone() -> None: ...
 
-asyncio.run(main(":memory:"))
-print("---", flush=True, file=__import__("sys").stderr)
-asyncio.run(main("runs.sqlite"))
+async def main(*objects, **options):
+    async with Client.embedded(*objects, **options): ...
+
+asyncio.run(main(nothing))
+asyncio.run(main(alone, db="tasks.sqlite"))
+asyncio.run(main(nothing, db="looked.sqlite", worker=False))
+print("---", flush=True, file=sys.stderr)
+try:
+    asyncio.run(main(nothing, db="runs.sqlite"))
+except PerdureError as error:
+    print("refused:", error, file=sys.stderr)
 """
-    in_memory, on_a_file = run(program, tmp_path, **environment).stderr.split("---")
-    assert "PYTHONHASHSEED" not in in_memory
+    safe, on_a_file = run(program, tmp_path, **environment).stderr.split("---")
+    assert "PYTHONHASHSEED" not in safe
+    assert (
+        "refused: this process has a random PYTHONHASHSEED, and no other process can go on with" in on_a_file
+    ) is refused
+    assert ("Start it with PYTHONHASHSEED=0 in its environment; where no run has to go on" in on_a_file) is refused
     assert ("Start every worker with PYTHONHASHSEED=0 in its environment" in on_a_file) is warned
+    assert (tmp_path / "runs.sqlite").exists() is not refused
 
 
 def run(program: str, folder: Path = Path(), **environment: str) -> subprocess.CompletedProcess[str]:

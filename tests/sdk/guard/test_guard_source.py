@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
+from os import environ
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from perdure import DefinitionError, workflow, workflow_of
+from perdure import DefinitionError, inline, workflow, workflow_of
 from perdure._replay.guard import check, install, mode_of, source
 from perdure._replay.guard.rules import Finding
 from perdure.worker import Worker
@@ -67,8 +69,16 @@ def test_what_only_may_differ_is_told_apart() -> None:
         "found += [name for name in chosen]",
         'found += list(chosen | {"c"})',
         "found += [*chosen]",
+        "total = sum([await double(len(name)) for name in chosen])",
+        'total += sum(await all_of(double(len(name)) for name in {"a", "b"}))',
     ]
-    assert [line for line, what in told if "order of a set" not in what] == ["global SHARED", "except BaseException:"]
+    assert [line for line, what in told if "order of a set" not in what] == [
+        "global SHARED",
+        "total += await double.fn(total)",
+        "except BaseException:",
+    ]
+    (body,) = [each for each in found if "nothing records" in each.what]
+    assert (body.what.split(" ")[0], body.remedy) == ("double.fn(...)", "Call double(...).")
 
 
 def test_careful_code_is_left_alone() -> None:
@@ -88,11 +98,11 @@ def test_a_worker_refuses_careless_code_and_names_every_line(caplog: pytest.LogC
     )
     assert not caplog.records
     Worker(broker, [careless.Careless, careless.doubtful], guard="warn")
-    assert len(caplog.records) == 2 + 6
+    assert len(caplog.records) == 2 + 9
     Worker(broker, [careless.Careless, careless.doubtful], guard="warn")
-    assert len(caplog.records) == 2 + 6, "each line is told once"
+    assert len(caplog.records) == 2 + 9, "each line is told once"
     Worker(broker, [careless], guard="off")
-    assert len(caplog.records) == 2 + 6
+    assert len(caplog.records) == 2 + 9
 
 
 def test_all_careless_workflows_are_named_at_once() -> None:
@@ -111,6 +121,20 @@ def test_the_environment_says_what_a_worker_is_not_told(monkeypatch: pytest.Monk
     monkeypatch.setenv("PERDURE_GUARD", "sometimes")
     with pytest.raises(ValueError, match="error, warn, off, not 'sometimes'"):
         Worker(broker, [careless])
+
+
+@workflow
+async def reading_the_environment() -> list[Any]:
+    by_inline = inline(lambda: os.environ["PERDURE_A"])
+    known = environ
+    return [os.environ["PERDURE_A"], os.getenv("PERDURE_A"), os.environ.get("PERDURE_A"), known, by_inline, os.sep]
+
+
+def test_what_the_environment_says_may_differ() -> None:
+    found = findings(reading_the_environment.target)
+    assert [each.what.split(" ")[0] for each in found] == ["environ", "os.environ", "os.getenv"]
+    assert not any(each.certain for each in found)
+    assert all("inline" in each.remedy for each in found)
 
 
 @workflow

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from perdure import Channel, Client, ResultTimeout, task, workflow
-from perdure.cli.timeline import brief
+from perdure.cli.timeline import brief, cut
 from perdure.payloads import Payloads
 from perdure_runtime.ports import RunFilter
 from perdure_schemas.events import Started
@@ -57,11 +57,11 @@ def test_a_run_outlives_a_new_key_and_nothing_plain_is_stored(tmp_path: Path, ca
             handle = client.handle(Order, "o-1")
             await handle.signal(Order.approvals, SECRET)
             assert await handle.result(timeout=60) == [f"charged {SECRET}", SECRET]
-            shown = [brief(each.event.args) for each in await handle.history() if isinstance(each.event, Started)]
+            shown = [brief(each.event.args, cut) for each in await handle.history() if isinstance(each.event, Started)]
             assert shown == [f'["{SECRET}"]']
         async with Client.embedded(db=db, worker=False) as client:
             history = await client.handle("o-1").history()
-            shown = [brief(each.event.args) for each in history if isinstance(each.event, Started)]
+            shown = [brief(each.event.args, cut) for each in history if isinstance(each.event, Started)]
             assert "encrypted" in shown[0]
             assert "key old" in shown[0]
 
@@ -98,3 +98,37 @@ def test_a_run_whose_key_is_not_here_gets_stuck_and_goes_on_with_it(tmp_path: Pa
             assert await client.handle("c-1").result(timeout=60) == f"charged {SECRET}"
 
     asyncio.run(scenario())
+
+
+@workflow(name="counted")
+async def charging_first(card: str) -> str:
+    return await charge(card) + await Order.approvals.receive()
+
+
+@workflow(name="counted")
+async def charging_another(card: str) -> str:
+    return await charge(card[::-1]) + await Order.approvals.receive()
+
+
+@pytest.mark.parametrize(
+    "payloads", [None, Payloads(compress_from=32), old()], ids=["plain", "compressed", "encrypted"]
+)
+def test_what_changed_code_asks_for_is_told_unless_it_is_encrypted(payloads: Payloads | None, tmp_path: Path) -> None:
+    db = tmp_path / "shop.sqlite"
+
+    async def scenario() -> str:
+        async with Client.embedded(charging_first, charge, db=db, payloads=payloads) as client:
+            await client.start(charging_first, SECRET, id="c-1")
+            while (run := await listed(client, "c-1")) is None or "signal" not in run.waits_for:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        async with Client.embedded(charging_another, charge, db=db, payloads=payloads) as client:
+            await client.handle("c-1").signal("approvals", "yes")
+            while (run := await listed(client, "c-1")) is None or run.status != "stuck":  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            return run.last_error
+
+    told = asyncio.run(asyncio.wait_for(scenario(), 60))
+    assert "the code now issues task charge, with other arguments" in told
+    both_told = f'recorded ["{SECRET}"], now ["{SECRET[::-1]}"]'
+    assert (both_told in told) == (payloads is None or not payloads.current)
+    assert (SECRET in told) == (both_told in told)

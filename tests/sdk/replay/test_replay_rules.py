@@ -244,7 +244,7 @@ async def nothing_at_all() -> None:
     ("code", "told"),
     [
         (no_task, "has task echo at position 0; the code now issues timer"),
-        (other_argument, "the code now issues task echo, with other arguments"),
+        (other_argument, "the code now issues task echo, with other arguments: recorded [1], now [2]. Guard"),
         (nothing_at_all, "has task echo at position 0, which the code no longer issues"),
     ],
     ids=lambda value: getattr(value, "name", None),

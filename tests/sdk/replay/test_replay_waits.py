@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from perdure import all_of, any_of, completed, workflow
+from perdure import all_of, any_of, completed, timer, workflow
 from perdure._replay import compat, portions
 from perdure._replay.code import Turn
 from perdure._replay.portions import AT_ONCE
@@ -167,6 +167,22 @@ def test_a_failure_wakes_at_once() -> None:
     for seed in SEEDS:
         story = world.play(fails_early, seed)
         assert turns_of(fails_early, story) == 2
+
+
+@workflow
+async def goes_on_without_the_losers() -> int:
+    losers = [echo(n) for n in range(20)]
+    await any_of(*losers)
+    await timer(60)
+    return await doubled(1)
+
+
+def test_what_lost_an_any_of_is_waited_for_no_more() -> None:
+    for seed in SEEDS:
+        story = world.play(goes_on_without_the_losers, seed)
+        turns = [turn for turn in story.turns if turn.completion is None]
+        assert sum(len(group.ids) for group in turns[-1].waits_for.groups) == 1, "the last task alone"
+        assert turns_of(goes_on_without_the_losers, story) <= 5
 
 
 def test_a_report_that_forgets_a_leaf_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,7 +119,7 @@ async def test_a_run_does_not_move_to_a_build_that_does_otherwise() -> None:
 async def test_a_build_without_workers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("perdure._client.control.MOVE_SECONDS_MAX", 0.1)
     async with pinned(order_a, order_b) as (_, run, gate):
-        with pytest.raises(Refused, match="no worker of build 'none' has replayed the run"):
+        with pytest.raises(Refused, match="no worker of build 'none' has replayed the run within 30 s"):
             await run.move("none")
         gate.open()
         assert await run.result() == "a: charged"

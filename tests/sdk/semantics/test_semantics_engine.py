@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from perdure import Channel, Retry, RunNotFound, WorkflowError, sleep, task, workflow
+from perdure import Channel, Refused, Retry, WorkflowError, sleep, task, workflow
 from perdure_runtime.ports import Delivery, Undeliverable
 from perdure_schemas import ids, topics
 from perdure_schemas.common import Payload
@@ -300,7 +300,7 @@ async def test_what_comes_after_the_end_of_a_run_changes_nothing() -> None:
         published = len(world.spy.bodies(RunTask))
         for number, body in enumerate(late):
             await world.send(topics.WORKFLOW_ENGINE, body, run.id, id=f"late-{number}")
-        with pytest.raises(RunNotFound):
+        with pytest.raises(Refused, match="has ended"):
             await run.signal("numbers", 1)
         await world.quiet()
         assert await run.history() == before

@@ -30,6 +30,7 @@ from perdure import (
     workflow,
 )
 from perdure_runtime.ports import RunFilter
+from perdure_schemas.common import Failure
 from perdure_schemas.events import SignalReceived, Started
 from tests.sdk.semantics.world import Gate, World, events
 
@@ -288,7 +289,7 @@ async def test_an_error_tells_its_causes_all_the_way_down() -> None:
         with pytest.raises(RunFailed) as raised:
             await client.execute(failing_parent)
         names = []
-        failure = raised.value.failure
+        failure: Failure | None = raised.value.failure
         while failure is not None:
             names.append(failure.name)
             failure = failure.cause

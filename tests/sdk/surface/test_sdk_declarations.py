@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
+import re
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -16,11 +18,14 @@ import pytest
 
 import perdure
 from perdure import (
+    ChildCanceled,
     DefinitionError,
     NotInWorkflow,
     Registry,
     RemoteError,
     Retry,
+    RunTerminated,
+    TaskCanceled,
     channel,
     method,
     query,
@@ -31,6 +36,7 @@ from perdure import (
     workflow,
     workflow_of,
 )
+from perdure.errors import UnknownName
 from perdure.failures import exception_from_failure, failure_from_exception
 from perdure.retry import NonRetryable, RetryLater
 from perdure_runtime.adapters.memory import memory_ports
@@ -156,6 +162,14 @@ def a_generator() -> Any:
 class WithoutRun: ...
 
 
+class Needy:
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+
+    async def run(self) -> int:
+        return self.limit
+
+
 class SyncContract:
     def charge(self) -> None: ...
 
@@ -170,6 +184,10 @@ class SyncContract:
         (lambda: task(charge), "declared a task twice"),
         (lambda: workflow(a_function), "is an `async def`"),  # type: ignore[arg-type]
         (lambda: workflow(WithoutRun), "has no `async def run"),
+        (
+            lambda: workflow(Needy),
+            "missing a required argument: 'limit'), and the worker gives it none: let `run` take",
+        ),
         (lambda: workflow(buy), "declared a workflow twice"),  # type: ignore[arg-type]
         (lambda: query(a_coroutine), "is `async def`; a query answers at once"),
         (lambda: update(a_function), "is not `async def`"),
@@ -185,9 +203,35 @@ def test_what_cannot_work_is_refused_with_a_remedy(declare: Any, told: str) -> N
     assert told in str(refused.value)
 
 
+@workflow
+class Bare:
+    async def run(self, number: int) -> int:
+        return number
+
+
+@workflow
+class Filled:
+    def __init__(self, limit: int = 3) -> None:
+        self.limit = limit
+
+    async def run(self) -> int:
+        return self.limit
+
+
+def test_who_calls_a_workflow_class_is_told_what_to_call() -> None:
+    for call in (lambda: Bare(1), lambda: Filled(1, 2), lambda: Filled(number=1)):  # type: ignore[call-arg]
+        with pytest.raises(TypeError, match=r"workflow_of\((Bare|Filled)\)\(\.\.\.\) begins a child"):
+            call()
+    with pytest.raises(TypeError, match=r"workflow_of\(Bare\)"):
+        asyncio.run(asyncio.wait_for(Bare(), 1))  # type: ignore[arg-type]
+    assert (Filled().limit, Filled(4).limit, Filled(limit=5).limit) == (3, 4, 5)
+    assert isinstance(Bare(), Bare)
+
+
 @pytest.mark.parametrize(
     ("policy", "told"),
-    [({"attempts": -1}, "attempts"), ({"factor": 0.5}, "factor"), ({"jitter": 2}, "jitter"), ({"initial": -1}, "neg")],
+    [({"attempts": -1}, "attempts"), ({"factor": 0.5}, "factor"), ({"jitter": 2}, "jitter"), ({"initial": -1}, "neg")]
+    + [({"initial": seconds}, "at most 3153600000000 seconds") for seconds in (1e18, math.inf, math.nan)],
 )
 def test_retry_policies_that_make_no_sense(policy: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
@@ -210,6 +254,16 @@ def test_a_module_gives_its_tasks_workflows_and_implementations() -> None:
     options = registry.tasks["Payments.charge"].task_options
     assert (options.attempt_timeout_ms, options.retry.attempts_max) == (3_000, 2)
     assert asyncio.run(registry.tasks["Payments.charge"].fn("o", 1)) == "bank o 1"
+
+
+def test_of_what_an_app_has_some_can_be_chosen_by_name() -> None:
+    registry = Registry([charge, resize, buy, Cart])
+    chosen = registry.only(["charge"], ["cart"])
+    assert (sorted(chosen.tasks), sorted(chosen.workflows)) == (["charge"], ["cart"])
+    assert chosen.elsewhere == {"charge", "shop.resize", "buy", "cart"}
+    assert not registry.only([], ["buy"]).tasks, "nothing of the other kind"
+    with pytest.raises(LookupError, match="no task resize, cart; it has: charge, shop"):
+        registry.only(["charge", "resize", "cart"], [])
 
 
 class LooksLikePayments:
@@ -263,7 +317,7 @@ def test_the_replay_loop_gets_a_workflow_as_payloads() -> None:
     put = workflow_of(Cart).updates["put"].signature.bind(("pear",), {})
     assert asyncio.run(code.update(cart, "put", put)).data == b"1"
     assert code.query(cart, "count", workflow_of(Cart).queries["count"].signature.bind((), {"factor": 3})).data == b"3"
-    with pytest.raises(LookupError, match="cart has no query 'size'; it has count"):
+    with pytest.raises(UnknownName, match="cart has no query 'size'; it has count"):
         code.query(cart, "size", args)
     assert buy.code.create() is None
 
@@ -356,11 +410,22 @@ def test_endless_causes_and_broken_messages_end() -> None:
     assert "cannot be made" in failure_from_exception(Broken()).message
 
 
+@pytest.mark.parametrize("kind", [TaskCanceled, ChildCanceled, RunTerminated])
+def test_an_error_that_nothing_was_raised_for_tells_itself(
+    kind: type[TaskCanceled | ChildCanceled | RunTerminated],
+) -> None:
+    error = kind("it was ended")
+    assert (error.failure.name, error.failure.message) == (kind.__name__, "it was ended")
+    assert failure_from_exception(error).cause is None
+
+
 def test_public_names_are_the_same_for_checkers_and_at_run_time() -> None:
     source = Path(perdure.__file__).read_text()
     block = source.split("if TYPE_CHECKING:")[1].split("_MODULES")[0]
     named = {tuple(line.split()[1::2][:2]) for line in block.splitlines() if line.strip()}
     assert named == {(f"perdure.{module}", name) for name, module in perdure._HOME.items()}
+    at_once = set(re.findall(r"^from perdure\.\w+ import \w+ as (\w+)$", source, re.MULTILINE))
+    assert sorted(perdure.__all__) == sorted({*perdure._HOME, *at_once})
     for name in ("task", "workflow", "service"):
         assert callable(getattr(perdure, name)), "the decorator, not the module"
         assert f"perdure.{name}" in sys.modules

@@ -6,12 +6,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from perdure import (
     AlreadyStarted,
     Client,
+    Handle,
+    NamespaceNotServed,
     QueryFailed,
     Refused,
     Registry,
@@ -227,6 +230,32 @@ def test_children_are_called_like_tasks() -> None:
     with_engine(work)
 
 
+@pytest.mark.parametrize("act", [Handle.cancel, Handle.terminate, Handle.pause, Handle.unpause, Handle.resume])
+def test_what_is_done_to_no_run_is_told_and_does_nothing_to_a_later_one(
+    act: Callable[[Handle[Any]], Awaitable[object]],
+) -> None:
+    async def work(client: Client) -> None:
+        for run_id in ("", "a-run"):
+            with pytest.raises(RunNotFound, match="there is no such run"):
+                await act(client.handle("later", run_id=run_id))
+        assert await client.execute(hello, 1, id="later") == 2
+
+    with_engine(work)
+
+
+def test_a_cancel_after_the_answer_to_a_start_reaches_the_run() -> None:
+    async def work(client: Client) -> None:
+        async def one(number: int) -> None:
+            counter = await client.start(Counter, number, id=f"c{number}")
+            await client.handle(counter.id).cancel()
+            with pytest.raises(RunCanceled):
+                await counter.result()
+
+        await asyncio.gather(*(one(number) for number in range(50)))
+
+    with_engine(work)
+
+
 def test_cancel_terminate_and_resume() -> None:
     async def work(client: Client) -> None:
         run = await client.start(waits, id="w")
@@ -249,6 +278,24 @@ def test_cancel_terminate_and_resume() -> None:
             assert await failed.resume(reason="again") == generation
 
     with_engine(work)
+
+
+def test_an_engine_that_does_not_serve_the_namespace_says_at_once_which_it_serves(tmp_path: Path) -> None:
+    async def run() -> None:
+        path = tmp_path / "dev.sock"
+        server = await serve(memory_ports(SystemClock()), path, namespaces=["default", "test"])
+        async with asyncio.timeout(60):
+            async with Client.connect(path, namespace="test") as client:
+                assert not (await client.list()).runs
+            with pytest.raises(NamespaceNotServed, match="serves namespace 'default', 'test', not 'staging'") as raised:
+                async with Client.connect(path, namespace="staging"):
+                    pass
+            assert list(raised.value.served) == ["default", "test"]
+            with pytest.raises(NamespaceNotServed):
+                await Worker.connect(path, Registry([add_one]), namespace="staging").run()
+        await server.close()
+
+    asyncio.run(run())
 
 
 def test_a_client_connects_by_the_socket_or_by_the_database_beside_it(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from perdure import Channel, Client, SerializationError, any_of, channel, timer, update, workflow
-from perdure.errors import UnknownName
+from perdure import Channel, Client, SerializationError, any_of, channel, signal, timer, update, workflow
+from perdure.errors import Refused, UnknownName
 
 
 @workflow
@@ -46,6 +46,21 @@ def with_client(work: Callable[[Client], Awaitable[Any]]) -> Any:
             return await work(client)
 
     return asyncio.run(opened())
+
+
+def test_a_signal_to_no_run_is_kept_for_one_to_come_and_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    async def work(client: Client) -> object:
+        with caplog.at_level(logging.WARNING, "perdure.client"):
+            await client.handle("b").signal("votes", 1)
+            run = await client.start(Ballot, id="b")
+            await run.signal("remarks", "fine")
+        return await run.result()
+
+    assert with_client(work) == [1, "fine"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "there is no run of workflow id 'b' yet: the signal on channel 'votes' is kept for 60 minutes, "
+        "for the run that is started under it by then"
+    ]
 
 
 def test_a_signal_without_a_value_is_refused_where_the_channel_needs_one() -> None:
@@ -112,3 +127,44 @@ def test_a_signal_is_for_the_receiver_that_can_read_it() -> None:
         return await handle.result()
 
     assert with_client(work) == [1, "word"]
+
+
+def test_a_signal_to_a_run_that_has_ended_is_refused_as_a_cancel_is() -> None:
+    async def work() -> None:
+        async with Client.embedded(Ballot) as client:
+            handle = await client.start(Ballot, id="b")
+            await handle.terminate()
+            for refused in (handle.signal("votes", 3), handle.cancel()):
+                with pytest.raises(Refused, match="the run has ended: terminated"):
+                    await refused
+
+    asyncio.run(work())
+
+
+@workflow
+async def sends(id: str) -> str:
+    signal(id, "votes", 1)
+    await signal(id, "votes", 2)
+    return "sent"
+
+
+@pytest.mark.parametrize(("there", "told"), [(False, "there is none: it is kept"), (True, "has ended: it is lost")])
+def test_what_a_run_sends_to_nobody_is_told_in_the_log(there: bool, told: str) -> None:
+    async def work() -> list[str]:
+        lines: asyncio.Queue[str] = asyncio.Queue()
+        handler = logging.Handler(logging.WARNING)
+        handler.emit = lambda record: lines.put_nowait(record.getMessage())  # type: ignore[method-assign]
+        logging.getLogger("perdure.workflow_engine").addHandler(handler)
+        async with Client.embedded(sends, Ballot) as client:
+            if there:
+                ballot = await client.start(Ballot, id="b")
+                await ballot.terminate()
+            assert await client.execute(sends, "b") == "sent"
+            try:
+                return [await lines.get(), await lines.get()]
+            finally:
+                logging.getLogger("perdure.workflow_engine").removeHandler(handler)
+
+    for line in asyncio.run(asyncio.wait_for(work(), 30)):
+        assert "on channel 'votes' to the run of workflow id 'b'" in line
+        assert told in line

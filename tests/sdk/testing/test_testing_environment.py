@@ -294,7 +294,9 @@ class Gate:
 
 
 async def test_a_wait_for_what_never_comes_says_for_what(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("perdure.testing.SILENT_LOOKS", 100)  # how long is not asked here, and they are five
+    monkeypatch.setattr(
+        "perdure._testing.timekeeper.SILENT_LOOKS", 100
+    )  # how long is not asked here, and they are five
     lacking = r"run '.*' of {} waits for task ask, which is neither given nor mocked: env.mock\(ask, …\)"
     silent = "run '.*' of Gate waits for signal go, which nobody sends"
     async with asyncio.timeout(120), WorkflowEnvironment(asking, family, Gate) as env:
@@ -342,7 +344,7 @@ async def test_real_work_is_waited_for_however_long_it_takes() -> None:
 
     @task
     async def slow() -> str:
-        await asyncio.sleep(4)
+        await asyncio.to_thread(time.sleep, 4)
         return "async"
 
     @task

@@ -20,7 +20,7 @@ from perdure_runtime.ports import Consumer, Delivery, SubscriptionType
 from perdure_schemas import ids, topics
 from perdure_schemas.common import Address, Payload, RunOptions, TaskOptions, WorkflowRef
 from perdure_schemas.events import CommandSettled, Event, Recorded, Started, TurnCommitted
-from perdure_schemas.messages import Body, Message, RunTask, RunWorkflowTask, WorkflowTaskCompleted
+from perdure_schemas.messages import AttemptOutcome, Body, Message, RunTask, RunWorkflowTask, WorkflowTaskCompleted
 
 T = TypeVar("T")
 TO_WORKFLOW = Address(topics.WORKFLOW_ENGINE, "w-1")
@@ -133,6 +133,10 @@ class Engine:
         run = RunTask(**{**fields, **changes})
         await self.send(topics.task_run(name), run)
         return run
+
+
+async def outcome_of(engine: Engine, run: RunTask, *, timeout: float = PATIENCE_S) -> AttemptOutcome:
+    return await engine.next(AttemptOutcome, lambda m: m.attempt_id == run.attempt_id, timeout=timeout)
 
 
 class Run:

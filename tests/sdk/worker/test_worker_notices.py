@@ -11,9 +11,9 @@ import pytest
 
 import perdure
 from perdure import task
-from perdure._worker.notices import STUCK_MAX, Stuck
+from perdure._worker.notices import STUCK_MAX, Lacking, Stuck
 from perdure.failures import failure_from_exception
-from perdure_schemas.common import Failure
+from perdure_schemas.common import Command, Failure
 
 
 @dataclasses.dataclass
@@ -77,6 +77,16 @@ def test_what_is_told_is_forgotten_when_it_is_too_much(caplog: pytest.LogCapture
         told(stuck, f"run-{number}", "no", caplog)
     assert "again" in told(stuck, f"run-{STUCK_MAX}", "no", caplog)
     assert "shop.py" in told(stuck, "run-0", "no", caplog)
+
+
+def test_what_waits_for_another_worker_is_told_once_unless_the_app_leaves_it_to_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    lacking = Lacking(["pack"], [], elsewhere=["ship"])
+    for name in ("pack", "ship", "fly", "fly"):
+        lacking.look([Command(id=name, position=name, kind="task", name=name)], "order")
+    (record,) = caplog.records
+    assert "workflow order waits for task fly, which this worker does not have (it has: pack)" in record.getMessage()
 
 
 @task

@@ -19,7 +19,7 @@ from perdure.retry import NonRetryable, RetryLater
 from perdure.task import task
 from perdure_runtime.adapters.queues import Holding
 from perdure_runtime.adapters.subscriptions import Entry
-from perdure_runtime.errors import MessageTooLarge, StorageUnavailable
+from perdure_runtime.errors import MessageTooLarge
 from perdure_schemas import topics
 from perdure_schemas.common import Address, RetryPolicy, TaskOptions
 from perdure_schemas.messages import (
@@ -32,7 +32,7 @@ from perdure_schemas.messages import (
     TaskResult,
     WorkerHello,
 )
-from tests.sdk.worker.engine import PATIENCE_S, TO_TASK, Engine, ahead_of_time, value, working
+from tests.sdk.worker.engine import PATIENCE_S, TO_TASK, Engine, ahead_of_time, outcome_of, value, working
 
 pytestmark = pytest.mark.asyncio
 
@@ -142,10 +142,6 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> asyncio.Queue[int]:
 
     monkeypatch.setattr(Holding, "begin", told_begin)
     return begun
-
-
-async def outcome_of(engine: Engine, run: RunTask, *, timeout: float = PATIENCE_S) -> AttemptOutcome:
-    return await engine.next(AttemptOutcome, lambda m: m.attempt_id == run.attempt_id, timeout=timeout)
 
 
 async def test_a_result_goes_to_the_workflow_engine_then_to_the_task_engine_then_to_the_client() -> None:
@@ -389,7 +385,9 @@ async def test_the_same_attempt_delivered_twice_at_once_runs_once(begun: asyncio
             await outcome_of(engine, run, timeout=0.1)
 
 
-async def test_drain_finishes_what_it_can_and_hands_back_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_drain_finishes_what_it_can_and_hands_back_the_rest(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     ahead = ahead_of_time(monkeypatch)
     async with working(hang, wait_for_gate, grace_seconds=3_600) as (engine, worker):
         stuck = await engine.run_task("hang", options=HEARTBEATS)
@@ -409,28 +407,9 @@ async def test_drain_finishes_what_it_can_and_hands_back_the_rest(monkeypatch: p
             consumer = await engine.broker.subscribe("default", [topics.task_run(name)], "workers", "shared")
             left += [item.message.body.attempt_id for item in await consumer.receive()]  # type: ignore[union-attr]
         assert left == [stuck.attempt_id, after.attempt_id]
-
-
-async def test_an_outage_of_the_broker_delays_the_answer_only() -> None:
-    async with working(double) as (engine, worker):
-        await worker.drain()
-        outages = [StorageUnavailable("disk full"), StorageUnavailable("disk full")]
-        publisher = engine.broker.publisher()
-        healthy = type(publisher).publish
-
-        async def publish(self: Any, batch: Any) -> None:
-            if any(isinstance(m.body, TaskOutcome) for _, m in batch) and outages:
-                raise outages.pop()
-            await healthy(self, batch)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(type(publisher), "publish", publish)
-            running = asyncio.create_task(worker.run())
-            run = await engine.run_task("double", 2)
-            assert value((await outcome_of(engine, run)).result) == 4
-            await worker.drain()
-            await running
-        assert not outages
+    (told,) = [vars(record) for record in caplog.records if record.message == "attempt_handed_back"]
+    facts = [told[fact] for fact in ("task", "task_id", "attempt", "workflow_id")]
+    assert facts == ["hang", stuck.task_id, 1, "w-1"]
 
 
 async def test_a_result_too_large_for_a_message_is_a_failure() -> None:

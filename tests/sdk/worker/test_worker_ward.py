@@ -12,7 +12,8 @@ import pytest_asyncio
 from perdure._worker import ward as wards
 from perdure._worker.ward import Ward
 from perdure_runtime.ports import Consumer, Delivery
-from perdure_schemas.messages import CancelTimer, Message
+from perdure_schemas.common import NULL, TaskOptions, WorkflowRef
+from perdure_schemas.messages import Body, CancelTimer, Message, RunTask, RunWorkflowTask
 from tests.sdk.worker.engine import Ahead, ahead_of_time
 
 pytestmark = pytest.mark.asyncio
@@ -89,9 +90,83 @@ async def test_it_gets_in_alone_and_the_next_one_when_it_has_left(scene: Scene) 
     await scene.come(other)
     await scene.seen()
     scene.ward.leave([suspect])
+    scene.ahead.seconds = wards.TURN_SECONDS
     await scene.come(other)
     await scene.seen(other)
     assert scene.hands.spared == []
+
+
+async def test_what_made_room_for_one_gets_its_turn_before_the_next_one(scene: Scene) -> None:
+    first, second, clean, once = delivery(2), delivery(2), delivery(0), delivery(1)
+    await scene.come(first, second, clean)
+    await scene.seen(first)
+    scene.ward.leave([first])
+    scene.hands.back.clear()
+    await scene.come(second, clean)
+    await scene.come(once)
+    await scene.seen(clean, once)
+    assert scene.hands.back == [second]
+    scene.busy = True
+    scene.ahead.seconds = wards.TURN_SECONDS
+    await scene.come(second)
+    await scene.seen()
+    scene.busy = False
+    await scene.seen(second)
+    assert scene.ward.to_begin([second]) == [second], "it is alone, so its death counts"
+    assert scene.hands.spared == []
+
+
+async def test_suspects_for_whom_nothing_made_room_follow_each_other_at_once(scene: Scene) -> None:
+    first, second = delivery(2), delivery(2)
+    await scene.come(first, second)
+    await scene.seen(first)
+    scene.ward.leave([first])
+    await scene.come(second)
+    await scene.seen(second)
+
+
+async def test_what_is_spared_gives_those_a_turn_that_made_room_for_it(scene: Scene) -> None:
+    first, second, clean = delivery(2), delivery(2), delivery(0)
+    await scene.come(first, clean)
+    await scene.seen(first)
+    scene.ahead.seconds = wards.ALONE_SECONDS_MIN
+    await scene.come(second, clean)
+    await scene.seen(clean)
+    assert scene.hands.spared == [first]
+
+
+@pytest.mark.parametrize(
+    ("body", "told", "ids"),
+    [
+        (
+            RunTask(task_id="t", attempt_id="a", attempt=2, name="ship", args=NULL, options=TaskOptions(),
+                    answer_to=[], workflow=WorkflowRef("order-1", "r", "order")),
+            "2 workers died while they ran attempt 2 of task ship of run order-1: it is tried once more, alone,",
+            {"task": "ship", "task_id": "t", "workflow_id": "order-1"},
+        ),
+        (
+            RunTask(task_id="t", attempt_id="a", attempt=1, name="ship", args=NULL, options=TaskOptions(),
+                    answer_to=[]),
+            "2 workers died while they ran attempt 1 of task ship: ",
+            {"task": "ship", "task_id": "t"},
+        ),
+        (
+            RunWorkflowTask(workflow_task_id="w", workflow_id="order-1", run_id="r", name="order", generation=0,
+                            attempt=1, committed=1, base=1, base_hash="h", hashes=[]),
+            "2 workers died while they ran a turn of order, run order-1: ",
+            {"workflow_id": "order-1"},
+        ),
+        (CancelTimer(timer_id="t"), "2 workers died while they ran a message of t: ", {}),
+    ],
+)  # fmt: skip
+async def test_the_log_says_what_is_tried_alone_and_why(
+    scene: Scene, caplog: pytest.LogCaptureFixture, *, body: Body, told: str, ids: dict[str, str]
+) -> None:
+    message = Message(id="m", namespace="ns", key="k", at=NOW, body=body)
+    await scene.come(Delivery(topic="t", message=message, redeliveries=2, deaths=2))
+    (record,) = [record for record in caplog.records if getattr(record, "action", "") == "last_try"]
+    assert told in record.getMessage()
+    assert ids.items() <= record.__dict__.items()
 
 
 async def test_others_do_not_notice_it(scene: Scene) -> None:

@@ -35,6 +35,12 @@ class Cart:
         return float(len(sku))
 
 
+@workflow
+class Stock:
+    async def run(self, sku: str, quantity: int = 1, limit: float | None = None) -> bytes:
+        return sku.encode() * quantity
+
+
 async def children() -> None:
     assert_type(order("a"), Deferred[bytes])
     assert_type(await order("a", quantity=2), bytes)
@@ -66,6 +72,19 @@ async def clients(client: Client) -> None:
     assert_type(client.handle(order, "o-1"), Handle[bytes])
     assert_type(client.handle(Cart, "c-1"), Handle[list[str]])
 
+    assert_type(await client.start(Stock, "a", id="s-1"), Handle[bytes])
+    assert_type(await client.start(Stock, "a", 2, id="s-1"), Handle[bytes])
+    assert_type(await client.start(Stock, "a", 2, 1.5, id="s-1"), Handle[bytes])
+    assert_type(await client.execute(Stock, "a", 2, id="s-1"), bytes)
+    assert_type(await client.start(workflow_of(Stock).options(id="s-1"), "a", quantity=2), Handle[bytes])
+
+    await client.start(Stock, id="s-1")  # E
+    await client.start(Stock, 1, id="s-1")  # E
+    await client.start(Stock, "a", "2", id="s-1")  # E
+    await client.execute(Stock, "a", 2, 1.5, 1, id="s-1")  # E
+    assert_type(await client.start(order.options(id="o-1"), "a", quantity=2), Handle[bytes])
+    await client.start(order, "a", quantity=2, id="o-1")  # E
+
     await client.start(order)  # E
     await client.start(order, 1)  # E
     await client.start(order, "a", "2")  # E
@@ -78,6 +97,18 @@ async def clients(client: Client) -> None:
     await client.execute(Cart)  # E
     await client.run(double, "2")  # E
     await client.run(double)  # E
+
+
+async def where_any_object_will_do(client: Client) -> None:
+    print(await client.execute(order, "a", id="o-1"), await client.execute(Cart, "Ada", id="c-1"))
+    print(await client.start(order, "a", id="o-1"), await client.start_task(double, 2, id="t-1"))
+    _given: object = await client.execute(order, "a", 2, id="o-1", tags=["x"])
+    _wider: bytes | None = await client.execute(order, "a", id="o-1")
+
+    print(await client.execute(order, 1, id="o-1"))  # E
+    print(await client.execute(order, "a", nosuch=1))  # E
+    _narrower: int = await client.execute(order, "a", id="o-1")  # E
+    await client.execute(Cart.run, Cart(), "Ada")  # E
 
 
 async def handles(client: Client) -> None:

@@ -104,7 +104,10 @@ def update_error(result: UpdateResult, name: str, workflow_id: str) -> PerdureEr
     if result.status == "not-found":
         return RunNotFound(f"update {name!r}: there is no run of workflow id {workflow_id!r}")
     if result.failure is None:
-        return Refused(f"update {name!r} of {workflow_id!r}: the run takes none any more")
+        return Refused(
+            f"update {name!r} of {workflow_id!r}: the run ended, or continued as new, before it answered. Tasks "
+            "that the update had begun may be done"
+        )
     error = UpdateFailed(f"update {name!r} of {workflow_id!r}: {describe(result.failure)}")
     return _caused(error, result.failure)
 

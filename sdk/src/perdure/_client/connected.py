@@ -21,7 +21,7 @@ class SocketBackend(PortsBackend):
         self._socket: SocketClient | None = None
 
     async def open(self, client_id: str, deliver: Callable[[Message], None]) -> None:
-        self._socket = await engine_of(self._path)
+        self._socket = await engine_of(self._path, self.namespace)
         try:
             reads = self._socket.reads
             announced = partial(reads.announced, self.namespace)

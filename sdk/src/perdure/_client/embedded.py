@@ -10,6 +10,7 @@ from pathlib import Path
 
 from perdure._client.backend import PortsBackend
 from perdure._payloads.blobs import StoreBlobs
+from perdure._replay import guard
 from perdure._replay.guard import seeds
 from perdure.payloads import Payloads
 from perdure.registry import Registry
@@ -52,6 +53,9 @@ class EmbeddedBackend(PortsBackend):
         self._stack = AsyncExitStack()
 
     async def open(self, client_id: str, deliver: Callable[[Message], None]) -> None:
+        """Raises PerdureError, and makes nothing, if the runs of the file could not go on in another process."""
+        if self.registry is not None and self.registry.workflows and self._db != ":memory:":
+            seeds.refuse_if_random(guard.mode_of(None))
         async with AsyncExitStack() as stack:
             ports = await self._ports(stack)
             await stack.enter_async_context(Embedded(ports, self.namespace))
@@ -74,8 +78,6 @@ class EmbeddedBackend(PortsBackend):
         return opened.ports
 
     async def _start_worker(self, ports: Ports, registry: Registry, stack: AsyncExitStack) -> None:
-        if registry.workflows and self._db != ":memory:":
-            seeds.warn_if_random()
         worker = Worker(
             ports.broker,
             registry,

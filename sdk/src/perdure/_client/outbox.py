@@ -88,7 +88,12 @@ class Outbox:
                     raise
                 if waited > TELL_SECONDS and not told:
                     told = True
-                    log.warning("not taken so far: %s; tried for %.0f s", error, PUBLISH_SECONDS_MAX)
+                    log.warning(
+                        "not taken within %.1f s: %s; it is tried for %.0f s at most",
+                        waited,
+                        error,
+                        PUBLISH_SECONDS_MAX,
+                    )
             await asyncio.sleep(delay)
             delay = min(delay * 2, RETRY_SECONDS_MAX)
 

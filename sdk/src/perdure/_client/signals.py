@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from perdure._client.requests import Question, Requests
+from perdure_runtime.workflow_round import UNBORN_TTL_MS
 from perdure_schemas import topics
 from perdure_schemas.common import Payload
 from perdure_schemas.messages import CommandReply, SendSignal
+
+log = logging.getLogger("perdure.client")
+
+
+def tell_kept(reply: CommandReply, workflow_id: str, channel: str) -> None:
+    """Logs a warning, if the signal found no run."""
+    if told := kept(reply, workflow_id, channel):
+        log.warning("%s", told, extra={"action": "signal_kept", "workflow_id": workflow_id})
+
+
+def kept(reply: CommandReply, workflow_id: str, channel: str) -> str:
+    """What to tell of a signal that found no run, which may be a slip of the pen; empty: it found one."""
+    if reply.status != "ok" or reply.run_id:
+        return ""
+    return (
+        f"there is no run of workflow id {workflow_id!r} yet: the signal on channel {channel!r} is kept for "
+        f"{UNBORN_TTL_MS // 60_000} minutes, for the run that is started under it by then"
+    )
 
 
 class _Lane:

@@ -8,11 +8,12 @@ from typing import Any
 
 from perdure import convert
 from perdure._client import answers
+from perdure._client.ends import first_of
 from perdure._client.requests import Requests
 from perdure._client.signals import Signals
 from perdure._client.unknown import Kind, Known
-from perdure._names import check_workflow_id
-from perdure._options import StartedAndWaited
+from perdure._names import check_text, check_workflow_id
+from perdure._options import StartedAndWaited, Wait, check_choice
 from perdure.errors import UnknownName
 from perdure.handle import Decode, Handle, TaskHandle
 from perdure.signature import Signature
@@ -38,11 +39,17 @@ class Starts:
     ) -> tuple[Handle[Any], Message, Mapping[str, Any]]:
         """The handle of a run to be started, the message that starts it, and the options given with its arguments."""
         requests = self.requests
+        if isinstance(workflow, Task):
+            name = workflow.name
+            raise TypeError(
+                f"{name} is a task, not a workflow: use client.run({name}, ...), or client.start_task to start it"
+            )
         definition = _NAMED if isinstance(workflow, str) else workflow_of(workflow)
         names = definition.signature.names
         options = _taken(kwargs, StartedAndWaited.__optional_keys__, names, definition.name) if kwargs else kwargs
         if options:
             definition = definition.options(**{key: value for key, value in options.items() if key != "wait"})
+            check_choice(options.get("wait"), Wait, "wait")
         name = workflow if isinstance(workflow, str) else definition.name
         known = self._known_workflow(name)
         if isinstance(workflow, str):
@@ -74,6 +81,7 @@ class Starts:
             self.signals,
             workflow_id,
             run_id=run_id,
+            first_run_id=run_id,
             decode=decode,
             expected=expected,
             encode_signal=known.encode_signal if known is not None else None,
@@ -110,7 +118,7 @@ class Starts:
         decode, encode_signal = workflow.signature.decode_result, workflow.encode_signal
         return Handle(self.requests, self.signals, id, run_id=run_id, decode=decode, encode_signal=encode_signal)
 
-    def accepted(self, handle: Handle[Any], reply: StartReply) -> Handle[Any]:
+    async def accepted(self, handle: Handle[Any], reply: StartReply) -> Handle[Any]:
         """The handle of the run in force: ours, or the one that was there."""
         answers.check_started(reply)
         if reply.run_id == handle.run_id:
@@ -120,6 +128,7 @@ class Starts:
             self.signals,
             handle.id,
             run_id=reply.run_id,
+            first_run_id=await first_of(self.requests.backend, handle.id, reply.run_id),
             decode=handle._decode,
             encode_signal=handle._encode_signal,
             existing=True,
@@ -140,7 +149,7 @@ class Starts:
             decode = task.signature.decode_result
         else:
             raise TypeError(f"{task!r} is no task: pass what @task declares, a method of a service stub, or a name")
-        task_id = given.get("id") or requests.new_id()
+        task_id = check_text(given.get("id") or requests.new_id(), "id")
         body = DispatchTask(
             task_id=task_id,
             name=name,

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from perdure._replay.guard import seeds
-from perdure.errors import PerdureError, UnfitSkip
+from perdure.errors import PerdureError, ResultTimeout, UnfitSkip
 from perdure_schemas.messages import RunChanged
 
 log = logging.getLogger("perdure.client")
@@ -52,6 +52,21 @@ class StuckWatch:
                 extra={"action": "waits_for_stuck_run"},
             )
         self._timer = self._loop.call_later(LOOK_SECONDS, self._look)
+
+
+def overdue(workflow_id: str, seconds: float | None, run: RunChanged | None) -> ResultTimeout:
+    """What is told of a run that is open after so many seconds, and stands as `run` says, if that is known."""
+    open_still = f"run {workflow_id!r} is still open after {seconds} s"
+    if run is None:
+        return ResultTimeout(f"{open_still}; it goes on, ask again")
+    match run.status:
+        case "stuck":
+            told = f"stuck: {run.last_error.rstrip('.')}. It goes on once {_cure(run.last_error)}; or terminate it"
+        case "paused":
+            told = "paused: it goes on once it is unpaused"
+        case _:
+            told = f"{run.status}: it goes on, ask again"
+    return ResultTimeout(f"{open_still}, {told}", status=run.status, last_error=run.last_error)
 
 
 def _cure(error: str) -> str:

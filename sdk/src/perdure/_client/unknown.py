@@ -22,6 +22,7 @@ STARTING_SECONDS = 1.5
 _LOOK_SECONDS = 0.1
 QUIET_SECONDS = 30.0
 """After nobody could tell: the next starts are not late for it, too."""
+_WAITING: dict[Kind, str] = {"workflow": "the run", "task": "it"}
 _TOLD_MAX = 20
 """Names in a sentence: the likeliest, and then as they come."""
 
@@ -53,6 +54,8 @@ class Known:
             return ""
         if announced is None:
             return ""
+        if told := trouble(announced, name if kind == "workflow" else ""):
+            return f"{told}; {_WAITING[kind]} waits until that is mended"
         names = announced.workflows if kind == "workflow" else announced.tasks
         self._names[kind].update(names)
         return "" if name in names else _sentence(kind, name, names)
@@ -63,7 +66,7 @@ class Known:
         self._waited = True
         while True:
             found = await self._read()
-            if found is None or found.workflows or found.tasks or time.monotonic() >= until:
+            if found is None or found.workflows or found.tasks or found.broken or time.monotonic() >= until:
                 return found
             await asyncio.sleep(_LOOK_SECONDS)
 
@@ -73,10 +76,30 @@ class Known:
             _log.warning("%s", told, extra={"action": f"{kind}_unknown"})
 
 
+def trouble(announced: Announced, workflow: str) -> str:
+    """Why no worker runs the code of a workflow, of an app that was announced with it; empty: nothing that is known."""
+    if announced.broken or workflow not in announced.left_out:
+        return announced.broken
+    return f"the worker leaves workflow {workflow} out: {announced.left_out[workflow]}"
+
+
+def unserved(announced: Announced, workflow: str) -> str:
+    """As `trouble`, or that no worker has the workflow at all."""
+    if (told := trouble(announced, workflow)) or workflow in announced.workflows:
+        return told
+    return f"no worker has workflow {workflow!r}; known: {_known(workflow, announced.workflows)}"
+
+
 def _sentence(kind: Kind, name: str, names: list[str]) -> str:
+    return (
+        f"no worker has announced a {kind} {name!r} yet; known: {_known(name, names)}; "
+        f"{_WAITING[kind]} waits until one does"
+    )
+
+
+def _known(name: str, names: list[str]) -> str:
+    """The likeliest first."""
     near = difflib.get_close_matches(name, names, n=3)
     known = [*near, *(each for each in names if each not in near)]
     more = [f"{len(known) - _TOLD_MAX} more"] if len(known) > _TOLD_MAX else []
-    told = ", ".join([*known[:_TOLD_MAX], *more]) or "none"
-    waiting = "the run" if kind == "workflow" else "it"
-    return f"no worker has announced a {kind} {name!r} yet; known: {told}; {waiting} waits until one does"
+    return ", ".join([*known[:_TOLD_MAX], *more]) or "none"

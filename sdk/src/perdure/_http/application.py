@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
 
-import msgspec
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from msgspec import Struct
 from starlette.exceptions import HTTPException
@@ -21,29 +20,35 @@ from perdure._client.signals import Signals
 from perdure._client.unknown import Known
 from perdure._http.asking import Asker
 from perdure._http.blob_endpoints import add_blobs
-from perdure._http.bodies import Problem, read_body
-from perdure._http.endpoints import ENDPOINTS, PREFIX, STATUS_CODES, STILL_OPEN, WAIT_SECONDS_MAX, Endpoint
+from perdure._http.bodies import Problem, read_object
+from perdure._http.checks import refuse_unknown_parameters
+from perdure._http.endpoints import (
+    ENDPOINTS,
+    NO_SUCH_PATH,
+    PREFIX,
+    STATUS_CODES,
+    STILL_OPEN,
+    WAIT_SECONDS_MAX,
+    Endpoint,
+)
 from perdure._http.forms import MalformedJson, plain, to_json
+from perdure._http.pools import add_pools
 from perdure._ids import IdSource
 from perdure._payloads.backend import CodedBackend
 from perdure._payloads.blobs import StoreBlobs
 from perdure.errors import PayloadTooLarge, Unavailable
 from perdure_runtime.announced import Announced, Announcements
-from perdure_runtime.errors import MessageTooLarge, StorageUnavailable
+from perdure_runtime.errors import InvalidCursor, MessageTooLarge, StorageUnavailable
+from perdure_runtime.pools import Backlog, MakePools
 from perdure_runtime.ports import Ports, RunFilter
 from perdure_schemas import topics
 
 log = logging.getLogger("perdure.api")
 
-BODY_MAX_BYTES = 24 * 1024 * 1024
-"""A value has at most 16 MB, and a third more as base64, in which clients send what they have encrypted."""
 PAGE_MAX = 1_000
 _NAMESPACES = "/api/v1/namespaces/"
 _COMMAND_SECONDS = 30.0
 """An engine answers in milliseconds, its successor in seconds."""
-
-Backlog = Callable[[], Awaitable[list[dict[str, Any]]]]
-"""Messages waiting, per topic of workers: `{"kind", "name", "build", "waiting"}`."""
 
 
 def make_application(
@@ -52,6 +57,7 @@ def make_application(
     *,
     token: str = "",
     backlog: Backlog | None = None,
+    make_pools: MakePools | None = None,
     announcements: Announcements | None = None,
 ) -> FastAPI:
     """The API of one namespace.
@@ -59,6 +65,7 @@ def make_application(
     Args:
         token: callers must show it as `Authorization: Bearer …`; empty: anybody may call.
         backlog: what waits for workers, where that can be known.
+        make_pools: makes topics of workers, where a broker does not keep by itself what comes before the first one.
         announcements: what workers have, where the broker does not know it by itself.
     """
     backend = PortsBackend(namespace)
@@ -77,7 +84,10 @@ def make_application(
         requests.close()
         await outer.close()
 
-    application = FastAPI(title="Perdure", version="1", lifespan=lifespan, openapi_url="/api/v1/openapi.json")
+    application = FastAPI(
+        title="Perdure", version="1", lifespan=lifespan, openapi_url="/api/v1/openapi.json",
+        dependencies=[Depends(refuse_unknown_parameters)],
+    )  # fmt: skip
     application.add_middleware(_Guard, namespace=namespace, token=token)
     _answer_errors(application)
     for endpoint in ENDPOINTS:
@@ -89,7 +99,8 @@ def make_application(
             openapi_extra=_described(endpoint),
             response_class=Response,
         )
-    _add_reads(application, backend, backlog)
+    _add_reads(application, backend)
+    add_pools(application, ports, namespace, backlog=backlog, make_pools=make_pools)
     add_blobs(application, StoreBlobs(ports.blobs, namespace))
     return application
 
@@ -125,11 +136,13 @@ def _answer_errors(application: FastAPI) -> None:
         match error:
             case Problem():
                 return _problem(error.status, str(error))
-            case MalformedJson():
+            case MalformedJson() | InvalidCursor():
                 return _problem(400, str(error))
             case RequestValidationError():
                 first = error.errors()[0]
                 return _problem(400, f"{first['loc'][-1]}: {first['msg']}")
+            case HTTPException(status_code=404):
+                return _problem(404, NO_SUCH_PATH)
             case HTTPException():
                 return _problem(error.status_code, str(error.detail))
             case PayloadTooLarge() | MessageTooLarge():
@@ -140,7 +153,7 @@ def _answer_errors(application: FastAPI) -> None:
                 log.error("request failed", exc_info=error, extra={"action": "request_failed"})
                 return _problem(500, "a defect of the API; its log says more")
 
-    kinds = (Problem, MalformedJson, PayloadTooLarge, MessageTooLarge, Unavailable, StorageUnavailable)
+    kinds = (Problem, MalformedJson, InvalidCursor, PayloadTooLarge, MessageTooLarge, Unavailable, StorageUnavailable)
     for kind in (*kinds, RequestValidationError, HTTPException, Exception):
         application.add_exception_handler(kind, answer)
 
@@ -153,12 +166,14 @@ def _asking(endpoint: Endpoint, asker: list[Asker]) -> Callable[..., Awaitable[R
             wait = _seconds(given.pop("wait", str(WAIT_SECONDS_MAX)))
             follow = given.pop("follow", "true") != "false"
         else:
-            given, wait, follow = await _json_object(request), _COMMAND_SECONDS, True
+            given, wait, follow = await read_object(request), _COMMAND_SECONDS, True
         end_wait = _seconds(request.query_params.get("wait", "0")) if endpoint.end is not None else 0.0
         message = asker[0].message(endpoint, given, path, request.headers.get("idempotency-key", ""))
         answer = await asker[0].ask(endpoint, message, wait, follow)
-        warning = await asker[0].warning(message)
+        warning = await asker[0].warning(message, answer)
         more: dict[str, Any] = {"warning": warning} if warning else {}
+        if detail := asker[0].detail(message, answer):
+            more["detail"] = detail
         if answer is None:
             return _json({"status": "open", **more}, STILL_OPEN)
         end = await asker[0].end_of_start(message, answer, end_wait) if end_wait else None
@@ -169,7 +184,7 @@ def _asking(endpoint: Endpoint, asker: list[Asker]) -> Callable[..., Awaitable[R
     return handle
 
 
-def _add_reads(application: FastAPI, backend: PortsBackend, backlog: Backlog | None) -> None:
+def _add_reads(application: FastAPI, backend: PortsBackend) -> None:
     @application.get(PREFIX + "/runs", summary="Runs, newest first, a page at a time.", response_class=Response)
     async def list_runs(
         *,
@@ -184,11 +199,17 @@ def _add_reads(application: FastAPI, backend: PortsBackend, backlog: Backlog | N
         limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 50,
         cursor: str | None = None,
     ) -> Response:
-        name_, _, value = (attribute or "").partition("=")
-        where = RunFilter(
-            name=name, status=status, tag=tag, workflow_id=workflow_id, waits_for=waits_for,
-            attribute=(name_, value) if attribute else None, started_from=started_from, started_before=started_before,
-        )  # fmt: skip
+        name_, equals, value = (attribute or "").partition("=")
+        if attribute and not (name_ and equals):
+            raise Problem(400, f"attribute: name=value is expected, not {attribute!r:.80}")
+        try:
+            where = RunFilter(
+                name=name, status=status, tag=tag, workflow_id=workflow_id, waits_for=waits_for,
+                attribute=(name_, value) if attribute else None,
+                started_from=started_from, started_before=started_before,
+            )  # fmt: skip
+        except ValueError as error:
+            raise Problem(400, str(error)) from error
         page = await backend.list_runs(where, limit, cursor)
         return _json({"runs": list(page.runs), "cursor": page.cursor})
 
@@ -221,21 +242,6 @@ def _add_reads(application: FastAPI, backend: PortsBackend, backlog: Backlog | N
         found = await backend.announced()
         return _json(Announced([], []) if found is None else found)
 
-    @application.get(PREFIX + "/backlog", summary="What waits for workers.", response_class=Response)
-    async def waiting() -> Response:
-        return _json({"backlog": [] if backlog is None else await backlog()})
-
-
-async def _json_object(request: Request) -> dict[str, Any]:
-    data = await read_body(request, BODY_MAX_BYTES, "a request")
-    try:
-        given = msgspec.json.decode(data) if data else {}
-    except msgspec.DecodeError as error:
-        raise MalformedJson(f"no JSON: {error}") from error
-    if not isinstance(given, dict):
-        raise MalformedJson("a JSON object is expected")
-    return given
-
 
 def _seconds(text: str) -> float:
     try:
@@ -248,8 +254,10 @@ def _seconds(text: str) -> float:
 def _described(endpoint: Endpoint) -> dict[str, Any]:
     """For OpenAPI: the fields of the body, or the parameters."""
     if endpoint.reads:
-        names: list[tuple[str, Literal["string", "number"]]] = [(name, "string") for name in sorted(endpoint.fields)]
-        names.append(("wait", "number"))
+        names: list[tuple[str, Literal["string", "number", "boolean"]]] = [
+            (name, "string") for name in sorted(endpoint.fields)
+        ]
+        names.extend((("wait", "number"), ("follow", "boolean")))
         return {"parameters": [{"name": n, "in": "query", "schema": {"type": t}} for n, t in names]}
     schema = {"type": "object", "properties": {name: {} for name in sorted(endpoint.fields)}}
     body = {"requestBody": {"content": {"application/json": {"schema": schema}}}}

@@ -9,22 +9,27 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from perdure._client import answers
 from perdure._client.ends import RunEnd
 from perdure._client.requests import Requests, any_run
-from perdure._client.signals import Signals
+from perdure._client.signals import Signals, kept
 from perdure._client.unknown import Known
+from perdure._http.checks import checked
 from perdure._http.endpoints import Endpoint
 from perdure._http.expected import ExpectedEnds
 from perdure._http.forms import MalformedJson, of_plain
 from perdure_schemas.messages import (
+    CommandReply,
     DispatchTask,
     Message,
+    QueryResult,
     QueryRun,
     ResumeRun,
     RunResult,
     SendSignal,
     StartReply,
     StartWorkflow,
+    UpdateResult,
     UpdateRun,
     WaitForResult,
 )
@@ -52,8 +57,10 @@ class Asker:
             raise MalformedJson(
                 f"unknown: {', '.join(sorted(unknown))}; known here: {', '.join(sorted(endpoint.fields))}"
             )
+        if "position" in endpoint.fields and not given.get("position"):  # to an engine it would be a resume
+            raise MalformedJson("position: a reset needs one, such as '4' or '2.1'")
         fields = {**given, **endpoint.fixed, **path}
-        body = of_plain(endpoint.body, self._completed(endpoint, fields))
+        body = checked(of_plain(endpoint.body, self._completed(endpoint, fields)), fields)
         message = self._requests.message(_key(body), body)
         return msgspec.structs.replace(message, id=key) if key else message
 
@@ -64,6 +71,9 @@ class Asker:
             run_id = fields.get("run_id") or self._requests.new_id()
             fields = {"args": _NO_ARGUMENTS, **fields, "run_id": run_id}
             fields.setdefault("workflow_id", run_id)
+            options = fields.get("options")
+            if isinstance(options, dict) and "retention_ms" in options:  # 7 days, too, if somebody asks for them
+                fields["options"] = {"retention_given": True, **options}
         elif endpoint.body is QueryRun:
             query = {
                 "query_id": fields.pop("query_id", None) or self._requests.new_id(),
@@ -82,13 +92,25 @@ class Asker:
             fields["dispatched"] = False
         return {**fields, "reply_topic": inbox}
 
-    async def warning(self, message: Message) -> str:
-        """What to tell who starts what no worker has announced; else empty."""
+    async def warning(self, message: Message, answer: Struct | None) -> str:
+        """What to tell who starts what no worker has announced, or signals where there is no run; else empty."""
         match message.body:
+            case SendSignal(workflow_id=workflow_id, channel=channel) if isinstance(answer, CommandReply):
+                return kept(answer, workflow_id, channel)
             case StartWorkflow(name=name):
                 return await self._known.lacking("workflow", name)
             case DispatchTask(name=name):
                 return await self._known.lacking("task", name)
+            case _:
+                return ""
+
+    def detail(self, message: Message, answer: Struct | None) -> str:
+        """Why there is no result, in the words of clients; empty: the answer itself says it."""
+        match message.body, answer:
+            case UpdateRun(name=name, workflow_id=workflow_id), UpdateResult(failure=None, status=status):
+                return "" if status == "ok" else str(answers.update_error(answer, name, workflow_id))
+            case QueryRun(query=query, workflow_id=workflow_id), QueryResult(failure=None, status=status):
+                return "" if status == "ok" else str(answers.query_error(answer, query.name, workflow_id))
             case _:
                 return ""
 

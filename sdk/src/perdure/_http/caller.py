@@ -12,20 +12,27 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
-from perdure._http.endpoints import PREFIX
+from perdure._http.endpoints import NO_SUCH_PATH, PREFIX
 from perdure.errors import PayloadTooLarge, PerdureError, RunNotFound, Unavailable
 
 _TIMEOUT = aiohttp.ClientTimeout(total=70, connect=10)
+_BAD_REQUEST = 400
 _TOO_LARGE = 413
 _UNAUTHORIZED = 401
 _NOT_FOUND = 404
 _ERRORS_FROM = 500
+_ANSWERS = frozenset({"error", "status", "outcome", "gone"})
+"""What there is no such thing of: a refusal, the replies of engines, a value."""
 _AWAY = frozenset({502, 503, 504})
 """A proxy without an API behind it, or an API whose engines cannot be reached."""
 _PATIENCE_S = 30.0
 """An API that has answered once is asked again for so long: it is being restarted, which takes a pod 10 to 20 s."""
 _RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Before it is asked again; the last one from then on. Each request may be repeated: it says who it is."""
+
+
+class BadRequest(PerdureError, ValueError):
+    """Something that was given is wrong; the text says which."""
 
 
 class Caller:
@@ -64,10 +71,12 @@ class Caller:
         """Status and body of an answer that is one. `kind`: of the body.
 
         Raises:
-            Unavailable: the API cannot be reached, or its engines cannot; of an API that has answered: for long.
+            Unavailable: the API cannot be reached, or its engines cannot; of an API that has answered: for long. Or
+                what answers is none.
             PayloadTooLarge: it said so, or a proxy in front of it did.
-            RunNotFound: there is no such run, nor anything else at this path; it says which.
-            PerdureError: it refused the request as such.
+            RunNotFound: there is no such run; it says which.
+            BadRequest: it refused what was asked as such.
+            PerdureError: it refused the request for another reason.
         """
         headers = {"Content-Type": kind, **({"Idempotency-Key": key} if key else {})}
         status, data = await self._send_patiently(method, path, body=body, params=parameters, headers=headers)
@@ -77,8 +86,12 @@ class Caller:
             raise PayloadTooLarge(told if _is_ours(data) else self._refused_on_the_way(body))
         if status >= _ERRORS_FROM:
             raise Unavailable(told or f"the API answered {status}")
+        if status == _NOT_FOUND and (told == NO_SUCH_PATH or not _is_answer(data)):
+            raise Unavailable(f"{self.base} is no API of Perdure (PERDURE_URL), though something answers there")
         if told and status == _NOT_FOUND:
             raise RunNotFound(told)
+        if told and status == _BAD_REQUEST:
+            raise BadRequest(told)
         if told:
             raise PerdureError(told if status != _UNAUTHORIZED else f"{told} (PERDURE_TOKEN)")
         return status, data
@@ -132,6 +145,14 @@ class _Problem(msgspec.Struct):
 def _is_ours(data: bytes) -> bool:
     try:
         return bool(msgspec.json.decode(data, type=_Problem))
+    except msgspec.MsgspecError:
+        return False
+
+
+def _is_answer(data: bytes) -> bool:
+    """Of a refusal by 404: whether an API of ours has written it."""
+    try:
+        return bool(_ANSWERS & msgspec.json.decode(data, type=dict[str, Any]).keys())
     except msgspec.MsgspecError:
         return False
 

@@ -35,6 +35,7 @@ PREFIX = "/api/v1/namespaces/{namespace}"
 WAIT_SECONDS_MAX = 60
 """A longer wait is asked for again: proxies end requests that say nothing for a minute or so."""
 STATUS_CODES = {"ok": 200, "not-found": 404, "conflict": 409, "refused": 409}
+NO_SUCH_PATH = "there is nothing at this path: the API's paths begin with /api/v1/namespaces/"
 STILL_OPEN = 202
 """The answer is not there yet: ask again."""
 
@@ -92,9 +93,9 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         ("unpause", "Undo pause."),
     )),
     _of_run("resume", ResumeRun, CommandReply, "Go on from just before the failure.", *_WHY, "edits", "only",
-            "command_id"),
+            "command_id", "anyway"),
     _of_run("reset", ResumeRun, CommandReply, "Go on from just before a position.", *_WHY, "position",
-            "edits"),
+            "edits", "anyway"),
     _of_run("move", MoveRun, CommandReply, "Pin the run to another build.", *_WHY, "build"),
     Endpoint(
         "/tasks", DispatchTask, TaskResult, "Run a task that belongs to no workflow, and wait for its outcome.",

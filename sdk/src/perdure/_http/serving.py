@@ -30,6 +30,11 @@ def check_exposure(host: str, token: str) -> None:
     raise Unprotected(f"{host} can be reached from elsewhere: set PERDURE_API_TOKEN, or bind to 127.0.0.1.")
 
 
+IDLE_SECONDS_MAX = 75
+"""An idle connection is kept for longer than clients (aiohttp: 15 s) and proxies (60 s) keep one. Who closes first may
+do it while a request is on its way, which is then reset; and `kubectl port-forward` ends when it sees that."""
+
+
 class _Server(uvicorn.Server):
     """Leaves signals to the process it is part of."""
 
@@ -63,6 +68,7 @@ async def serving(
         access_log=False,
         lifespan="on",
         ws="none",
+        timeout_keep_alive=IDLE_SECONDS_MAX,
         timeout_graceful_shutdown=grace_seconds,
     )
     server = _Server(config)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from perdure._payloads.edge import Edge, Later
-from perdure_runtime.ports import Broker, Consumer, Delivery, Publisher, SubscriptionType, Undeliverable
+from perdure_runtime.ports import RECEIVE_MAX, Broker, Consumer, Delivery, Publisher, SubscriptionType, Undeliverable
 from perdure_schemas.messages import HistoryPage, Message
 
 Received = Delivery | Undeliverable
@@ -27,11 +27,13 @@ class _CodedConsumer:
         self.nack = consumer.nack
         self.begin = consumer.begin
         self.spare = consumer.spare
+        self.pause = consumer.pause
+        self.resume = consumer.resume
         self._opening: dict[asyncio.Task[None], Delivery] = {}
         self._opened: deque[Received] = deque()
         self._receiving: asyncio.Task[Sequence[Received]] | None = None
 
-    async def receive(self, limit: int = 256) -> Sequence[Received]:
+    async def receive(self, limit: int = RECEIVE_MAX) -> Sequence[Received]:
         if self._opening or self._opened or self._receiving is not None:
             return await self._receive_beside(limit)
         found = await self._consumer.receive(limit)

@@ -59,7 +59,7 @@ class Commands(Positions):
         """Dispatch a task."""
         position = self.path().take()
         mark = digest("task", name, args.data if self._match_args else b"")
-        id, _, recorded = self.claim(position, "task", name, mark)
+        id, _, recorded = self.claim(position, "task", name, mark, args=args)
         if not recorded:
             self.out.append(
                 Command(id=id, position=position, kind="task", name=name, digest=mark, args=args, task=options)
@@ -81,7 +81,7 @@ class Commands(Positions):
         """Start a child workflow. An empty `child_id` leaves it to the engine."""
         position = self.path().take()
         mark = digest("child", name, args.data if self._match_args else b"")
-        id, _, recorded = self.claim(position, "child", name, mark)
+        id, _, recorded = self.claim(position, "child", name, mark, args=args)
         if not recorded:
             self.out.append(
                 Command(
@@ -159,7 +159,7 @@ class Commands(Positions):
         data: bytes = b"",
     ) -> None:
         mark = digest(kind, name, data)
-        id, _, recorded = self.claim(position, kind, name, mark)
+        id, _, recorded = self.claim(position, kind, name, mark, args=args)
         if not recorded:
             self.out.append(
                 Command(

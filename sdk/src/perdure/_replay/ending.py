@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from perdure._replay import compat
@@ -13,7 +13,7 @@ from perdure._replay.futures import Branch, Deferred
 from perdure._replay.guard import reports, seeds
 from perdure._replay.loop import ReplayLoop
 from perdure.errors import Blocked, CommandFailed, ContinueAsNew, WorkflowChangedError, WorkflowError
-from perdure.failures import leaves
+from perdure.failures import cause_of, leaves
 from perdure_schemas.common import Command, Completion, Failure
 from perdure_schemas.common import ContinueAsNew as NextRun
 
@@ -119,23 +119,23 @@ class Ending:
             case asyncio.CancelledError() if self.cancel_requested:
                 self.completion = Completion(status="canceled")
             case WorkflowError():
-                id = error.id if isinstance(error, CommandFailed) else ""
-                self.completion = Completion(status="failed", failure=self._code.failure(error), command_id=id)
+                self._fail(error, [error])
             case BaseExceptionGroup() if all(isinstance(each, WorkflowError) for each in leaves(error)):
-                failure, id = self._code.failure(error), self._first_failure(error)
-                self.completion = Completion(status="failed", failure=failure, command_id=id)
+                self._fail(error, leaves(error))
             case None:
                 pass
             case _:
                 self._stop(error)
 
-    def _first_failure(self, group: BaseExceptionGroup[Any]) -> str:
-        """A resume goes back to before it, and so does all that failed anew. Empty: no command failed.
+    def _fail(self, error: BaseException, errors: Iterable[BaseException]) -> None:
+        """A resume goes back to before the first command that made it fail, and so does all that failed anew.
 
-        The group's order is not the history's: a group inside may have cleaned up for long.
+        Of several errors the order is not the history's: a group inside may have cleaned up for long.
         """
-        ids = {error.id for error in leaves(group) if isinstance(error, CommandFailed)}
-        return next((id for id in self._failures if id in ids), "")
+        ids = set[str]().union(*(_failed_commands(each) for each in errors))
+        own = error.id if isinstance(error, CommandFailed) else ""
+        id = next((id for id in self._failures if id in ids), own)
+        self.completion = Completion(status="failed", failure=self._code.failure(error), command_id=id)
 
     def _stop(self, error: BaseException) -> None:
         match error:
@@ -152,3 +152,17 @@ class Ending:
         failure = self._code.failure(error)
         error.__traceback__ = None  # it is text now, and pins every frame
         return failure
+
+
+def _failed_commands(error: BaseException) -> set[str]:
+    """Ids of the commands whose failure it is, or for which it was raised: by `from`, or while that was handled."""
+    seen: set[int] = set()
+    following: BaseException | None = error
+    while following is not None and id(following) not in seen:
+        if isinstance(following, CommandFailed):
+            return {following.id}
+        if isinstance(following, BaseExceptionGroup):
+            return set[str]().union(*(_failed_commands(each) for each in leaves(following)))
+        seen.add(id(following))
+        following = cause_of(following)
+    return set()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar, TypeVarTuple
 
-from perdure._replay import compat
+from perdure._replay import compat, unawaited
 
 if TYPE_CHECKING:
     from perdure._replay.loop import ReplayLoop
@@ -150,6 +150,9 @@ class Deferred(ReplayFuture[T]):
             self._touch()
         return _remove_done_callback(self, fn)
 
+    def lost(self) -> None:
+        self._touch()
+
     def _touch(self) -> None:
         """Who waits for it may have changed: the next report looks at it again."""
         if not self._touched:
@@ -159,6 +162,9 @@ class Deferred(ReplayFuture[T]):
     def __repr__(self) -> str:
         state = "pending" if not self.done() else "canceled" if self.cancelled() else "done"
         return f"<Deferred {self.kind} {self.name} at {self.position}: {state}>"
+
+
+unawaited.refuse(Deferred)
 
 
 class Regainable(ReplayFuture[T]):

@@ -42,11 +42,13 @@ _PENDING_BYTES = 700
 class Instance:
     """A run on this worker. Every method is called on the workflow thread."""
 
-    def __init__(self, code: WorkflowCode, context: RunContext) -> None:
+    def __init__(self, code: WorkflowCode, context: RunContext, *, tells_values: bool = True) -> None:
+        """`tells_values`: as of its `Record`."""
         stdlib.install()
         self.code = code
         self.context = context
         self.loop = ReplayLoop(context, match_args=code.match == "args", failure=code.failure)
+        self.loop.record.tells_values = tells_values
         self.base_hash = ""
         """Chain hash of the last event it was fed."""
         self.nonce = ""

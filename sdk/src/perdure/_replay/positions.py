@@ -12,7 +12,7 @@ from perdure._replay.code import RunContext
 from perdure._replay.futures import Branch, Path
 from perdure._replay.history import Record
 from perdure.errors import DefinitionError, Evicted, NotInWorkflow, WorkflowChangedError
-from perdure_schemas.common import Command, CommandKind
+from perdure_schemas.common import Command, CommandKind, Payload
 
 ID_BYTES = 16
 """As perdure_schemas.ids.command_id makes them; here, of a part that is joined once per run."""
@@ -68,12 +68,14 @@ class Positions:
         for command in commands:
             self._adoptable[command.position] = command
 
-    def claim(self, position: str, kind: CommandKind, name: str, digest: str) -> tuple[str, Command | None, bool]:
+    def claim(
+        self, position: str, kind: CommandKind, name: str, digest: str, *, args: Payload | None = None
+    ) -> tuple[str, Command | None, bool]:
         """The id of the command; what is known of it from before; whether it is in the history."""
         if self.querying or self.evicting:
             self.refuse()
         try:
-            recorded = self.record.take(position, kind, name, digest)
+            recorded = self.record.take(position, kind, name, digest, args=args)
         except WorkflowChangedError as error:
             self.noted(error)
             raise

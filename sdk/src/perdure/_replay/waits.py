@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from perdure._replay import compat
-from perdure._replay.futures import Deferred, Group
+from perdure._replay.futures import Combined, Deferred, Group
 from perdure_schemas.common import WaitGroup, WaitsFor
 
 Op = Literal["any", "all", "all_or_fail"]
@@ -170,6 +170,9 @@ class Waits:
     def _is_leaf(self, deferred: Deferred[Any], look: _Look) -> bool:
         leaf = deferred._polled
         for callback, _ in compat.callbacks(deferred):
+            owner = getattr(callback, "__self__", None)
+            if isinstance(owner, Combined) and owner.done():  # an any_of that another member has won
+                continue
             kind = _group_of(callback)
             leaf = kind is None or not self._accept(kind, callback, look) or leaf
         return leaf

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from perdure._worker.answers import Answers
@@ -12,8 +13,9 @@ from perdure._worker.execution import Attempt, Ended
 from perdure._worker.handover import Handover
 from perdure._worker.heartbeats import Heartbeats
 from perdure._worker.inlet import Inlet
-from perdure._worker.notices import tell_failed
+from perdure._worker.notices import ids_of, tell_failed
 from perdure._worker.outbox import Answer, Outbox, Step
+from perdure._worker.task_time import RealTime, TaskTime
 from perdure._worker.ward import DEATHS_MAX
 from perdure.context import TaskContext
 from perdure.failures import readable
@@ -43,12 +45,25 @@ class Executor(Protocol):
 class Attempts:
     """What this worker runs, at most `slots` attempts at a time."""
 
-    def __init__(self, tasks: Mapping[str, Task[..., Any]], outbox: Outbox, answers: Answers, *, slots: int) -> None:
+    def __init__(
+        self,
+        tasks: Mapping[str, Task[..., Any]],
+        outbox: Outbox,
+        answers: Answers,
+        *,
+        slots: int,
+        async_time: TaskTime,
+    ) -> None:
+        """`async_time` is that of async tasks; others live in real time."""
         self._tasks = tasks
         self._outbox = outbox
         self._answers = answers
         self._loop = asyncio.get_running_loop()
+        self._async_time = async_time
+        self._real_time = RealTime(self._loop)
         self._running: dict[str, Attempt] = {}
+        self._telling: dict[str, Attempt] = {}
+        """Those that are answered, until the broker has confirmed the answer."""
         self._slots = slots
         self.inlet: Inlet | None = None
         self.executors: Mapping[Mode, Executor] = {}
@@ -59,6 +74,8 @@ class Attempts:
         self._heartbeats = Heartbeats(outbox, answers)
         self.abandoned = 0
         """Attempts answered without their thread having ended; each still has its slot."""
+
+        async_time.on_jump(self.announce_long)
 
     @property
     def running(self) -> int:
@@ -88,6 +105,10 @@ class Attempts:
     def _accept(self, delivery: Delivery, run: RunTask, starting: list[Attempt]) -> None:
         """Attempts that need not be announced first are put into `starting`."""
         assert self.inlet is not None
+        told = self._telling.get(run.attempt_id)
+        if told is not None:  # a broker that cannot take the answer may deliver the attempt over and over
+            told.deliveries.append(delivery)
+            return
         twin = self._running.get(run.attempt_id)
         if twin is not None and not twin.answered:
             twin.deliveries.append(delivery)  # the same attempt again: one execution answers both
@@ -110,7 +131,8 @@ class Attempts:
 
     def _open(self, delivery: Delivery, run: RunTask, task: Task[..., Any], starting: list[Attempt]) -> None:
         context = TaskContext(run, lambda progress: self._heartbeats.report(attempt, progress))
-        attempt = Attempt(run, task, [delivery], context, started_at=self._loop.time())
+        time = self._async_time if task.mode == "async" else self._real_time
+        attempt = Attempt(run, task, [delivery], context, time, started_at=time.time())
         self._running[run.attempt_id] = attempt
         options = run.options
         if delivery.redeliveries or options.heartbeat_timeout_ms is not None or options.queue_timeout_ms is not None:
@@ -142,7 +164,9 @@ class Attempts:
             return
         timeout_ms = attempt.run.options.attempt_timeout_ms
         if timeout_ms is not None:
-            attempt.timer = self._loop.call_later(timeout_ms / 1000, self._time_out, attempt)
+            attempt.timer = attempt.time.call_later(timeout_ms / 1000, self._time_out, attempt)
+        if attempt.task.mode == "async":
+            self._async_time.begun(attempt.run)
         self.executors[attempt.task.mode].start(attempt)
 
     # --- on its way ---------------------------------------------------------------------------------
@@ -162,7 +186,7 @@ class Attempts:
         attempt.context.cancel("its attempt timed out")
         self.executors[attempt.task.mode].cancel(attempt)
         grace = 0.0 if attempt.task.mode == "thread" else ABANDON_SECONDS
-        attempt.timer = self._loop.call_later(grace, self._abandon, attempt)
+        attempt.timer = attempt.time.call_later(grace, self._abandon, attempt)
 
     def _abandon(self, attempt: Attempt) -> None:
         """Answer for it though it runs on: its slot stays taken until it ends."""
@@ -177,9 +201,9 @@ class Attempts:
 
     def announce_long(self) -> None:
         """Tell of attempts that run for long where they run. Called now and then."""
-        before = self._loop.time() - LONG_SECONDS
         for attempt in self._running.values():
-            if not attempt.announced and not attempt.answered and attempt.started_at < before:
+            long = attempt.time.time() - attempt.started_at > LONG_SECONDS
+            if long and not attempt.announced and not attempt.answered:
                 attempt.announced = True
                 self._outbox.add(Answer([self._answers.started(attempt.run, 1)]))
 
@@ -199,16 +223,19 @@ class Attempts:
 
     def _answer(self, attempt: Attempt, steps: list[Step]) -> None:
         attempt.answered = True
+        self._async_time.ended(attempt.run)
         for timer in (attempt.timer, attempt.beat_timer):
             if timer is not None:
                 timer.cancel()
         run, delivery = attempt.run, attempt.deliveries[0]
         assert self.inlet is not None
+        self._telling[run.attempt_id] = attempt
         self._outbox.add(
             Answer(
                 steps,
                 attempt.deliveries,
                 self.inlet.acks,
+                then=partial(self._telling.__delitem__, run.attempt_id),
                 instead=lambda error: self._answers.outcome(
                     delivery, run, "failed", failure=_unsendable(error), bare=len(run.args.data) > RETOLD_BYTES_MAX
                 ),
@@ -221,10 +248,12 @@ class Attempts:
             if attempt.answered:
                 continue
             attempt.answered = True
+            self._async_time.ended(attempt.run)
             self.abandoned += 1
             attempt.context.cancel("its worker ends")
             self.executors[attempt.task.mode].cancel(attempt)
-            log.warning("attempt_handed_back", extra={"action": "attempt_handed_back", "task": attempt.run.name})
+            facts = {"task": attempt.run.name, "attempt": attempt.run.attempt, **ids_of(attempt.run)}
+            log.warning("attempt_handed_back", extra={"action": "attempt_handed_back", **facts})
 
 
 def _steps(answers: Answers, attempt: Attempt, how: Ended) -> list[Step]:

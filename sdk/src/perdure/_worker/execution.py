@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from msgspec.structs import replace
 
 from perdure import context
+from perdure._worker.task_time import Alarm, TaskTime
 from perdure.context import TaskContext
 from perdure.errors import PayloadUnreadable, PerdureError
 from perdure.failures import failure_from_exception
@@ -26,8 +26,9 @@ class Attempt:
     task: Task[..., Any]
     deliveries: list[Delivery]
     context: TaskContext
-    started_at: float = 0.0
-    """Of the messaging loop's clock."""
+    time: TaskTime
+    started_at: float
+    """By that time."""
     announced: bool = False
     """Whether the task engine knows that this worker runs it, and its inbox."""
     begun: bool = False
@@ -35,12 +36,12 @@ class Attempt:
     ending: Literal["timed-out", "canceled"] | None = None
     """Why the worker wants it to end."""
     answered: bool = False
-    timer: asyncio.TimerHandle | None = None
+    timer: Alarm | None = None
     handle: Any = None
     """What its executor needs to cancel it."""
     beat_at: float | None = None
     """When its last heartbeat was sent."""
-    beat_timer: asyncio.TimerHandle | None = None
+    beat_timer: Alarm | None = None
     progress: Payload | None = None
 
 

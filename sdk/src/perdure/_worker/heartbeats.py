@@ -23,8 +23,7 @@ class Heartbeats:
     def __init__(self, outbox: Outbox, answers: Answers) -> None:
         self._outbox = outbox
         self._answers = answers
-        self._loop = asyncio.get_running_loop()
-        self._reported: Handover[Attempt] = Handover(self._loop, self._on_reported)
+        self._reported: Handover[Attempt] = Handover(asyncio.get_running_loop(), self._on_reported)
 
     def report(self, attempt: Attempt, progress: Payload | None) -> None:
         """Called by user code, in any thread."""
@@ -33,13 +32,13 @@ class Heartbeats:
         self._reported.put(attempt)
 
     def _on_reported(self, attempts: list[Attempt]) -> None:
-        now = self._loop.time()
         for attempt in attempts:
             if attempt.answered or attempt.beat_timer is not None:
                 continue
+            now = attempt.time.time()
             due = 0.0 if attempt.beat_at is None else attempt.beat_at + _interval_seconds(attempt.run)
             if now < due:
-                attempt.beat_timer = self._loop.call_later(due - now, self._send, attempt)
+                attempt.beat_timer = attempt.time.call_later(due - now, self._send, attempt)
             else:
                 self._send(attempt)
 
@@ -47,7 +46,7 @@ class Heartbeats:
         attempt.beat_timer = None
         if attempt.answered:
             return
-        attempt.beat_at = self._loop.time()
+        attempt.beat_at = attempt.time.time()
         self._outbox.add(Answer([self._answers.heartbeat(attempt.run, attempt.progress)]))
 
 

@@ -77,6 +77,13 @@ class Inlet:
             await marked
             then()
 
+    async def pause(self) -> None:
+        await self._consumer.pause()
+
+    async def resume(self) -> None:
+        """Raises StorageUnavailable: it is paused as before."""
+        await self._consumer.resume()
+
     async def close(self) -> None:
         """What is not acknowledged is handed back."""
         await self._consumer.close()

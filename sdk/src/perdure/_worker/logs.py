@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
-from perdure_runtime.service.logs import log_json
+from perdure_runtime.service.logs import JsonFormatter, log_json
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _ELSEWHERE = frozenset({"action", "stack", "file", "line", "function"})
@@ -21,6 +21,17 @@ class Facts(logging.Formatter):
         facts = [f"{name}={value}" for name, value in known if name not in _STANDARD and name not in _ELSEWHERE]
         head, line, rest = text.partition("\n")
         return " ".join([head, *facts]) + line + rest
+
+
+def log_early(process: str) -> None:
+    """As JSON also what is logged before `log_to_stderr`, since the app may set up logging itself; and all warnings."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter(process, str(os.getpid())))
+    logging.lastResort = handler
+    logging.captureWarnings(True)
+    warnings = logging.getLogger("py.warnings")
+    warnings.addHandler(handler)
+    warnings.propagate = False
 
 
 def log_to_stderr(process: str, *, json: bool, level: str = "INFO") -> None:

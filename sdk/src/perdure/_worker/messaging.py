@@ -16,11 +16,13 @@ from perdure._worker.inlet import Inlet
 from perdure._worker.live import CACHE_BYTES, LiveInstances
 from perdure._worker.notices import Lacking
 from perdure._worker.outbox import Answer, Outbox, Seal
+from perdure._worker.task_time import RealTime, TaskTime
 from perdure._worker.turn_flow import TurnFlow
 from perdure._worker.turns import TurnDesk
 from perdure._worker.user_side import UserSide
 from perdure._worker.ward import Ward
 from perdure.registry import Registry
+from perdure_runtime.errors import StorageUnavailable
 from perdure_runtime.ports import Broker, Clock, Delivery, SubscriptionType
 from perdure_schemas import topics
 from perdure_schemas.messages import AttemptCancelRequested, HistoryPage, WorkerHello
@@ -51,58 +53,104 @@ class Setup:
     seal: Seal
     opener: Opener
     cache_bytes: int = CACHE_BYTES
+    async_time: TaskTime | None = None
+    """Of async tasks; the real one unless given."""
+    tells_values: bool = True
+    """Whether errors may tell arguments of tasks."""
 
 
 class Session:
     """One life of a worker, from `open` to `close`. Made on the loop it lives on."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, *, paused: bool = False) -> None:
         self._setup = setup
+        self._paused = paused
+        self._turning = asyncio.Lock()
+        """Held while it is paused or resumed."""
         self._loop = asyncio.get_running_loop()
         self._publisher = setup.broker.publisher()
         self._outbox = Outbox(self._publisher, setup.seal)
         self._answers = Answers(namespace=setup.namespace, worker=setup.worker, clock=setup.clock, ids=setup.ids)
-        self._attempts = Attempts(setup.registry.tasks, self._outbox, self._answers, slots=setup.slots)
+        self._async_time = setup.async_time or RealTime(self._loop)
+        self._attempts = Attempts(
+            setup.registry.tasks, self._outbox, self._answers, slots=setup.slots, async_time=self._async_time
+        )
         self._codes: Mapping[str, WorkflowCode] = {n: found.code for n, found in setup.registry.workflows.items()}
-        lacking = Lacking(setup.registry.tasks, setup.registry.workflows)
+        lacking = Lacking(setup.registry.tasks, setup.registry.workflows, elsewhere=setup.registry.elsewhere)
         self._turns = TurnFlow(self._outbox, self._answers, self._make_desk(), lacking, opener=setup.opener)
         self._user_side: UserSide | None = None
         self._inlets: list[Inlet] = []
+        self._working: list[Inlet] = []
+        """Those of work."""
         self._ward = Ward(setup.clock, lambda: not self._attempts.running and not self._turns.open)
         self._receivers: list[asyncio.Task[None]] = []
+        """Of work. What is in progress needs the inbox to its end."""
         self._background: list[asyncio.Task[None]] = []
 
     def _make_desk(self) -> TurnDesk:
         setup = self._setup
         live = LiveInstances(setup.cache_bytes)
-        return TurnDesk(self._codes, live, namespace=setup.namespace, build=setup.build, ids=setup.ids)
+        return TurnDesk(
+            self._codes,
+            live,
+            namespace=setup.namespace,
+            build=setup.build,
+            ids=setup.ids,
+            tells_values=setup.tells_values,
+        )
 
     # --- from open to close -------------------------------------------------------------------------
 
     async def open(self) -> None:
         setup, turns, attempts = self._setup, self._turns, self._attempts
-        side = UserSide(self._make_desk, turns.done, lambda *how: attempts.ended.put(how), inline=setup.inline_turns)
+        side = UserSide(
+            self._make_desk,
+            turns.done,
+            lambda *how: attempts.ended.put(how),
+            inline=setup.inline_turns,
+            async_time=self._async_time,
+        )
         self._user_side, turns.runner, attempts.executors = side, side.turns, side.executors
         inbox = await self._subscribe([self._answers.inbox], "inbox", "exclusive", ward=None)
-        self._receive(self._ward.run())
-        self._receive(inbox.receive(self._on_inbox(inbox)))
+        for needed in (self._ward.run(), inbox.receive(self._on_inbox(inbox))):
+            self._background.append(self._loop.create_task(needed))
         workflows = [t for name in setup.registry.workflows for t in _both(topics.workflow_run, name, setup.build)]
         if workflows:
-            turns.inlet = await self._subscribe(workflows, SUBSCRIPTION, "key-shared", ward=self._ward)
+            turns.inlet = await self._subscribe_to_work(workflows, "key-shared")
             self._receive(turns.inlet.receive(turns.accept))
         tasks = [t for name in setup.registry.tasks for t in _both(topics.task_run, name, setup.build)]
         if tasks:
-            attempts.inlet = await self._subscribe(tasks, SUBSCRIPTION, "shared", ward=self._ward)
+            attempts.inlet = await self._subscribe_to_work(tasks, "shared")
             self._receive(attempts.inlet.receive(attempts.accept, attempts.room))
         running = [self._outbox.run(), self._announce(), *(inlet.acks.run() for inlet in self._inlets)]
         running += [inlet.follow_marks() for inlet in self._inlets]
         self._background += [self._loop.create_task(coroutine) for coroutine in running]
 
+    async def pause(self) -> None:
+        """Receive no work: what was not received yet goes to others at once. What is in progress goes on."""
+        self._paused = True
+        async with self._turning:
+            if self._paused:
+                await asyncio.gather(*(inlet.pause() for inlet in self._working))
+
+    async def resume(self) -> None:
+        """Raises StorageUnavailable: it is paused as before."""
+        async with self._turning:
+            self._paused = False
+            try:
+                await asyncio.gather(*(inlet.resume() for inlet in self._working))
+            except StorageUnavailable:
+                self._paused = True
+                await asyncio.gather(*(inlet.pause() for inlet in self._working))
+                raise
+
     async def stop_receiving(self) -> None:
+        """For good: nothing that waits here for others waits for what is in progress."""
         for receiver in self._receivers:
             receiver.cancel()
         await asyncio.gather(*self._receivers, return_exceptions=True)
         self._receivers.clear()
+        self._background.append(self._loop.create_task(self.pause()))
 
     async def finish(self, grace_seconds: float) -> None:
         """Wait until all that was received is answered; then stop what is not: `close` hands it back."""
@@ -134,6 +182,14 @@ class Session:
             task.result()
 
     # --- receiving ----------------------------------------------------------------------------------
+
+    async def _subscribe_to_work(self, names: Sequence[str], kind: SubscriptionType) -> Inlet:
+        inlet = await self._subscribe(names, SUBSCRIPTION, kind, ward=self._ward)
+        async with self._turning:
+            self._working.append(inlet)
+            if self._paused:
+                await inlet.pause()
+        return inlet
 
     async def _subscribe(
         self, names: Sequence[str], subscription: str, kind: SubscriptionType, *, ward: Ward | None

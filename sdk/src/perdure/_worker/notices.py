@@ -21,8 +21,10 @@ STUCK_MAX = 1_000
 class Lacking:
     """Names that workflows of this worker call, and that it has not: their callers wait for a worker that has."""
 
-    def __init__(self, tasks: Collection[str], workflows: Collection[str]) -> None:
+    def __init__(self, tasks: Collection[str], workflows: Collection[str], *, elsewhere: Collection[str] = ()) -> None:
+        """`elsewhere`: what is left to other workers on purpose."""
         self._known = {"task": tasks, "child": workflows}
+        self._elsewhere = elsewhere
         self._told: set[tuple[str, str]] = set()
 
     def look(self, commands: Sequence[Command], workflow: str) -> None:
@@ -30,6 +32,8 @@ class Lacking:
         for command in commands:
             known = self._known.get(command.kind)
             if known is None or command.name in known or (command.kind, command.name) in self._told:
+                continue
+            if command.name in self._elsewhere:
                 continue
             self._told.add((command.kind, command.name))
             what = "task" if command.kind == "task" else "workflow"
@@ -94,9 +98,14 @@ def tell_failed(run: RunTask, failure: Failure) -> None:
         run.attempt,
         run.name,
         described(failure),
-        extra={"action": "task_failed", **({"workflow_id": run.workflow.workflow_id} if run.workflow else {})}
-        | {"task_id": run.task_id},
+        extra={"action": "task_failed", **ids_of(run)},
     )
+
+
+def ids_of(run: RunTask) -> dict[str, str]:
+    """By which a log tells the task, and its workflow if it has one."""
+    task = {"task_id": run.task_id}
+    return task if run.workflow is None else {"workflow_id": run.workflow.workflow_id, **task}
 
 
 def described(failure: Failure) -> str:

@@ -17,9 +17,9 @@ import msgspec
 
 from perdure import _app
 from perdure._replay import guard
-from perdure._worker.logs import log_to_stderr
+from perdure._worker.logs import log_early, log_to_stderr
 from perdure._worker.sources import Sources
-from perdure._worker.supervision import EXIT_RELOAD, Ready
+from perdure._worker.supervision import EXIT_RELOAD, Broken, Ready
 from perdure.errors import DefinitionError
 from perdure.registry import Registry
 from perdure.worker import Worker
@@ -42,7 +42,7 @@ class Options:
     slots: int
     grace_seconds: float
     ready_fd: int | None
-    """Where to write a Ready."""
+    """Where to write a Ready, or Broken."""
     supervised: bool
     """End when the standard input does, and with EXIT_RELOAD once a source file has changed."""
     json_logs: bool = False
@@ -61,25 +61,39 @@ def main(options: Options) -> int:
     if options.supervised:
         threading.Thread(target=_end_with_parent, daemon=True, name="parent watch").start()
     sources = Sources(options.app)
+    if options.json_logs:
+        log_early("worker")
     try:
-        registry = _loaded(options.app)
+        registry = Registry([_app.load(options.app)])
+        log_to_stderr("worker", json=options.json_logs)
+        left_out = _left_out(registry, options)
     except (Exception, SystemExit) as error:
         _tell(_told(error), options)
         if not options.supervised:
             return 1
+        _announce(Broken(_app.brief(error)), options)
         _tell("the worker waits for a change of the source", options)
         sources.add_culprits(error)
         sources.wait_for_change()
         return EXIT_RELOAD
-    log_to_stderr("worker", json=options.json_logs)
-    return asyncio.run(_serve(registry, options, sources))
+    return asyncio.run(_serve(registry, left_out, options, sources))
 
 
-def _loaded(app: str) -> Registry:
-    """What the app declares. A worker would refuse what the guard does; here its author can mend it."""
-    registry = Registry([_app.load(app)])
-    guard.check(guard.mode_of(None), registry.workflows.values())
-    return registry
+def _left_out(registry: Registry, options: Options) -> dict[str, str]:
+    """Workflows that the guard refuses, and why: of a supervised worker, which serves the others meanwhile.
+
+    Raises:
+        DefinitionError: it refuses some, and nobody would be told that they are left out.
+    """
+    mode = guard.mode_of(None)
+    if not options.supervised:
+        guard.check(mode, registry.workflows.values())
+        return {}
+    refused = guard.refusals(mode, registry.workflows.values())
+    for name, reason in refused.items():
+        del registry.workflows[name]
+        _tell(f"error: {reason}\nuntil it is mended, {name} is left out", options)
+    return refused
 
 
 def _end_with_parent() -> None:
@@ -103,7 +117,7 @@ def _tell(sentence: str, options: Options) -> None:
         sys.stderr.flush()
 
 
-async def _serve(registry: Registry, options: Options, sources: Sources) -> int:
+async def _serve(registry: Registry, left_out: dict[str, str], options: Options, sources: Sources) -> int:
     worker = Worker.connect(
         options.socket,
         registry,
@@ -116,7 +130,7 @@ async def _serve(registry: Registry, options: Options, sources: Sources) -> int:
     reloading = asyncio.Event()
     await _once_ready(worker, running)
     if worker.ready.is_set():
-        _announce(registry, options)
+        _announce(Ready(sorted(registry.workflows), sorted(registry.tasks), left_out), options)
         if options.supervised:
             _drain_on_change(worker, sources, reloading)
     await running
@@ -142,11 +156,10 @@ async def _once_ready(worker: Worker, running: asyncio.Task[None]) -> None:
     ready.cancel()
 
 
-def _announce(registry: Registry, options: Options) -> None:
+def _announce(told: Ready | Broken, options: Options) -> None:
     if options.ready_fd is not None:
-        told = msgspec.json.encode(Ready(sorted(registry.workflows), sorted(registry.tasks)))
         with os.fdopen(options.ready_fd, "wb") as pipe:
-            pipe.write(told)
+            pipe.write(msgspec.json.encode(told))
 
 
 def _drain_on_change(worker: Worker, sources: Sources, reloading: asyncio.Event) -> None:

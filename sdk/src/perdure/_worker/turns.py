@@ -71,12 +71,14 @@ class TurnDesk:
         namespace: str,
         build: str,
         ids: Callable[[], str],
+        tells_values: bool = True,
     ) -> None:
         self._workflows = workflows
         self._cache = cache
         self._namespace = namespace
         self._build = build
         self._ids = ids
+        self._tells_values = tells_values
 
     def run(self, job: TurnJob) -> TurnResult:
         """Never raises: what a job does to itself is its answer."""
@@ -115,7 +117,7 @@ class TurnDesk:
             instance, events = (None, events) if lacking is None else (instance, lacking)
         if instance is None:
             if _first_turn(task):
-                instance = Instance(code, self._context(task, task.events[0]))
+                instance = Instance(code, self._context(task, task.events[0]), tells_values=self._tells_values)
             elif _whole(job.records):
                 instance = self._rebuild(code, task, job.records)
             else:
@@ -136,7 +138,7 @@ class TurnDesk:
     def _rebuild(self, code: WorkflowCode, task: RunWorkflowTask, records: Sequence[Recorded]) -> Instance:
         known = [record for record in records if record.seq <= task.committed]
         carried = [record for record in task.events if record.seq > task.committed]
-        instance = Instance(code, self._context(task, (known or carried)[0]))
+        instance = Instance(code, self._context(task, (known or carried)[0]), tells_values=self._tells_values)
         instance.base_hash = task.previous_hash
         instance.nonce = task.previous_nonce
         instance.replay(effective(known))

@@ -67,8 +67,8 @@ class AsyncTasks:
 class UserLoop:
     """A thread with an event loop for user code: a task that blocks it stops neither heartbeats nor messaging."""
 
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self.loop = loop or asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="perdure-tasks", daemon=True)
         self._stopping = False
         self._thread.start()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from perdure._worker.attempts import Executor
 from perdure._worker.processes import ProcessTasks
+from perdure._worker.task_time import TaskTime
 from perdure._worker.threads import InlineTasks, Threads, ThreadTasks
 from perdure._worker.turn_thread import InlineTurns, TurnDone, TurnRunner, TurnThread
 from perdure._worker.turns import TurnDesk
@@ -24,6 +25,7 @@ class UserSide:
         report: Report,
         *,
         inline: bool,
+        async_time: TaskTime,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._inline = inline
@@ -38,7 +40,7 @@ class UserSide:
             self.executors = {"async": AsyncTasks(loop, report), "thread": at_once, "process": at_once}
             return
         self.turns = TurnThread(make_desk, done, loop)
-        self._loop = UserLoop()
+        self._loop = UserLoop(async_time.new_loop())
         self._processes = ProcessTasks(self._threads, report)
         self.executors = {
             "async": AsyncTasks(self._loop.loop, report),

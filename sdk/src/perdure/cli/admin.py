@@ -37,7 +37,10 @@ CASSANDRA_HINT = (
 
 @admin.command()
 def init(*, namespace: cli.Namespace = cli.DEFAULT_NAMESPACE, output: cli.Output = None) -> None:
-    """Make Pulsar's tenant, namespaces, policies, topics, subscriptions and schemas. Changes nothing that is there."""
+    """Make what there must be in Pulsar. Changes nothing that is there.
+
+    That is the tenant, namespaces, policies, topics, subscriptions and schemas.
+    """
     settings = _settings(namespace)
 
     async def work() -> dict[str, Any]:
@@ -57,36 +60,56 @@ def init(*, namespace: cli.Namespace = cli.DEFAULT_NAMESPACE, output: cli.Output
 
 @admin.command()
 def migrate(*, namespace: cli.Namespace = cli.DEFAULT_NAMESPACE, output: cli.Output = None) -> None:
-    """Make Cassandra's keyspace and bring its tables up to date. May be repeated, and run by many at once."""
+    """Make Cassandra's keyspace and bring its tables up to date. May be repeated, and run by many at once.
+
+    Tables of a newer release stay as they are: exit code 0 if this release can use them, else 1.
+    """
     settings = _settings(namespace)
 
-    async def work() -> dict[str, Any]:
+    async def work() -> tuple[int, int]:
         from perdure_runtime.adapters.cassandra import migrate as bring_up_to_date
+        from perdure_runtime.adapters.cassandra.migrations import LATEST, WrongSchema
 
-        version = await bring_up_to_date(settings.cassandra())
-        return {"keyspace": settings.cassandra_keyspace, "version": version}
+        try:
+            return await bring_up_to_date(settings.cassandra()), LATEST
+        except WrongSchema as error:  # whoever waits for the store by exit code 5 would wait for ever
+            raise Problem(str(error)) from error
 
-    reached = _run(work, CASSANDRA_HINT)
+    version, ours = _run(work, CASSANDRA_HINT)
+    if version > ours:
+        stderr().print(
+            f"a newer release made these tables; this one, of schema version {ours}, can use them: nothing was changed"
+        )
+    reached = {"keyspace": settings.cassandra_keyspace, "version": version}
     print_one(reached, output, lambda: _lines(reached))
 
 
 @admin.command()
 def recount(*, namespace: cli.Namespace = cli.DEFAULT_NAMESPACE, output: cli.Output = None) -> None:
-    """Count the listed runs anew and put the counts right; prints what differed, which is nothing."""
+    """Count the listed runs anew and put the counts right. Prints what differed, which is nothing.
+
+    Counts of one build are told with it; "build" is null in those of all.
+    """
     settings = _settings(namespace)
 
     async def work() -> list[dict[str, Any]]:
         from perdure_runtime.adapters.cassandra.recount import recount as count
 
         return [
-            {"name": each.name, "status": each.status, "counted": each.counted, "found": each.found}
+            {
+                "name": each.name,
+                "build": each.build,
+                "status": each.status,
+                "counted": each.counted,
+                "found": each.found,
+            }
             for each in await count(settings.cassandra(), namespace)
         ]
 
     different = _run(work, CASSANDRA_HINT)
     if not different:
         stderr().print("the counts were right")
-    print_rows(different, output, lambda: _table(different, "name", "status", "counted", "found"))
+    print_rows(different, output, lambda: _table(different, "name", "build", "status", "counted", "found"))
 
 
 @dlq.command("list")
@@ -128,7 +151,7 @@ def replay(
     namespace: cli.Namespace = cli.DEFAULT_NAMESPACE,
     output: cli.Output = None,
 ) -> None:
-    """Send such messages to where they came from again, once what they failed of is mended."""
+    """Send such messages again, once what they failed of is mended."""
     if bool(letters) == every:
         raise Problem("say which letters: their ids, or --all", hint="perdure admin dlq list", code=ExitCode.usage)
     settings = _settings(namespace)

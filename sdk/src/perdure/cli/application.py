@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from perdure.cli import control, looks, runs
+from perdure.cli import control, looks, routing, runs
 from perdure.cli.admin import admin
 from perdure.cli.cluster_worker import worker
 from perdure.cli.dev import dev
-from perdure.cli.output import MEANINGS
+from perdure.cli.output import MEANINGS, ExitCode, Problem
 
 application = typer.Typer(
     name="perdure",
@@ -30,13 +30,30 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
+def _misplaced(parameter: typer.CallbackParam, value: str | None) -> None:
+    """Raises Problem if it is given: options of commands are often typed before the command."""
+    if value is not None:
+        option = max(parameter.opts, key=len)
+        hint = f"perdure COMMAND … {option} {value}"
+        raise Problem(f"{option} goes after the command", hint=hint, code=ExitCode.usage)
+
+
+def _later(*names: str) -> Any:
+    return typer.Option(*names, hidden=True, callback=_misplaced)
+
+
 @application.callback()
 def _options(
+    *,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    _database: Annotated[str | None, _later("--db")] = None,
+    _namespace: Annotated[str | None, _later("--namespace", "-n")] = None,
+    _output: Annotated[str | None, _later("--output", "-o")] = None,
+    _run: Annotated[str | None, _later("--run")] = None,
 ) -> None:
-    """What is asked of no command in particular; `version` has been answered when this is called."""
+    """What is asked of no command in particular; all of it has been answered when this is called."""
 
 
 WITH_VALUES = {"ignore_unknown_options": True}
@@ -59,4 +76,5 @@ application.command(context_settings=WITH_VALUES)(control.signal)
 application.command(context_settings=WITH_VALUES)(control.query)
 application.command(context_settings=WITH_VALUES)(control.update)
 application.command()(worker)
+admin.command()(routing.route)
 application.add_typer(admin)

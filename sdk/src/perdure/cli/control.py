@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -10,17 +12,28 @@ from rich.markup import escape
 from perdure.cli.corrections import Edits, Skips, Unchecked, corrections
 from perdure.cli.declared import UNCHECKED, Declared, check_signal
 from perdure.cli.on_run import Target, on_run
-from perdure.cli.output import ExitCode, Format, Problem, chosen, print_json, stdout
+from perdure.cli.output import ExitCode, Format, Problem, chosen, print_json, stderr, stdout
 from perdure.cli.session import parse_json
-from perdure.cli.waiting import Timeout, result_of
+from perdure.cli.waiting import Timeout, answer_of, result_of
 from perdure.errors import Refused, RunCanceled, RunNotFound
+
+
+def _some(position: str) -> str:
+    if not position:
+        raise typer.BadParameter("a position is one such as 4 or 2.1; perdure show ID   has them", param_hint="--to")
+    return position
+
 
 Reason = Annotated[str, typer.Option("--reason", help="Kept in the history.", show_default=False)]
 UntilEnd = Annotated[bool, typer.Option("--wait", "-w", help="Wait for the end, and tell how the run ended.")]
 Anyway = Annotated[
     bool, typer.Option("--anyway", help="Though tasks done after the failure, such as a refund, stay done.")
 ]
-Position = Annotated[str, typer.Option("--to", metavar="POSITION", help="Go back to just before this command.")]
+Again = Annotated[bool, typer.Option("--anyway", help="Though completed tasks after it are done again or forgotten.")]
+Position = Annotated[
+    str,
+    typer.Option("--to", metavar="POSITION", help="Go back to just before this command.", callback=_some),
+]
 Build = Annotated[str, typer.Option("--to", metavar="BUILD", help="The build that goes on with the run.")]
 ChannelName = Annotated[str, typer.Argument(metavar="CHANNEL")]
 Value = Annotated[str, typer.Argument(metavar="JSON")]
@@ -45,18 +58,30 @@ async def resume(
     skip: Skips = [],  # noqa: B006
     anyway: Anyway = False,
     unchecked: Unchecked = False,
+    wait: UntilEnd = False,
+    timeout: Timeout = None,
     reason: Reason = "",
 ) -> str:
     """Go on from just before the failure. What succeeded is not run again."""
     edits, skips = await corrections(at, edit, skip, unchecked=unchecked)
-    try:
+    id = at.run.id
+    with _hinted(f"perdure reset {id} --to POSITION   or   perdure resume {id} --anyway"):
         await at.run.resume(reason=reason, edits=edits, skips=skips, anyway=anyway)
+    if wait or timeout is not None:
+        await result_of(at.run, timeout, at.look)
+        return "completed"
+    return "resumed"
+
+
+@contextmanager
+def _hinted(hint: str) -> Iterator[None]:
+    """What to type if the run has completed what a rewind does not take back."""
+    try:
+        yield
     except Refused as error:
         if "`anyway`" not in str(error):
             raise
-        hint = f"perdure reset {at.run.id} --to POSITION   or   perdure resume {at.run.id} --anyway"
         raise Problem(str(error), hint=hint, code=ExitCode.conflict) from error
-    return "resumed"
 
 
 @on_run(_done)
@@ -66,12 +91,14 @@ async def reset(
     to: Position,
     edit: Edits = [],  # noqa: B006 - Typer copies it
     skip: Skips = [],  # noqa: B006
+    anyway: Again = False,
     unchecked: Unchecked = False,
     reason: Reason = "",
 ) -> str:
-    """Go back to a position and on from there; also for runs that have ended."""
+    """Go back to a position and on from there. Also for runs that have ended."""
     edits, skips = await corrections(at, edit, skip, unchecked=unchecked)
-    await at.run.reset(to=to, reason=reason, edits=edits, skips=skips)
+    with _hinted(f"perdure reset {at.run.id} --to {to} --anyway   or   perdure show {at.run.id}"):
+        await at.run.reset(to=to, reason=reason, edits=edits, skips=skips, anyway=anyway)
     return f"reset to {to}"
 
 
@@ -86,7 +113,7 @@ async def _how_it_ended(at: Target, seconds: float | None) -> str:
     """Raises Problem if the run fails, is terminated, or is open after `seconds`."""
     overdue = f"perdure terminate {at.run.id}   ends it at once;   perdure show {at.run.id}   tells more"
     try:
-        await result_of(at.run, seconds, at.declared, overdue=overdue)
+        await result_of(at.run, seconds, at.look, overdue=overdue)
     except Problem as ended:
         if not isinstance(ended.__cause__, RunCanceled):
             raise
@@ -117,7 +144,7 @@ async def unpause(at: Target, *, reason: Reason = "") -> str:
 
 @on_run(_done)
 async def move(at: Target, *, to: Build, reason: Reason = "") -> str:
-    """Go on with another build, once a worker of it has replayed the run."""
+    """Move to another build, once a worker of it has replayed it."""
     await at.run.move(to, reason=reason)
     return f"moved to build {to}"
 
@@ -127,21 +154,19 @@ async def _check(at: Target, declared: Declared, channel: str, value: object) ->
         described = await at.run.describe()
     except RunNotFound:  # a signal may come before its run
         return
+    if trouble := declared.trouble(described.name):
+        stderr().print(f"[yellow]warning:[/] {escape(trouble)}; so the channel and the value are not checked")
+        return
     check_signal(declared, described.name, channel, value)
 
 
 @on_run(_done)
 async def signal(at: Target, channel: ChannelName, value: Value = "null", *, unchecked: AnyChannel = False) -> str:
-    """Send a value to a channel of the run."""
+    """Send a value to a channel of the run. If there is none yet, that is said, and the run finds it when it starts."""
     payload = parse_json(value, "the value")
-    if (declared := at.declared) is not None and not unchecked:
+    if (declared := at.look()) is not None and not unchecked:
         await _check(at, declared, channel, payload)
-    try:
-        await at.run.signal(channel, payload)
-    except RunNotFound as error:
-        status = (await at.run.describe()).status
-        code, hint = ExitCode.conflict, f"perdure show {at.run.id}"
-        raise Problem(f"signal to {at.run.id!r}: the run has ended: {status}", hint=hint, code=code) from error
+    await at.run.signal(channel, payload)
     return f"signaled on {channel}"
 
 
@@ -152,12 +177,12 @@ def _answered(_: str, value: object, output: Format | None) -> None:
 @on_run(_answered)
 async def query(at: Target, name: QueryName, args: Values = None) -> object:
     """Ask the run's code; prints the answer as JSON."""
-    answer: object = await at.run.query(name, *(parse_json(text, "an argument") for text in args or []))
-    return answer
+    values = [parse_json(text, "an argument") for text in args or []]
+    return await answer_of(at.run, at.run.query(name, *values), at.look)
 
 
 @on_run(_answered)
 async def update(at: Target, name: UpdateName, args: Values = None) -> object:
     """Have the run's code do something; prints its answer as JSON."""
-    answer: object = await at.run.update(name, *(parse_json(text, "an argument") for text in args or []))
-    return answer
+    values = [parse_json(text, "an argument") for text in args or []]
+    return await answer_of(at.run, at.run.update(name, *values), at.look)

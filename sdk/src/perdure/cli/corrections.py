@@ -52,7 +52,8 @@ async def corrections(
 
 async def _signatures(at: Target) -> dict[str, Signature]:
     """By position, as far as they are known here."""
-    registry = registry_of(at.declared) if at.declared is not None else None
+    declared = at.look()
+    registry = registry_of(declared) if declared is not None else None
     if registry is None:
         return {}
     try:

@@ -8,12 +8,12 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import msgspec
 
 from perdure import _app, convert
-from perdure._worker.supervision import Ready
 from perdure.cli.locations import api_url, declared_path
 from perdure.cli.output import ExitCode, Problem
 from perdure.errors import SerializationError, UnknownName
@@ -22,12 +22,17 @@ from perdure.registry import Registry
 from perdure.workflow import Workflow
 from perdure_schemas.events import Recorded, SignalReceived
 
+if TYPE_CHECKING:
+    from perdure.client import Client
+
+_HERE = frozenset({"127.0.0.1", "localhost"})
+"""Where a `perdure dev` has its API."""
 UNCHECKED = "--unchecked"
 """The option of `start`, `signal`, `resume` and `reset` that skips these checks."""
 
 
 class Declared(msgspec.Struct, frozen=True, kw_only=True):
-    """Written by `perdure dev` when its worker is ready."""
+    """Written by `perdure dev` whenever its worker is ready, or cannot be."""
 
     app: str
     """As on its command line."""
@@ -35,11 +40,24 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     """Where it was started."""
     workflows: list[str]
     tasks: list[str]
+    left_out: dict[str, str] = {}
+    """Workflows that the guard refuses, and why: no worker serves them."""
+    broken: str = ""
+    """Why nothing of it is served now; what it declares is then what it declared before."""
+
+    def names(self) -> list[str]:
+        """Of the workflows that there are."""
+        return sorted([*self.workflows, *self.left_out])
+
+    def trouble(self, workflow: str) -> str:
+        """What is wrong with the code of a workflow, so that no worker runs it; empty: nothing that is known."""
+        if self.broken or workflow not in self.left_out:
+            return self.broken
+        return f"{self.app} is served without {workflow}: {self.left_out[workflow]}"
 
 
-def write(database: Path, app: str, ready: Ready) -> None:
+def write(database: Path, told: Declared) -> None:
     """Replaces what was declared before the worker was reloaded."""
-    told = Declared(app=app, folder=str(Path.cwd()), workflows=ready.workflows, tasks=ready.tasks)
     target = declared_path(database)
     partial = target.with_suffix(".part")
     partial.write_bytes(msgspec.json.encode(told))
@@ -51,9 +69,30 @@ def remove(database: Path) -> None:
     declared_path(database).unlink(missing_ok=True)
 
 
-def read(database: Path) -> Declared | None:
-    """Nothing while there was no ready worker yet, nor of workers behind an API."""
-    if api_url():
+async def told_at(client: Client, database: Path) -> Path | None:
+    """The database of the `perdure dev` that the client speaks to; nothing: it speaks to an API elsewhere.
+
+    What an API tells is not believed, but the file beside that database is, if it is ours: its app may be imported.
+    """
+    if not api_url():
+        return database
+    if urlsplit(api_url()).hostname not in _HERE:
+        return None
+    from perdure.client import announced
+
+    told = await announced(client)
+    if told is None or not told.database:
+        return None
+    there = Path(told.database)
+    try:
+        return there if declared_path(there).stat().st_uid == os.getuid() else None
+    except OSError:
+        return None
+
+
+def read(database: Path | None) -> Declared | None:
+    """What is declared beside it now; nothing while its worker has told nothing yet."""
+    if database is None:
         return None
     try:
         return msgspec.json.decode(declared_path(database).read_bytes(), type=Declared)
@@ -71,8 +110,12 @@ def check_start(declared: Declared, workflow: str, values: Sequence[Any]) -> Non
 
     A worker of another build may have it: the option UNCHECKED is for that.
     """
+    if declared.trouble(workflow) and workflow in declared.names():
+        return  # it is there, and goes on once it is mended
     if workflow not in declared.workflows:
         anyway = f"{UNCHECKED} starts it all the same"
+        if declared.broken:
+            raise Problem(declared.broken, hint=f"mend it   ({anyway})")
         raise unknown_workflow(workflow, declared.workflows, declared.app, or_else=anyway)
     definition = _definition(declared, workflow)
     if definition is not None:
@@ -94,7 +137,7 @@ def unknown_workflow(workflow: str, known: Sequence[str], app: str, *, or_else: 
 def check_arguments(definition: Workflow[..., Any], values: Sequence[Any]) -> None:
     """Raises Problem if the workflow does not take these arguments."""
     try:
-        definition.signature.check(convert.encode(list(values), Any, "the arguments"))
+        definition.signature.check(convert.encode(list(values), what="the arguments"))
     except SerializationError as error:
         raise Problem(str(error), hint=f"it is {definition.signature!r}", code=ExitCode.usage) from error
 

@@ -9,51 +9,74 @@ import sys
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 from rich.markup import escape
 
+from perdure import _app
 from perdure._worker.logs import log_to_stderr
-from perdure._worker.supervision import Ready
-from perdure.cli import declared
+from perdure._worker.supervision import Broken, Ready
+from perdure.cli import EXIT_INTERRUPTED, declared
 from perdure.cli import session as cli
 from perdure.cli.dev_api import serve_api
 from perdure.cli.locations import DATABASE, socket_path
-from perdure.cli.output import ExitCode, Format, Problem, print_json, stdout
+from perdure.cli.output import Format, Problem, print_json, stdout
+from perdure.cli.standing import Standing
 from perdure.cli.supervisor import Notice, Supervisor
+from perdure_runtime.errors import StorageUnavailable, UnfitDatabase
 
 if TYPE_CHECKING:
     from perdure_runtime.embedded import Embedded
     from perdure_runtime.ports import Ports
 
-EXIT_INTERRUPTED = 130
 GRACE_SECONDS = 5.0
 """For the attempts under way at a reload or Ctrl-C: a person waits for it. Longer ones are delivered again."""
+
+PORT_MAX = 65_535
+NOTHING = "the app declares no workflow and no task: put @workflow or @task above a function"
 
 
 @asynccontextmanager
 async def engine(
-    database: Path, namespace: str, *, survive_power_loss: bool = False
+    database: Path, namespace: str, standing: Standing | None = None, *, survive_power_loss: bool = False
 ) -> AsyncIterator[tuple[Embedded, Ports]]:
-    """The engines on this file, reachable through its socket.
+    """The engines on this file, reachable through its socket. `standing`: of the app whose worker is ours.
 
     Raises:
         AlreadyInUse: another process holds the file.
+        Problem: it cannot be made or opened, or is something else's.
     """
     # Here, since they are half of what `perdure --help` would wait for.
     from perdure_runtime.adapters.socket import serve
     from perdure_runtime.adapters.sqlite import open_sqlite
     from perdure_runtime.clock import SystemClock
+    from perdure_runtime.collecting import collect_rarely
     from perdure_runtime.embedded import Embedded
 
-    database.parent.mkdir(parents=True, exist_ok=True)
-    opened = await open_sqlite(database, SystemClock(), survive_power_loss=survive_power_loss)
+    if database != DATABASE and not database.parent.exists():  # a slip of the pen would make an empty engine there
+        raise Problem(
+            f"{database} cannot be made: there is no folder {database.parent}",
+            hint=f"mkdir -p {database.parent}   or   --db another.sqlite",
+        )
     try:
-        server = await serve(opened.ports, socket_path(database))
+        database.parent.mkdir(exist_ok=True)
+        opened = await open_sqlite(database, SystemClock(), survive_power_loss=survive_power_loss)
+    except OSError as error:
+        raise Problem(f"{database} cannot be made: {error.strerror}", hint="--db another.sqlite") from error
+    except UnfitDatabase as error:
+        raise Problem(str(error), hint="move it away, or --db another.sqlite") from error
+    except StorageUnavailable as error:
+        raise Problem(str(error), hint="--db another.sqlite") from error
+    try:
+        announced = None if standing is None else partial(standing.announced, opened.ports)
+        server = await serve(opened.ports, socket_path(database), announced=announced, namespaces=[namespace])
         try:
             async with Embedded(opened.ports, namespace) as embedded:
+                collect_rarely()
                 yield embedded, opened.ports
         finally:
             await server.close()
@@ -81,8 +104,8 @@ class Announcer:
     def ready(self) -> None:
         seconds = time.perf_counter() - self._started
         self._tell(
-            f"[bold]perdure dev[/] {escape(self._app)}   [dim]engine ready in {seconds:.2f} s on "
-            f"{escape(str(self._database))}; Ctrl-C ends it[/]",
+            f"[bold]perdure dev[/] {escape(self._app)}   [dim]engine ready in {seconds:.2f} s; Ctrl-C ends it[/]\n"
+            f"[dim]runs are kept in {escape(str(self._database))}[/]",
             event="ready",
             pid=os.getpid(),
             database=str(self._database),
@@ -91,17 +114,24 @@ class Announcer:
         )
 
     def worker(self, notice: Notice) -> None:
-        if notice.ready is not None:
-            declared.write(self._database, self._app, notice.ready)
         code = f" (exit code {notice.code})" if notice.event == "exited" else ""
-        colour = {"ready": "green", "exited": "red"}.get(notice.event, "dim")
+        colour = {"ready": "green", "exited": "red", "broken": "red"}.get(notice.event, "dim")
+        match notice.told:
+            case Ready():
+                named = _names(notice.told)
+                facts: dict[str, Any] = msgspec.structs.asdict(notice.told)
+                facts["left_out"] = notice.told.left_out or None
+                facts["problem"] = None if _has_some(notice.told) else NOTHING
+            case Broken(reason=reason):
+                named, facts = f"\n  {escape(reason)}", {"reason": reason}
+            case None:
+                named, facts = "", {}
         self._tell(
-            f"[{colour}]worker {notice.event}[/]   [dim]process {notice.pid}{code}[/]{_names(notice.ready)}",
+            f"[{colour}]worker {notice.event}[/]   [dim]process {notice.pid}{code}[/]{named}",
             event=f"worker-{notice.event}",
             pid=notice.pid,
             code=notice.code,
-            workflows=notice.ready.workflows if notice.ready else None,
-            tasks=notice.ready.tasks if notice.ready else None,
+            **facts,
         )
 
     def api(self, url: str, *, instead_of: int | None = None) -> None:
@@ -130,33 +160,40 @@ class Announcer:
             print_json({key: value for key, value in facts.items() if value is not None}, Format.jsonl)
 
 
-def _names(ready: Ready | None) -> str:
+def _names(ready: Ready) -> str:
     """What can be started, and how."""
-    if ready is None:
-        return ""
-    if not ready.workflows and not ready.tasks:
-        return "\n  [yellow]the app declares no workflow and no task: put @workflow or @task above a function[/]"
+    if not _has_some(ready):
+        return f"\n  [yellow]{NOTHING}[/]"
     lines = [f"\n  {kind:9}  {escape(', '.join(names))}" for kind, names in _kinds(ready) if names]
     if ready.workflows:
         lines.append(f"\n  [dim]try:       perdure start {escape(ready.workflows[0])} …   perdure list[/]")
     return "".join(lines)
 
 
+def _has_some(ready: Ready) -> bool:
+    return bool(ready.workflows or ready.tasks or ready.left_out)
+
+
 def _kinds(ready: Ready) -> list[tuple[str, list[str]]]:
-    return [("workflows", ready.workflows), ("tasks", ready.tasks)]
+    return [("workflows", ready.workflows), ("tasks", ready.tasks), ("left out", sorted(ready.left_out))]
 
 
 def dev(
     app: Annotated[str, typer.Argument(metavar="APP", help="app.py, or package.module")],
     *,
     database: Annotated[
-        Path, typer.Option("--db", envvar="PERDURE_DB", help="Created if it does not exist.", metavar="FILE")
+        Path,
+        typer.Option(
+            "--db", envvar="PERDURE_DB", help="Created if it does not exist, in a folder that does.", metavar="FILE"
+        ),
     ] = DATABASE,
     namespace: cli.Namespace = cli.DEFAULT_NAMESPACE,
     port: Annotated[
         int | None,
         typer.Option(
             "--port",
+            min=0,
+            max=PORT_MAX,
             help="Of the HTTP API on 127.0.0.1; default: 8420, or any free one if that is in use.",
             show_default=False,
         ),
@@ -165,19 +202,27 @@ def dev(
         bool, typer.Option("--survive-power-loss", help="What is confirmed is on the disk first; slower.")
     ] = False,
 ) -> None:
-    """Run an engine and a worker for APP here. Runs survive restarts; the worker reloads when a file changes."""
-    announcer = Announcer(app, database, time.perf_counter())
-    if app.endswith(".py") and not Path(app).is_file():
-        raise Problem(f"there is no file {app!r}", hint="perdure dev examples/hello.py", code=ExitCode.usage)
+    """Run an engine and a worker for APP here. Runs survive restarts; the worker reloads when a file changes.
 
+    At a reload and at Ctrl-C, tasks under way have 5 s to end; those that do not are run again. Ctrl-C again ends all.
+    """
+    announcer = Announcer(app, database, time.perf_counter())
+    _app.check(app)
     log_to_stderr("dev", json=not announcer.plain, level="WARNING")
 
     async def serve() -> None:
-        async with engine(database, namespace, survive_power_loss=survive_power_loss) as (embedded, ports):
+        standing = Standing(app, database)
+        async with engine(database, namespace, standing, survive_power_loss=survive_power_loss) as (embedded, ports):
             declared.remove(database)
-            api = serve_api(ports, namespace, port, told=announcer.api, missing=announcer.no_api)
+            announced = partial(standing.announced, ports, namespace)
+            api = serve_api(ports, namespace, port, announced, told=announcer.api, missing=announcer.no_api)
             command = worker_command(app, database, namespace, json_logs=not announcer.plain)
-            supervisor = Supervisor(command, announcer.worker)
+
+            def happened(notice: Notice) -> None:
+                standing.on(notice)
+                announcer.worker(notice)
+
+            supervisor = Supervisor(command, happened)
             try:
                 await _until_stopped(embedded, supervisor, announcer, api)
             finally:

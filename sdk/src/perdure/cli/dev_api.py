@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from perdure_runtime.announced import Announcements
     from perdure_runtime.ports import Ports
 
 HOST = "127.0.0.1"
@@ -34,16 +35,25 @@ class Told(Protocol):
 
 
 async def serve_api(
-    ports: Ports, namespace: str, port: int | None, *, told: Told, missing: Callable[[str], None]
+    ports: Ports,
+    namespace: str,
+    port: int | None,
+    announcements: Announcements,
+    *,
+    told: Told,
+    missing: Callable[[str], None],
 ) -> None:
     """Serve until canceled; `told` is called once it listens, or `missing` with the reason why not.
+
+    Args:
+        announcements: what workers have, and whether ours has the app.
 
     Raises:
         Problem: the port that was asked for is in use.
         NotInstalled: a port was asked for, and the extra `api` is not there.
     """
     try:
-        application = await asyncio.to_thread(_make, ports, namespace)  # the import takes half a second
+        application = await asyncio.to_thread(_make, ports, namespace, announcements)  # the import takes half a second
     except NotInstalled as error:
         if port is not None:
             raise
@@ -57,14 +67,14 @@ async def serve_api(
         await _serve(application, 0, partial(told, instead_of=PORT))
 
 
-def _make(ports: Ports, namespace: str) -> FastAPI:
+def _make(ports: Ports, namespace: str, announcements: Announcements) -> FastAPI:
     with needed("api", "the HTTP API"):
         import uvicorn  # noqa: F401 what serves it
         from starlette.responses import JSONResponse
 
         from perdure._http.application import make_application
 
-    application = make_application(ports, namespace)
+    application = make_application(ports, namespace, announcements=announcements)
 
     @application.middleware("http")
     async def only_from_here(request: Request, proceed: Callable[[Request], Awaitable[Response]]) -> Response:

@@ -5,20 +5,29 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from contextvars import ContextVar
 from pathlib import Path
 
 DATABASE = Path(".perdure/dev.sqlite")
 URL = "PERDURE_URL"
-"""Of an API: commands then ask it instead of a `perdure dev`."""
+"""Of an API: commands then ask it instead of a `perdure dev`, but for those with --db."""
 TOKEN = "PERDURE_TOKEN"
 """What that API asks callers to show."""
 SOCKET_PATH_BYTES_MAX = 100
 """Unix sockets cannot have longer paths (108 bytes on Linux, 104 on macOS, the closing zero included)."""
 
 
+_DATABASE_GIVEN: ContextVar[bool] = ContextVar("database given", default=False)
+
+
+def database_given(given: bool) -> None:
+    """Whether this command has an option that names a database. It was typed for this command; the environment not."""
+    _DATABASE_GIVEN.set(given)
+
+
 def api_url() -> str:
     """Empty: commands speak to a `perdure dev` through its socket."""
-    return os.environ.get(URL, "")
+    return "" if _DATABASE_GIVEN.get() else os.environ.get(URL, "")
 
 
 def socket_path(database: Path) -> Path:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
 
 import typer
 
-from perdure.cli.declared import Declared, read
+from perdure._names import check_workflow_id
+from perdure.cli.declared import Declared, read, told_at
 from perdure.cli.output import Format
 from perdure.cli.session import DEFAULT_DATABASE, DEFAULT_NAMESPACE, Database, Namespace, Output, with_client
 
@@ -30,11 +31,11 @@ class Target:
     """The run that a command is about."""
 
     run: Handle[Any]
-    database: Path
+    database: Path | None
+    """Of the `perdure dev` that it is in."""
 
-    @property
-    def declared(self) -> Declared | None:
-        """What the worker there has."""
+    def look(self) -> Declared | None:
+        """What the worker there has now."""
         return read(self.database)
 
 
@@ -58,12 +59,14 @@ def on_run(answer: Answer) -> Callable[[Callable[Concatenate[Target, P], Awaitab
     def make(work: Callable[Concatenate[Target, P], Awaitable[Any]]) -> Callable[..., None]:
         @functools.wraps(work)
         def command(id: str, **given: Any) -> None:
+            _check_id(id)
             run_id, output = given.pop("run_id"), given.pop("output")
             database: Path = given.pop("database")
             call: Callable[..., Awaitable[Any]] = work
 
             async def done(client: Any) -> Any:
-                return await call(Target(client.handle(id, run_id=run_id), database), **given)
+                there = await told_at(client, database)
+                return await call(Target(client.handle(id, run_id=run_id), there), **given)
 
             answer(id, with_client(database, given.pop("namespace"), done, about=id), output)
 
@@ -73,6 +76,13 @@ def on_run(answer: Answer) -> Callable[[Callable[Concatenate[Target, P], Awaitab
         return command
 
     return make
+
+
+def _check_id(id: str) -> None:
+    try:
+        check_workflow_id(id)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="ID") from None
 
 
 def _shown(work: Callable[..., Any]) -> list[inspect.Parameter]:

@@ -50,7 +50,7 @@ class ExitCode(IntEnum):
 MEANINGS = {
     ExitCode.failed: "the run failed, or is open when its result is asked for, or any other error",
     ExitCode.usage: "wrong use: an option, an argument, or a value of another type",
-    ExitCode.not_found: "there is no such run, workflow or channel",
+    ExitCode.not_found: "there is no such run, workflow, namespace, channel, query or update",
     ExitCode.conflict: "the run's state does not allow it, or the id or the file is in use",
     ExitCode.unavailable: "no engine answers; `perdure dev` is one",
 }

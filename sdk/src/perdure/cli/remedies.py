@@ -33,7 +33,7 @@ def for_failed(workflow_id: str, history: Sequence[Recorded]) -> str:
     command = failed.command
     if done := _done(in_force, failed.seq):
         known = ", ".join(f"{each.name} at {each.position}" for each in done)
-        return f"{resume} --anyway   ({known} stays done)   or   perdure reset {workflow_id} --to POSITION"
+        return f"{resume} --anyway   ({known} stays done)   or   perdure reset {workflow_id} --to POSITION --anyway"
     edited = " or ".join([failed.corrected(), *failed.elsewhere()])
     return f"{resume}   (if {command.kind} {command.name} fails again: {edited})"
 
@@ -58,7 +58,7 @@ def for_stuck(run: RunChanged, history: Sequence[Recorded]) -> str:
         case "WorkerDied":
             return f"mend what ends the worker, then   perdure resume {id};   or   perdure terminate {id}"
         case _:
-            mend = f"mend the code: the worker loads it again and the run goes on; or perdure cancel {id}"
+            mend = f"mend the code: the worker loads it again and the run goes on; or perdure terminate {id}"
             meant = [FAIL_ON_PURPOSE] if of_user(kind) else []
             return "   or   ".join([mend, *_taking_back(id, effective(history)), *meant])
 
@@ -108,7 +108,7 @@ def _taking_back(workflow_id: str, in_force: Sequence[Recorded]) -> list[str]:
     return [
         f"{resume}   (it has the failure of {failed.command.kind} {failed.command.name})",
         *failed.elsewhere(anyway),
-        f"perdure reset {workflow_id} --to {failed.command.position}",
+        f"perdure reset {workflow_id} --to {failed.command.position}{anyway}",
     ]
 
 

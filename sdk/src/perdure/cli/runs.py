@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,10 +15,12 @@ from perdure.cli import session as cli
 from perdure.cli import waiting
 from perdure.cli.on_run import Target, on_run
 from perdure.cli.output import print_one, print_value, stderr
+from perdure.errors import DefinitionError
 from perdure_schemas.common import ConflictPolicy, ReusePolicy
 
 if TYPE_CHECKING:
     from perdure.handle import Handle
+    from perdure.registry import Registry
 
 Arguments = Annotated[
     list[str] | None, typer.Argument(metavar="[JSON]...", help="Arguments, each as JSON.", show_default=False)
@@ -37,23 +40,40 @@ def run(
     *,
     output: cli.Output = None,
 ) -> None:
-    """Run a workflow to its end in this process, and print its result. Nothing is kept."""
+    """Run a workflow to its end here, and print its result. Nothing is kept."""
     from perdure.client import Client
     from perdure.registry import Registry
 
     values = _values(args)
 
     async def work() -> object:
-        registry = Registry([module := cli.load(app)])
+        registry = Registry([cli.load(app)])
         definition = registry.workflows.get(workflow)
         if definition is None:
             raise declarations.unknown_workflow(workflow, list(registry.workflows), app)
         declarations.check_arguments(definition, values)
-        async with Client.embedded(module) as client:
+        _leave_out(registry, workflow)
+        async with Client.embedded(*registry.tasks.values(), *registry.workflows.values()) as client:
             declared = declarations.of_registry(app, registry)
-            return await waiting.result_of(await client.start(workflow, *values), None, declared, mended=False)
+            started = await client.start(workflow, *values)
+            return await waiting.result_of(started, None, lambda: declared, mended=False)
 
     print_value(cli.run(work), output)
+
+
+def _leave_out(registry: Registry, wanted: str) -> None:
+    """Workflows that the guard refuses, as `perdure dev` does: the wanted one can do without them, or says so.
+
+    Raises:
+        DefinitionError: it is the wanted one.
+    """
+    from perdure._replay import guard
+
+    for name, reason in guard.refusals(guard.mode_of(None), registry.workflows.values()).items():
+        if name == wanted:
+            raise DefinitionError(reason)
+        del registry.workflows[name]
+        stderr().print(f"[yellow]warning:[/] {escape(reason)}\n{escape(name)} is left out")
 
 
 def start(
@@ -69,6 +89,7 @@ def start(
     ] = "always",
     tag: Annotated[list[str] | None, typer.Option("--tag", help="May be given several times.")] = None,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the end and print the result.")] = False,
+    timeout: waiting.Timeout = None,
     unchecked: Annotated[
         bool, typer.Option(declarations.UNCHECKED, help="Though no worker has it yet, and whatever it takes.")
     ] = False,
@@ -76,13 +97,15 @@ def start(
     database: cli.Database = cli.DEFAULT_DATABASE,
     namespace: cli.Namespace = cli.DEFAULT_NAMESPACE,
 ) -> None:
-    """Start a run; prints its id as soon as it is recorded: with --wait to stderr, since stdout has the result."""
+    """Start a run; prints its id once it is recorded. With --wait to stderr, since stdout has the result."""
+    wait = wait or timeout is not None
     values, policy, after = _values(args), _policy(conflict), _reuse(reuse)
     if id is not None:
         _check_id(id)
 
     async def work(client: Any) -> tuple[dict[str, Any], str, object]:
-        declared = declarations.read(database)
+        look = partial(declarations.read, await declarations.told_at(client, database))
+        declared = look()
         if declared is not None and not unchecked:
             declarations.check_start(declared, workflow, values)
         handle = await client.start(workflow, *values, id=id, conflict=policy, reuse=after, tags=tag or [])
@@ -90,7 +113,7 @@ def start(
         if wait:
             stderr().print(escape(said), style="dim")
         shown = {"id": handle.id, "run_id": handle.run_id, "started": not handle.existing}
-        return shown, said, await waiting.result_of(handle, None, declared) if wait else None
+        return shown, said, await waiting.result_of(handle, timeout, look) if wait else None
 
     shown, said, result = cli.with_client(database, namespace, work)
     if wait:
@@ -139,4 +162,4 @@ async def result(
 ) -> object:
     """Print a run's result as JSON. Exit code 1 when it failed, or is still open."""
     seconds = timeout if timeout is not None else (None if wait else ENDED_SECONDS_MAX)
-    return await waiting.result_of(at.run, seconds, at.declared)
+    return await waiting.result_of(at.run, seconds, at.look)

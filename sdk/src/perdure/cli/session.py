@@ -15,20 +15,25 @@ import msgspec
 import typer
 
 from perdure import _app
-from perdure.cli.locations import DATABASE, TOKEN, URL, api_url, socket_path
+from perdure.cli import EXIT_INTERRUPTED, interruptible
+from perdure.cli.locations import DATABASE, TOKEN, URL, api_url, database_given, socket_path
 from perdure.cli.output import ExitCode, Format, Problem, exit_with
 from perdure.errors import (
     AlreadyStarted,
     DefinitionError,
+    NamespaceNotServed,
     NotInstalled,
     NotInWorkflow,
     PayloadTooLarge,
     PerdureError,
+    QueryFailed,
     Refused,
     RunFailed,
     RunNotFound,
     SerializationError,
     Unavailable,
+    UnknownName,
+    UpdateFailed,
 )
 from perdure_runtime.errors import AlreadyInUse, StorageUnavailable
 
@@ -37,8 +42,22 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+
+def _database(context: typer.Context, parameter: typer.CallbackParam, value: Path) -> Path:
+    source = context.get_parameter_source(parameter.name or "")
+    database_given(source is not None and source.name == "COMMANDLINE")
+    return value
+
+
 Database = Annotated[
-    Path, typer.Option("--db", envvar="PERDURE_DB", help="Database of the `perdure dev` to talk to.", metavar="FILE")
+    Path,
+    typer.Option(
+        "--db",
+        envvar="PERDURE_DB",
+        callback=_database,
+        help=f"Database of the `perdure dev` to talk to, also with {URL} set.",
+        metavar="FILE",
+    ),
 ]
 Namespace = Annotated[str, typer.Option("--namespace", "-n", envvar="PERDURE_NAMESPACE", help="Namespace.")]
 Output = Annotated[
@@ -49,10 +68,14 @@ DEFAULT_DATABASE = DATABASE
 DEFAULT_NAMESPACE = "default"
 
 
+_WRONG = {UnknownName.__name__: ExitCode.not_found, SerializationError.__name__: ExitCode.usage}
+"""What a query or an update fails with before any code of the user's runs, by the name that came from there."""
+
+
 def with_client(database: Path, namespace: str, work: Callable[[Client], Awaitable[T]], *, about: str = "") -> T:
     """Runs `work` with a client of the API at PERDURE_URL, else of the `perdure dev` that holds this database.
 
-    Errors end the program.
+    With --db the latter, whatever PERDURE_URL says. Errors end the program.
 
     Args:
         about: the workflow id of the run that it is about, if it is about one.
@@ -77,7 +100,9 @@ def with_client(database: Path, namespace: str, work: Callable[[Client], Awaitab
                 raise
             return await work(client)
 
-    return run(at_url if api_url() else connected, about=about)
+    if (url := api_url()) and not url.startswith(("http://", "https://")):
+        raise Problem(f"{URL}={url} is no URL", hint=f"{URL}=http://{url}", code=ExitCode.usage)
+    return run(at_url if url else connected, about=about)
 
 
 def run(work: Callable[[], Awaitable[T]], *, about: str = "") -> T:
@@ -87,18 +112,21 @@ def run(work: Callable[[], Awaitable[T]], *, about: str = "") -> T:
         return await work()
 
     try:
-        return asyncio.run(awaited())
+        with interruptible():
+            return asyncio.run(awaited())
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        raise SystemExit(EXIT_INTERRUPTED) from None
     except (PerdureError, Problem) as error:
         exit_with(problem_of(error, about))
 
 
-def problem_of(error: Exception, about: str = "") -> Problem:
+def problem_of(error: Exception, about: str = "") -> Problem:  # noqa: C901 - one branch per kind
     """What to tell of an error, and its exit code. `about` as for `with_client`."""
     match error:
         case Problem():
             return error
+        case NamespaceNotServed():
+            return Problem(str(error), hint=f"--namespace {error.served[0]}", code=ExitCode.not_found)
         case RunNotFound():
             return Problem(str(error), hint="perdure list", code=ExitCode.not_found)
         case AlreadyStarted():
@@ -115,6 +143,8 @@ def problem_of(error: Exception, about: str = "") -> Problem:
             return Problem(str(error), hint=_engine_hint(), code=ExitCode.unavailable)
         case SerializationError() | PayloadTooLarge() | DefinitionError() | NotInWorkflow() | NotInstalled():
             return Problem(str(error), code=ExitCode.usage)
+        case QueryFailed() | UpdateFailed():
+            return Problem(str(error), code=_WRONG.get(getattr(error.__cause__, "name", ""), ExitCode.failed))
         case RunFailed(workflow_id=id) if id:
             return Problem(str(error), hint=f"perdure show {id}")
         case _:
@@ -154,6 +184,10 @@ def _not_running(database: Path) -> Problem:
     )
 
 
+_MEANT_AS_JSON = frozenset('{["0123456789')
+"""How a text begins that is no bare word: what is wrong with it is news."""
+
+
 def parse_json(text: str, what: str) -> Any:
     """An argument that must be JSON.
 
@@ -166,17 +200,20 @@ def parse_json(text: str, what: str) -> Any:
         if text.startswith("-"):  # options that nobody knows come here, since numbers may be negative
             raise Problem(f"no such option: {text}", hint="the command with --help", code=ExitCode.usage) from error
         quoted = msgspec.json.encode(text).decode()
-        raise Problem(f"{what} is not JSON: {text!r} ({error})", hint=f"'{quoted}'", code=ExitCode.usage) from error
+        where = f" ({error})" if text[:1] in _MEANT_AS_JSON else ""
+        raise Problem(f"{what} is not JSON: {text!r}{where}", hint=f"'{quoted}'", code=ExitCode.usage) from error
 
 
 def parse_assignments(assignments: list[str], option: str) -> dict[str, Any]:
     """`POSITION=JSON` as a mapping."""
-    parsed = {}
+    parsed: dict[str, Any] = {}
     for text in assignments:
         position, equals, value = text.partition("=")
         if not equals or not position:
             raise Problem(
                 f"{option} takes POSITION=JSON, not {text!r}", hint=f"{option} 2='[\"corrected\"]'", code=ExitCode.usage
             )
+        if position in parsed:
+            raise Problem(f"{option} {position} is given more than once", hint="one of them", code=ExitCode.usage)
         parsed[position] = parse_json(value, f"{option} {position}")
     return parsed

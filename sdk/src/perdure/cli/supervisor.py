@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from perdure._worker.supervision import EXIT_RELOAD, Ready
+from perdure._worker.supervision import EXIT_RELOAD, Broken, Ready
 
 RESTART_SECONDS_FIRST = 0.05
 RESTART_SECONDS_MAX = 2.0
@@ -26,13 +26,13 @@ READ_BYTES = 65_536
 
 @dataclass(frozen=True)
 class Notice:
-    """Something that happened to the worker: `started`, `ready`, `exited` or `reloading`."""
+    """Something that happened to the worker: `started`, `ready`, `broken`, `exited` or `reloading`."""
 
     event: str
     pid: int
     code: int | None = None
-    ready: Ready | None = None
-    """What it has, when it is ready."""
+    told: Ready | Broken | None = None
+    """What it has, when it is ready; or why it cannot load the app."""
 
 
 class Supervisor:
@@ -96,10 +96,10 @@ class Supervisor:
             return
         asyncio.get_running_loop().remove_reader(ready_read)
         try:
-            ready = msgspec.json.decode(self._told, type=Ready)
+            told = msgspec.json.decode(self._told, type=Ready | Broken)
         except msgspec.DecodeError:
             return
-        self._notify(Notice("ready", pid, ready=ready))
+        self._notify(Notice("ready" if isinstance(told, Ready) else "broken", pid, told=told))
 
     async def _stop(self) -> None:
         child = self._child

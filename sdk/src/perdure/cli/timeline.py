@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +14,9 @@ from perdure_schemas.blobs import blob_of
 from perdure_schemas.common import Failure, Payload
 
 VALUE_CHARS_MAX = 60
-"""Of a value in a table: enough to recognise it; `-o json` has it whole."""
+"""Of a value in a table: enough to recognise it. JSON has it whole, for programs."""
+Cut = Callable[[str], str]
+"""What a value is shown as: `cut` for people, `whole` for programs."""
 
 
 def value_of(payload: Payload | None) -> Any:
@@ -37,14 +40,14 @@ def _key(payload: Payload) -> str:
         return str(error)
 
 
-def call(args: Payload | None) -> str:
+def call(args: Payload | None, shown: Cut) -> str:
     """The arguments in parentheses, without the brackets of their array."""
-    return f"({cut(text(args).removeprefix('[').removesuffix(']'))})" if args is not None else "()"
+    return f"({shown(text(args).removeprefix('[').removesuffix(']'))})" if args is not None else "()"
 
 
-def brief(payload: Payload | None) -> str:
-    """A value, cut; nothing for none."""
-    return cut(text(payload)) if payload is not None and payload.encoding != "null" else ""
+def brief(payload: Payload | None, shown: Cut) -> str:
+    """A value; nothing for none."""
+    return shown(text(payload)) if payload is not None and payload.encoding != "null" else ""
 
 
 def text(payload: Payload | None) -> str:
@@ -52,9 +55,14 @@ def text(payload: Payload | None) -> str:
     return msgspec.json.encode(value_of(payload)).decode()
 
 
-def cut(whole: str) -> str:
+def cut(value: str) -> str:
     """To VALUE_CHARS_MAX."""
-    return whole if len(whole) <= VALUE_CHARS_MAX else whole[: VALUE_CHARS_MAX - 1] + "…"
+    return value if len(value) <= VALUE_CHARS_MAX else value[: VALUE_CHARS_MAX - 1] + "…"
+
+
+def whole(value: str) -> str:
+    """As it is."""
+    return value
 
 
 def clock(at_ms: int | None, now_ms: int | None = None) -> str:

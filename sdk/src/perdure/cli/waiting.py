@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -23,7 +24,7 @@ from perdure_schemas.messages import RunChanged
 if TYPE_CHECKING:
     from perdure.handle import Handle
 
-Timeout = Annotated[float | None, typer.Option("--timeout", help="Wait at most so many seconds.")]
+Timeout = Annotated[float | None, typer.Option("--timeout", min=0, help="Wait at most so many seconds.")]
 
 LOOK_SECONDS = 1.0
 """Between two looks at the run; also before the first, since most runs end sooner."""
@@ -32,8 +33,12 @@ LOOK_SECONDS_HERE = 0.1
 _COUNT = re.compile(r" \(\d+\)$")
 
 
+Look = Callable[[], Declared | None]
+"""At what the worker has now: its app may be changed meanwhile."""
+
+
 async def result_of(
-    run: Handle[Any], seconds: float | None, declared: Declared | None, *, mended: bool = True, overdue: str = ""
+    run: Handle[Any], seconds: float | None, look: Look, *, mended: bool = True, overdue: str = ""
 ) -> object:
     """Its result. Raises what `Handle.result` does, but Problem when the run is still open after `seconds`: `overdue`
     is the hint then.
@@ -49,7 +54,7 @@ async def result_of(
                 if not waiting.done() and (described := await view_of(run)) is not None:
                     if described.status == "stuck" and not mended:
                         raise _at_fault(described)
-                    if shown.update(described, declared) and described.status == "stuck":
+                    if shown.update(described, look()) and described.status == "stuck":
                         shown.remedy(await _after_stuck(run, described))
         return await waiting
     except RunFailed as error:
@@ -57,9 +62,23 @@ async def result_of(
         raise Problem(str(error), hint=hint) from error
     except ResultTimeout:
         described = await view_of(run)
-        state = f": {described.status}{_reason(described, declared)}" if described is not None else ""
+        state = f": {described.status}{_reason(described, look())}" if described is not None else ""
         hint = overdue or f"perdure show {run.id}   tells more;   perdure result {run.id} --wait   has no time limit"
         raise Problem(f"run {run.id!r} is still open{state}", hint=hint, code=ExitCode.failed) from None
+    finally:
+        waiting.cancel()
+
+
+async def answer_of(run: Handle[Any], asked: Awaitable[object], look: Look) -> object:
+    """What the run's code answers. What keeps it from that is told meanwhile."""
+    waiting = asyncio.ensure_future(asked)
+    try:
+        with _Shown(run.id) as shown:
+            while not waiting.done():
+                await asyncio.wait({waiting}, timeout=LOOK_SECONDS)
+                if not waiting.done() and (described := await view_of(run)) is not None:
+                    shown.update(described, look())
+        return await waiting
     finally:
         waiting.cancel()
 
@@ -98,16 +117,23 @@ def _at_fault(run: RunChanged) -> Problem:
 
 def obstacle(run: RunChanged, declared: Declared | None) -> str:
     """What keeps an open run from going on, if anything but time does."""
+    trouble = declared.trouble(run.name) if declared is not None else ""
     if run.status == "stuck":
-        return run.last_error or "its last turn failed"
+        error = run.last_error or "its last turn failed"
+        return f"{error}; {trouble}" if trouble else error
     if run.status == "paused":
         return f"until: perdure unpause {run.workflow_id}"
-    if declared is None:
-        return ""
+    if declared is None or trouble:
+        return trouble
     if run.name not in declared.workflows and run.waits_for in ("", "worker"):
         return f"waits for a worker that has workflow {run.name}; {declared.app} has not"
     lacking = [wait for wait in (_COUNT.sub("", each) for each in run.waits_for.split(", ")) if _lacks(declared, wait)]
-    return f"waits for {', '.join(lacking)}, which {declared.app} does not declare" if lacking else ""
+    if not lacking:
+        return ""
+    children = [wait.removeprefix("child ") for wait in lacking if wait.startswith("child ")]
+    reasons = [told for name in children if (told := declared.trouble(name))]
+    why = f"; {'; '.join(reasons)}" if reasons else f", which {declared.app} does not declare"
+    return f"waits for {', '.join(lacking)}{why}"
 
 
 def _lacks(declared: Declared, wait: str) -> bool:

@@ -10,8 +10,9 @@ from perdure_runtime.projector import Projector
 from perdure_runtime.service.life import run_service
 from perdure_runtime.service.settings import ServiceSettings
 
-PAUSE_SECONDS = 0.5
-"""A list may be so late while much changes. A run of some tasks is written once or twice then, not four times."""
+PAUSE_SECONDS = 1.0
+"""A list may be so late while much changes. A run of some tasks is written once or twice then, not four times; and at a
+hundred runs a second ten of a shard share the conditional batch that counts them."""
 
 
 def engines(ports: Ports, settings: ServiceSettings) -> Sequence[Coroutine[Any, Any, None]]:

@@ -11,10 +11,16 @@ from perdure_schemas import topics
 
 
 class Announced(Struct, frozen=True):
-    """Names, in order."""
+    """Names, in order. What follows them is known of a `perdure dev` alone, which has one app."""
 
     workflows: list[str]
     tasks: list[str]
+    broken: str = ""
+    """Why no worker can serve the app now; empty: one does."""
+    left_out: dict[str, str] = {}
+    """Workflows that its worker refuses to serve, and why."""
+    database: str = ""
+    """The file that its engine is on."""
 
 
 Announcements: TypeAlias = Callable[[], Awaitable[Announced | None]]

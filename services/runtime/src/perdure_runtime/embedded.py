@@ -10,6 +10,7 @@ from perdure_runtime.ports import Ports
 from perdure_runtime.projector import Projector
 from perdure_runtime.sweep import Sweep
 from perdure_runtime.task_driver import TaskEngine
+from perdure_runtime.task_holds import HOLD_MAX_S
 from perdure_runtime.timer_driver import TimerService
 from perdure_runtime.workflow_driver import WorkflowEngine
 
@@ -17,16 +18,27 @@ from perdure_runtime.workflow_driver import WorkflowEngine
 class Embedded:
     """Workflow engine, task engine, timers, projector and sweep, as an async context manager."""
 
-    def __init__(self, ports: Ports, namespace: str = "default", owner: str = "embedded") -> None:
+    def __init__(
+        self,
+        ports: Ports,
+        namespace: str = "default",
+        owner: str = "embedded",
+        *,
+        task_hold_seconds: float = HOLD_MAX_S,
+    ) -> None:
+        """`task_hold_seconds` is for tests: how long the task engine keeps in memory what may be over soon."""
         self.ports = ports
         self.namespace = namespace
         self._owner = owner
+        self._task_hold_seconds = task_hold_seconds
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
         services = {
             "workflow engine": WorkflowEngine(self.ports, self.namespace, self._owner).run(),
-            "task engine": TaskEngine(self.ports, self.namespace, self._owner).run(),
+            "task engine": TaskEngine(
+                self.ports, self.namespace, self._owner, hold_seconds=self._task_hold_seconds
+            ).run(),
             "timers": TimerService(self.ports, self.namespace).run(),
             "projector": Projector(self.ports, self.namespace).run(),
             "sweep": Sweep(self.ports, self.namespace).run(),

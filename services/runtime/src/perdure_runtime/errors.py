@@ -19,6 +19,10 @@ class StorageUnavailable(PerdureRuntimeError):
     """The store or broker cannot work now: unreachable, or its disk is full. Nothing was applied; try again later."""
 
 
+class UnfitDatabase(StorageUnavailable):
+    """A file that is no database of Perdure, or that of a later release. Nothing in it was changed."""
+
+
 class StorageContradiction(PerdureRuntimeError):
     """A write contradicts what is stored: a defect of its writer. Nothing was applied, and no later try will be."""
 
@@ -29,6 +33,14 @@ class MessageTooLarge(PerdureRuntimeError):
 
 class AlreadyInUse(PerdureRuntimeError):
     """Another process holds this database. Stop it, or give this one another file with --db."""
+
+
+class InvalidCursor(PerdureRuntimeError, ValueError):
+    """A cursor that no page has given. Pass the one of the page before, or none for the first."""
+
+
+class EngineDefect(PerdureRuntimeError):
+    """The engine failed at what it was asked for, by a defect of its own: its log has the traceback."""
 
 
 class Undecodable(PerdureRuntimeError):

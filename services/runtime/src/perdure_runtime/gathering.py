@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 from time import monotonic
 
-BEHIND_FROM = 200
-"""A batch of so many messages is nearly all that one can be: more wait already."""
+_NEARLY_FULL = 0.8
+"""Of what a batch can be: more wait already then."""
 MUCH_FROM = 30
 """Messages per second. A run of one task has two or three for lists, and one for timers; people who look on cannot
 follow ten such runs a second."""
 
 
 class Gathering:
-    def __init__(self, seconds: float) -> None:
-        """0: never."""
+    def __init__(self, seconds: float, most: int) -> None:
+        """Pauses of so many seconds (0: none), for batches of so many messages at most."""
         self._seconds = seconds
+        self._most = most
         self._behind = False
         self._began = 0.0
         self._counts = [0, 0]
@@ -23,7 +24,7 @@ class Gathering:
 
     def took(self, count: int) -> None:
         """So many came."""
-        self._behind = count >= BEHIND_FROM
+        self._behind = count >= self._most * _NEARLY_FULL
         self._move_on()
         self._counts[1] += count
 

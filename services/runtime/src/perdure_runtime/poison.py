@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NoReturn
 
 from perdure_runtime.errors import StorageUnavailable, UnknownOutcome
-from perdure_runtime.ports import Consumer, Delivery, Publisher, Undeliverable
+from perdure_runtime.ports import RECEIVE_MAX, Consumer, Delivery, Publisher, Undeliverable
 from perdure_schemas import topics
 
 log = logging.getLogger("perdure.runtime")
@@ -59,17 +59,17 @@ class Intake:
         self._failures = FailureCounts()
         self._returning: set[asyncio.Task[None]] = set()
 
-    async def receive(self) -> Sequence[Delivery]:
+    async def receive(self, limit: int = RECEIVE_MAX) -> Sequence[Delivery]:
         """What comes next and can be read; the rest goes to the dead letters."""
-        batch = await self.consumer.receive()
+        batch = await self.consumer.receive(limit)
         readable = [item for item in batch if isinstance(item, Delivery)]
         if len(readable) < len(batch):
             await self._bury([item for item in batch if isinstance(item, Undeliverable)])
         return readable
 
-    async def take(self, handle: Callable[[Sequence[Delivery]], Awaitable[None]]) -> bool:
+    async def take(self, handle: Callable[[Sequence[Delivery]], Awaitable[None]], limit: int = RECEIVE_MAX) -> bool:
         """Handle what comes next; whether there was anything that can be read."""
-        batch = await self.receive()
+        batch = await self.receive(limit)
         if batch:
             await self.handle(batch, handle)
         return bool(batch)

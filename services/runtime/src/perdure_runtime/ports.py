@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from msgspec import Struct
 
 from perdure_core.task_engine.authority import Mark
+from perdure_core.workflow_engine.decisions import RunDefaults
 from perdure_schemas.blobs import Blob
-from perdure_schemas.events import Recorded
+from perdure_schemas.events import Recorded, RunStatus
 from perdure_schemas.messages import CancelTimer, Message, RunChanged, ScheduleTimer, TaskChanged
 
 
@@ -26,6 +27,8 @@ class Clock(Protocol):
 # --- broker --------------------------------------------------------------------------------------
 
 SubscriptionType = Literal["key-shared", "shared", "failover", "exclusive"]
+RECEIVE_MAX = 256
+"""Deliveries returned together, unless another limit is given: decided and published in one go, and held in memory."""
 
 
 class Delivery(Struct, kw_only=True, eq=False):
@@ -62,7 +65,7 @@ class Consumer(Protocol):
     delivered again, to anybody.
     """
 
-    async def receive(self, limit: int = 256) -> Sequence[Delivery | Undeliverable]: ...
+    async def receive(self, limit: int = RECEIVE_MAX) -> Sequence[Delivery | Undeliverable]: ...
 
     async def ack(self, deliveries: Sequence[Delivery | Undeliverable]) -> None:
         """Returns when the broker has it. May be lost all the same: then the messages come again."""
@@ -83,6 +86,21 @@ class Consumer(Protocol):
 
     def spare(self, deliveries: Sequence[Delivery]) -> Awaitable[None] | None:
         """They have not begun, after all: what is going to run beside them may kill this consumer. As `begin`."""
+        ...
+
+    async def pause(self) -> None:
+        """Receive nothing until `resume`: what was not received yet, and what comes, goes to others at once.
+
+        What was received stays this consumer's, as before; `receive` waits. May be repeated.
+        """
+        ...
+
+    async def resume(self) -> None:
+        """Receive again. May be repeated.
+
+        Raises:
+            StorageUnavailable: the broker is away; it is paused as before.
+        """
         ...
 
     async def close(self) -> None:
@@ -144,7 +162,7 @@ class Head(Struct, frozen=True, kw_only=True):
     version: int
     """Counts commits of the workflow id, over all its runs; 0: no row."""
     run_id: str
-    """The current run; empty: unborn (only signals or a cancel came yet)."""
+    """The current run; empty: unborn (only signals came yet)."""
     seq: int
     """The last seq of the current run."""
     runs: int
@@ -298,7 +316,7 @@ class RunFilter:
     name: str | None = None
     """Of the workflow."""
     status: str | None = None
-    """One of them, such as "running" or "failed"."""
+    """One of them, such as "running" or "failed"; ValueError if it is none."""
     tag: str | None = None
     """One that the run has."""
     workflow_id: str | None = None
@@ -312,6 +330,31 @@ class RunFilter:
     started_before: int | None = None
     """Epoch milliseconds, excluded."""
 
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            TypeError: a condition is of another type.
+            ValueError: no status is called so.
+        """
+        _check_filter(self)
+        if self.status and self.status not in get_args(RunStatus):
+            raise ValueError(f"status must be one of {', '.join(get_args(RunStatus))}, not {self.status!r:.80}")
+
+
+def _check_filter(where: RunFilter) -> None:
+    for name in ("name", "status", "tag", "workflow_id", "waits_for"):
+        _check_condition(getattr(where, name), str, name, "a str")
+    for name in ("started_from", "started_before"):
+        _check_condition(getattr(where, name), int, name, "an int, epoch milliseconds")
+    pair: object = where.attribute
+    if pair is not None and not (isinstance(pair, tuple) and [type(part) for part in pair] == [str, str]):
+        raise TypeError(f"attribute must be a pair of str, such as ('customer', 'c-1'), not {pair!r:.80}")
+
+
+def _check_condition(value: object, kind: type, name: str, such_as: str) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise TypeError(f"{name} must be {such_as}, not {value!r:.80}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPage:
@@ -321,6 +364,16 @@ class RunPage:
     """Newest first; without their events."""
     cursor: str | None = None
     """Pass it for the next page; `None`: there is none."""
+
+
+class BuildCounts(Struct, frozen=True, kw_only=True):
+    """Runs of one workflow that are pinned to one build."""
+
+    name: str
+    build: str | None
+    """`None`: those that any build may run."""
+    counts: dict[str, int]
+    """By status."""
 
 
 class ReadModel(Protocol):
@@ -344,6 +397,10 @@ class ReadModel(Protocol):
 
     async def counts(self, namespace: str) -> dict[str, dict[str, int]]:
         """Runs per name and status."""
+        ...
+
+    async def builds(self, namespace: str) -> Sequence[BuildCounts]:
+        """Runs per name, build and status, as exact as `counts`; by name and build."""
         ...
 
 
@@ -377,12 +434,13 @@ class BlobStore(BlobAccess, Protocol):
 
 
 class Routing(Struct, frozen=True, kw_only=True):
-    """Which build new runs of a workflow get. Written by the operator or `perdure admin route`."""
+    """What new runs of a workflow get: a build, and defaults. Written by the operator or `perdure admin route`."""
 
     current: str | None = None
     ramping: str | None = None
     ramping_percent: int = 0
     """Share of new runs, by hash of the workflow id, that take `ramping`."""
+    defaults: RunDefaults = RunDefaults()
 
 
 class RoutingStore(Protocol):

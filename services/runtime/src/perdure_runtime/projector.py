@@ -10,6 +10,9 @@ from perdure_runtime.ports import Delivery, Ports
 from perdure_schemas import topics
 from perdure_schemas.messages import RunChanged, RunPurged, TaskChanged
 
+_CHANGES_MAX = 1_000
+"""Taken together: as many as a consumer has in store."""
+
 
 class Projector:
     """One owner per partition; a read model ignores what it has, so repetitions change nothing."""
@@ -19,7 +22,7 @@ class Projector:
         written then, and those of different runs together; while little does, each is written at once."""
         self._ports = ports
         self._namespace = namespace
-        self._gathering = Gathering(pause_seconds)
+        self._gathering = Gathering(pause_seconds, _CHANGES_MAX)
         self._intake: Intake | None = None
 
     async def run(self) -> None:
@@ -35,7 +38,7 @@ class Projector:
     async def _take(self) -> None:
         assert self._intake is not None
         await self._gathering.pause()
-        await self._intake.take(self._apply)
+        await self._intake.take(self._apply, _CHANGES_MAX)
 
     async def _apply(self, batch: Sequence[Delivery]) -> None:
         assert self._intake is not None

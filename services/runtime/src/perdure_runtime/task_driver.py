@@ -15,7 +15,7 @@ from perdure_core.task_engine.decide import decide
 from perdure_core.task_engine.decisions import Ask, Authority, Discard, Effect, Emit, Header, Hold, Save
 from perdure_runtime.poison import FAILED_DELAY_MS, Intake, for_ever
 from perdure_runtime.ports import Delivery, Ports, RunKey, Store
-from perdure_runtime.task_holds import Holds
+from perdure_runtime.task_holds import HOLD_MAX_S, Holds
 from perdure_schemas import topics
 from perdure_schemas.common import WorkflowRef
 from perdure_schemas.events import CommandSettled
@@ -30,12 +30,12 @@ for all at once, a store answers none of them in time, and all of them come agai
 class TaskEngine:
     """One replica; the compare-and-set of each record decides between them."""
 
-    def __init__(self, ports: Ports, namespace: str, owner: str) -> None:
+    def __init__(self, ports: Ports, namespace: str, owner: str, *, hold_seconds: float = HOLD_MAX_S) -> None:
         self._ports = ports
         self._namespace = namespace
         self._publisher = ports.broker.publisher()
         self._intake: Intake | None = None
-        self._holds = Holds(lambda key, deliveries: self._begin(key, deliveries, waited=True))
+        self._holds = Holds(lambda key, deliveries: self._begin(key, deliveries, waited=True), seconds=hold_seconds)
         self._busy: dict[str, list[tuple[Delivery, bool]]] = {}
         """By task id: deliveries to come, each with whether it was held for as long as one may be."""
         self._work: set[asyncio.Task[None]] = set()

@@ -13,10 +13,11 @@ HOLD_MAX_S = 1.0
 
 
 class Holds:
-    """Deliveries kept unacknowledged for at most HOLD_MAX_S, by task id."""
+    """Deliveries kept unacknowledged for at most `seconds`, by task id."""
 
-    def __init__(self, waited: Callable[[str, list[Delivery]], None]) -> None:
+    def __init__(self, waited: Callable[[str, list[Delivery]], None], *, seconds: float = HOLD_MAX_S) -> None:
         """`waited` takes what nobody met in time."""
+        self._seconds = seconds
         self._waited = waited
         self._held: dict[str, list[Delivery]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -49,7 +50,7 @@ class Holds:
     def keep(self, key: str, delivery: Delivery) -> None:
         self._held.setdefault(key, []).append(delivery)
         if key not in self._timers:
-            self._timers[key] = asyncio.get_running_loop().call_later(HOLD_MAX_S, self._over, key)
+            self._timers[key] = asyncio.get_running_loop().call_later(self._seconds, self._over, key)
 
     def release(self, key: str) -> list[Delivery]:
         """What is kept for the task, no longer kept."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from perdure_runtime.errors import StorageUnavailable
 from perdure_runtime.gathering import Gathering
 from perdure_runtime.poison import FailureCounts, Intake, for_ever, log
-from perdure_runtime.ports import Delivery, Ports
+from perdure_runtime.ports import RECEIVE_MAX, Delivery, Ports
 from perdure_schemas import topics
 from perdure_schemas.messages import CancelTimer, Message, ScheduleTimer
 
@@ -32,7 +32,7 @@ class TimerService:
     def __init__(self, ports: Ports, namespace: str, *, pause_seconds: float = 0.0) -> None:
         """`pause_seconds`: while much comes, it gathers for so long, and what is due in one minute is stored together.
         A timer that is due within that time is late by as much; what is due later is not."""
-        self._gathering = Gathering(pause_seconds)
+        self._gathering = Gathering(pause_seconds, RECEIVE_MAX)
         self._ports = ports
         self._namespace = namespace
         self._publisher = ports.broker.publisher()

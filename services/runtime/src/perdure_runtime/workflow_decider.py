@@ -24,6 +24,7 @@ from perdure_runtime.workflow_round import (
     Round,
     later_ms,
 )
+from perdure_runtime.workflow_strays import tell_kept
 from perdure_runtime.workflow_views import Views
 from perdure_schemas import topics
 from perdure_schemas.messages import WorkflowMessage, WorkflowTaskCompleted, WorkflowTaskFailed
@@ -129,6 +130,8 @@ class Decider:
             actor.begin_run()
         now = self._views.now()
         actor.append(decision.events, message, decision.cause, now)
+        if actor.state.started is None:
+            tell_kept(message)
         for carried in decision.carried:
             actor.append([carried.event], message, carried.cause, now)
         if decision.again:

@@ -31,7 +31,7 @@ PUBLISH_AGAIN_SECONDS = (0.1, 0.4)
 """What is to be done for what was recorded is tried again so soon, by all steps of a round together: less than a
 shutdown waits for a round (HOLD_MAX_MS)."""
 UNBORN_TTL_MS = 3_600_000
-"""A signal or cancel that overtook its start waits for it so long."""
+"""A signal that overtook its start waits for it so long."""
 TOMBSTONE_TTL_MS = 30 * 24 * 3_600_000
 """Longer than any start is accepted (14 days), so a purged run never starts twice."""
 

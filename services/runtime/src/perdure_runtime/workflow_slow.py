@@ -21,6 +21,7 @@ from perdure_runtime.workflow_reads import (
     run_purged,
 )
 from perdure_runtime.workflow_round import TOMBSTONE_TTL_MS, Round
+from perdure_runtime.workflow_strays import tell_lost
 from perdure_schemas.blobs import Blob
 from perdure_schemas.messages import ResumeRun
 
@@ -50,6 +51,8 @@ class SlowDecisions:
                 elsewhere = await store.find_cause(actor.key, message.id)
                 recorded = elsewhere is not None and await reemit(store, actor, elsewhere, message, blobs=this.blobs)
                 this.publish.extend(recorded or decision.publish)
+                if not recorded and decision.reason in {"closed", "other-run"}:
+                    tell_lost(message)
             case d.RunTurn(attempt=attempt):
                 this.publish.append(workflow_task(state, actor.committed, attempt=attempt))
             case d.AskWorker(query=query):

@@ -29,6 +29,8 @@ EVICTED_MAX = 10
 _FOR_A_RUN = (SendSignal, ControlRun, WorkflowTaskCompleted, WorkflowTaskFailed)
 """What waits for the run it names, unless that is purged."""
 
+_NO_DEFAULTS = d.RunDefaults()
+
 
 class Views:
     """Every actor of this replica. A view may be behind what another replica has committed since."""
@@ -90,16 +92,19 @@ class Views:
     async def context(self, actor: Actor, body: WorkflowMessage) -> d.Context:
         """What a decision needs beside state and message."""
         state, ports = actor.state, self._ports
-        build, purged, earlier = None, False, False
+        build, defaults, purged, earlier = None, _NO_DEFAULTS, False, False
         if isinstance(body, StartWorkflow) and (state.started is None or state.ended is not None):
-            build = route(await ports.routing.get(self._namespace, body.name), body.workflow_id)
+            routing = await ports.routing.get(self._namespace, body.name)
+            build, defaults = route(routing, body.workflow_id), routing.defaults
             if body.run_id != state.run_id and not actor.blind:
                 purged = await ports.store.tombstone(actor.key, body.run_id)
                 earlier = bool(actor.head.runs and await ports.store.history(actor.key, body.run_id, 0, 1, 1))
         elif isinstance(body, _FOR_A_RUN) and state.started is None and body.run_id:
             purged = await ports.store.tombstone(actor.key, body.run_id)
         now = ports.clock.now()
-        return d.Context(now=now, committed=actor.committed, build=build, purged=purged, earlier=earlier)
+        return d.Context(
+            now=now, committed=actor.committed, build=build, defaults=defaults, purged=purged, earlier=earlier
+        )
 
     # -- what is forgotten -------------------------------------------------------------------------
 

@@ -66,6 +66,17 @@ def check(mode: Mode, workflows: Iterable[Guarded]) -> None:
         log_once(str(finding))
 
 
+def refusals(mode: Mode, workflows: Iterable[Guarded]) -> dict[str, str]:
+    """The workflows that `check` refuses, by name, and why: for who serves the others meanwhile."""
+    found: dict[str, str] = {}
+    for workflow in workflows:
+        try:
+            check(mode, [workflow])
+        except DefinitionError as error:
+            found[workflow.name] = str(error)
+    return found
+
+
 def install(mode: Mode, workflows: Iterable[Guarded]) -> None:
     """From now on watch what workflows do in this process; the last mode that is given holds."""
     use(mode)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from dataclasses import dataclass
 from types import FunctionType, ModuleType
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from perdure._replay.guard.forbidden import FUNCTIONS, IO_MODULES, IO_PACKAGES, NOW, TASK, Forbidden, is_moment
 from perdure._replay.guard.names import UNKNOWN, Names, Unloaded
 from perdure._replay.guard.traps import TRAP
+from perdure.task import Task
 
 _ORDERED_USES = (list, tuple, enumerate, iter, next)
 _ORDERLESS_USES = (sorted, len, sum, min, max, any, all, set, frozenset)
@@ -65,6 +67,13 @@ class Rules(ast.NodeVisitor):
         if forbidden is not None:
             name, remedy = forbidden
             self._add(node, f"{name} comes out differently in replay", remedy)
+        elif _is_body_of_task(node.func, self._names):
+            self._add(
+                node,
+                f"{ast.unparse(node.func)}(...) runs the task's function in the workflow: nothing records its result",
+                f"Call {ast.unparse(node.func).removesuffix('.fn')}(...).",
+                certain=False,
+            )
         elif isinstance(callee, FunctionType):
             if callee.__module__ == "perdure.flow" and callee.__name__ == "inline":
                 self.visit(node.func)
@@ -131,8 +140,11 @@ class Rules(ast.NodeVisitor):
         self.generic_visit(node)
 
     def _visit_orderless(self, node: ast.AST) -> None:
-        """In what forgets the order of what it is given, iterating over a set is fine."""
+        """In what forgets the order of what it is given, iterating over a set is fine, but for commands on the way."""
         if isinstance(node, ast.GeneratorExp | ast.SetComp | ast.ListComp):
+            if _issues(node, self._names):
+                self.generic_visit(node)
+                return
             self.visit(node.elt)
             for generator in node.generators:
                 for part in ast.iter_child_nodes(generator):
@@ -141,6 +153,18 @@ class Rules(ast.NodeVisitor):
             self.visit(node)
 
     # --- what lives longer than the run ------------------------------------------------------------------------
+
+    def visit_Attribute(self, node: ast.Attribute | ast.Name) -> None:
+        if _is_one_of(self._names.resolve(node), (os.environ, os.getenv)):
+            self._add(
+                node,
+                f"{ast.unparse(node)} may be another in the next process that goes on with the run",
+                "Let inline(...) read it, which records it, or pass what it says as an argument.",
+                certain=False,
+            )
+        self.generic_visit(node)
+
+    visit_Name = visit_Attribute  # noqa: N815 - the name that ast.NodeVisitor looks for
 
     def visit_Global(self, node: ast.Global) -> None:
         self._add(
@@ -161,6 +185,21 @@ class Rules(ast.NodeVisitor):
                 certain=False,
             )
         self.generic_visit(node)
+
+
+def _is_body_of_task(function: ast.expr, names: Names) -> bool:
+    return (
+        isinstance(function, ast.Attribute)
+        and function.attr == "fn"
+        and isinstance(names.resolve(function.value), Task)
+    )
+
+
+def _issues(node: ast.AST, names: Names) -> bool:
+    """Whether it waits for something, or calls a task."""
+    inside = list(ast.walk(node))
+    called = (names.resolve(each.func) for each in inside if isinstance(each, ast.Call))
+    return any(isinstance(each, ast.Await) for each in inside) or any(isinstance(each, Task) for each in called)
 
 
 def _types(node: ast.expr) -> list[ast.expr]:

@@ -7,7 +7,8 @@ import platform
 import sys
 from collections.abc import Iterable
 
-from perdure._replay.guard.reports import log_once
+from perdure._replay.guard.reports import Mode, log_once
+from perdure.errors import PerdureError
 
 _MARK = " hash "
 
@@ -32,8 +33,33 @@ def strange(recorded: Iterable[str]) -> str:
     return ""
 
 
+LOST = "this process has a random PYTHONHASHSEED, and no other process can go on with its runs when it ends"
+
+
+def is_random() -> bool:
+    """Whether the next process has another seed than this one."""
+    told = "" if sys.flags.ignore_environment else os.environ.get("PYTHONHASHSEED", "")
+    return bool(sys.flags.hash_randomization) and told in {"", "random"}
+
+
 def warn_if_random() -> None:
     """To be called where runs may outlive this process."""
-    told = "" if sys.flags.ignore_environment else os.environ.get("PYTHONHASHSEED", "")
-    if sys.flags.hash_randomization and told in {"", "random"}:
-        log_once(f"no other process will go on with the runs of this one: its PYTHONHASHSEED is random. {REMEDY}.")
+    if is_random():
+        log_once(f"{LOST}. {REMEDY}.")
+
+
+def refuse_if_random(mode: Mode) -> None:
+    """To be called where runs are meant to outlive this process.
+
+    Args:
+        mode: of the guard; all but "error" warn only, and replay such runs all the same.
+
+    Raises:
+        PerdureError: the seed is random.
+    """
+    if mode == "error" and is_random():
+        raise PerdureError(
+            f"{LOST}. Start it with PYTHONHASHSEED=0 in its environment; where no run has to go on after it, with "
+            "PERDURE_GUARD=warn"
+        )
+    warn_if_random()

@@ -40,8 +40,6 @@ def decide_control(state: RunState, message: Message, body: ControlRun, context:
         return Discard("closed", reply(state, message, "not-found", "the run has ended and was purged"))
     if absent is not None and _overtook_start(state, body) and context.now - message.at < CHILD_START_MAX_MS:
         return Later("the child's start is on its way")
-    if absent == "unknown-run" and body.action == "cancel" and body.actor != "parent":
-        return _cancel(state, message, body, now=True)
     if absent is not None:
         return Discard(absent, reply(state, message, "not-found"))
     if awaits_next_run(state, context):
@@ -50,7 +48,7 @@ def decide_control(state: RunState, message: Message, body: ControlRun, context:
         return Discard("closed", reply(state, message, "refused", f"the run has ended: {state.status}"))
     match body.action:
         case "cancel":
-            return _cancel(state, message, body, now=False)
+            return _cancel(state, message, body)
         case "terminate":
             failure = Failure(name="Terminated", message=body.reason or "terminated")
             return Record(events=[RunEnded(status="terminated", failure=failure)], now=True)
@@ -61,18 +59,18 @@ def decide_control(state: RunState, message: Message, body: ControlRun, context:
 
 
 def _overtook_start(state: RunState, body: ControlRun) -> bool:
-    """Not in an unborn row: the start may never come, and the row would do it to another run of the workflow id.
+    """Of a child whose start is on its way. Who else asks is answered that there is no such run.
 
+    Not in an unborn row: the start may never come, and the row would do it to another run of the workflow id.
     Under the id of an open run no child starts.
     """
     return body.actor == "parent" and (state.started is None or state.ended is not None)
 
 
-def _cancel(state: RunState, message: Message, body: ControlRun, *, now: bool) -> Decision:
-    """Of a run not started yet too: the cancel waits for its start in an unborn row."""
+def _cancel(state: RunState, message: Message, body: ControlRun) -> Decision:
     if state.canceled is not None:
         return Discard("not-applicable", reply(state, message, "ok"))
-    return Record(events=[CancelRequested(reason=body.reason, actor=body.actor)], now=now)
+    return Record(events=[CancelRequested(reason=body.reason, actor=body.actor)])
 
 
 def _pause(state: RunState, message: Message, body: ControlRun) -> Decision:

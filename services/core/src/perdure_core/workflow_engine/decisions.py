@@ -161,6 +161,13 @@ Decision: TypeAlias = (
 )
 
 
+class RunDefaults(Struct, frozen=True, kw_only=True):
+    """Of a workflow, for runs whose start gives none of its own. In milliseconds; `None`: nothing is declared."""
+
+    run_timeout_ms: int | None = None
+    retention_ms: int | None = None
+
+
 class Context(Struct, frozen=True, kw_only=True):
     """What a decision needs beside state and message, fetched by the driver."""
 
@@ -170,6 +177,8 @@ class Context(Struct, frozen=True, kw_only=True):
     """The seq up to which the state is committed; the rest is this actor's buffer."""
     build: str | None = None
     """The build that the routing record gives a new run of this workflow id."""
+    defaults: RunDefaults = RunDefaults()
+    """Those that the routing record has for a new run of this workflow."""
     purged: bool = False
     """A tombstone stands for the run that the message names, where that matters: to what would begin or await a run."""
     earlier: bool = False

@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import assert_never
 
+import msgspec
+
 from perdure_core.workflow_engine.decisions import Published
 from perdure_core.workflow_engine.dispatch import args_of, dispatch_task
 from perdure_core.workflow_engine.outgoing import outgoing
-from perdure_core.workflow_engine.replies import run_result, tell_parent
+from perdure_core.workflow_engine.replies import run_result, tell_parent, update_result
 from perdure_core.workflow_engine.state import Dispatched, RunState
 from perdure_schemas import ids, topics
-from perdure_schemas.common import Address, Command, Parent, RunOptions, WorkflowRef
+from perdure_schemas.common import RETENTION_MS, Address, Command, Parent, RunOptions, WorkflowRef
 from perdure_schemas.events import Recorded, Rewound, RunEnded, Started, Stuck, TurnCommitted, Unpaused
 from perdure_schemas.messages import (
     Body,
@@ -277,13 +279,8 @@ def _signal(state: RunState, command: Command, at: int, *, number: int, after: i
 def _update_result(state: RunState, command: Command, at: int) -> list[Published]:
     if not command.name:
         return []
-    body = UpdateResult(
-        update_id=command.target,
-        status="ok" if command.failure is None else "refused",
-        result=command.args,
-        failure=command.failure,
-    )
-    return [(command.name, outgoing(state.namespace, "", at, body, command.id, "update-result"))]
+    identity = (command.id, "update-result")
+    return [(command.name, outgoing(state.namespace, "", at, update_result(command), *identity))]
 
 
 def _rewound(state: RunState, event: Rewound, recorded: Recorded) -> list[Published]:
@@ -351,7 +348,7 @@ def _continue(state: RunState, started: Started, event: RunEnded) -> Published:
         run_id=event.next_run_id,
         name=following.name,
         args=following.args,
-        options=started.options,
+        options=_given(started),
         parent=started.parent,
         build=state.build if following.build_policy == "inherit" else None,
         reply_topic=started.reply_topic,
@@ -360,6 +357,17 @@ def _continue(state: RunState, started: Started, event: RunEnded) -> Published:
     )
     identity = (event.next_run_id, "start")
     return topics.WORKFLOW_ENGINE, outgoing(state.namespace, state.workflow_id, state.ended_at, start, *identity)
+
+
+def _given(started: Started) -> RunOptions:
+    """The options as its start gave them. What continues the run gets the defaults of its own time, as it does its
+    build: else those that were declared when a chain began would hold for ever."""
+    options = started.options
+    if started.run_timeout_defaulted:
+        options = msgspec.structs.replace(options, run_timeout_ms=None)
+    if started.retention_defaulted:
+        options = msgspec.structs.replace(options, retention_ms=RETENTION_MS)
+    return options
 
 
 def _close_commands(state: RunState) -> list[Published]:

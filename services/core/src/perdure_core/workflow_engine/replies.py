@@ -6,7 +6,7 @@ from perdure_core.workflow_engine.decisions import Published
 from perdure_core.workflow_engine.outgoing import outgoing
 from perdure_core.workflow_engine.state import RunState
 from perdure_schemas import topics
-from perdure_schemas.common import Failure, MoveCheck, Outcome, Parent
+from perdure_schemas.common import Command, Failure, MoveCheck, Outcome, Parent
 from perdure_schemas.events import EndStatus, RunEnded
 from perdure_schemas.messages import (
     Body,
@@ -58,6 +58,34 @@ def reply(state: RunState, message: Message, status: ReplyStatus, detail: str = 
     asked = body.check.question if isinstance(body, MoveChecked) else message.id
     identity = (message.id, "reply", type(answer).__name__)
     return [(topic, outgoing(message.namespace, "", message.at, answer, *identity, causation_id=asked))]
+
+
+def answer_again(state: RunState, message: Message, body: UpdateRun) -> list[Published]:
+    """The answer of an update that was applied before, if it is still known, to who asks for it again."""
+    if not body.reply_topic:
+        return []
+    known = state.answers.get(body.update_id)
+    answer = (
+        update_result(known)
+        if known is not None
+        else UpdateResult(
+            update_id=body.update_id,
+            status="refused",
+            failure=Failure(name="Refused", message="this update was applied long ago, and its answer is not kept"),
+        )
+    )
+    identity = (message.id, "answer")
+    return [(body.reply_topic, outgoing(state.namespace, "", message.at, answer, *identity, causation_id=message.id))]
+
+
+def update_result(command: Command) -> UpdateResult:
+    """What the code answered."""
+    return UpdateResult(
+        update_id=command.target,
+        status="ok" if command.failure is None else "refused",
+        result=command.args,
+        failure=command.failure,
+    )
 
 
 _CHILD_OUTCOMES: dict[EndStatus, Outcome] = {

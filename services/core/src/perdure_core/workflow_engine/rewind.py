@@ -9,17 +9,13 @@ from perdure_core.workflow_engine.decisions import Decision, Discard, Published,
 from perdure_core.workflow_engine.lineage import from_position
 from perdure_core.workflow_engine.outgoing import outgoing
 from perdure_core.workflow_engine.replies import reply
+from perdure_core.workflow_engine.standing import DOES, why_not
 from perdure_core.workflow_engine.state import RunState
 from perdure_core.workflow_engine.waits import COMPLETED
 from perdure_schemas import topics
-from perdure_schemas.common import Command, Outcome
+from perdure_schemas.common import Outcome
 from perdure_schemas.events import CommandSettled, Event, Recorded, Rewound, RunEnded, TurnCommitted
 from perdure_schemas.messages import Message, ResumeRun
-
-_DOES = frozenset({"task", "child"})
-"""Commands that do something outside the run."""
-UNDONE_SHOWN_MAX = 5
-"""In a sentence for people."""
 
 
 def decide_rewind(state: RunState, message: Message, body: ResumeRun, history: Sequence[Recorded]) -> Decision:
@@ -33,9 +29,9 @@ def decide_rewind(state: RunState, message: Message, body: ResumeRun, history: S
     misplaced = _misplaced_edit(body, history, to_seq)
     if misplaced is not None:
         return Discard("not-applicable", reply(state, message, "refused", misplaced))
-    undone = [] if body.position or body.anyway or body.actor == "parent" else _done_since(to_seq, in_force)
-    if undone:
-        return Discard("not-applicable", reply(state, message, "refused", _stays_done(undone)))
+    stays = None if body.anyway or body.actor == "parent" else why_not(state, body, to_seq, in_force)
+    if stays is not None:
+        return Discard("not-applicable", reply(state, message, "refused", stays))
     rewound = Rewound(
         to_seq=to_seq,
         generation=state.generation + 1,
@@ -53,7 +49,7 @@ def _misplaced_edit(body: ResumeRun, history: Sequence[Recorded], to_seq: int) -
     if not body.edits:
         return None
     turns = [recorded.event for recorded in history if isinstance(recorded.event, TurnCommitted)]
-    known = {command.position: command for turn in turns for command in turn.commands if command.kind in _DOES}
+    known = {command.position: command for turn in turns for command in turn.commands if command.kind in DOES}
     canceled = _canceled(effective(history), to_seq)
     anew = from_position(history[to_seq:], body.position) if body.position else set()
     completed = _completed(history)
@@ -99,24 +95,6 @@ def _canceled(in_force: Sequence[Recorded], to_seq: int) -> set[str]:
     turns = (recorded.event for recorded in in_force if recorded.seq <= to_seq)
     commands = (command for turn in turns if isinstance(turn, TurnCommitted) for command in turn.commands)
     return {command.target for command in commands if command.kind == "cancel"}
-
-
-def _done_since(to_seq: int, in_force: Sequence[Recorded]) -> list[Command]:
-    """Tasks and children that were issued after the failure and have completed: mostly what made up for it."""
-    completed = _completed(in_force)
-    turns = (recorded.event for recorded in in_force if recorded.seq > to_seq)
-    issued = (command for turn in turns if isinstance(turn, TurnCommitted) for command in turn.commands)
-    return [command for command in issued if command.kind in _DOES and command.id in completed]
-
-
-def _stays_done(undone: Sequence[Command]) -> str:
-    names = [f"{command.name} (position {command.position})" for command in undone[:UNDONE_SHOWN_MAX]]
-    more = f" and {len(undone) - len(names)} more" if len(undone) > len(names) else ""
-    return (
-        f"after the failure the run completed {', '.join(names)}{more}. A resume goes on from before the failure, "
-        "as if that had not been done, and does not take it back. Say `anyway` if that is right, or reset the run to "
-        "an earlier position"
-    )
 
 
 def _taken_back(body: ResumeRun, history: Sequence[Recorded]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from perdure_core.workflow_engine.decisions import AskWorker, Context, Decision, Discard, Later, Record
-from perdure_core.workflow_engine.replies import reply
+from perdure_core.workflow_engine.replies import answer_again, reply
 from perdure_core.workflow_engine.start import awaits_next_run
 from perdure_core.workflow_engine.state import RunState
 from perdure_schemas.events import SignalReceived, UpdateReceived
@@ -18,7 +18,7 @@ def decide_signal(state: RunState, message: Message, body: SendSignal, context: 
     if awaits_next_run(state, context):
         return Later("the next run has not started yet")
     if state.closed:
-        return Discard("closed", reply(state, message, "not-found", f"the run has ended: {state.status}"))
+        return Discard("closed", reply(state, message, "refused", f"the run has ended: {state.status}"))
     if context.purged:
         return Discard("closed", reply(state, message, "not-found", "the run has ended and was purged"))
     if state.started is not None and not state.is_meant(body.run_id):
@@ -35,10 +35,12 @@ def decide_update(state: RunState, message: Message, body: UpdateRun, context: C
         return Discard("unknown-run", reply(state, message, "not-found"))
     if awaits_next_run(state, context):
         return Later("the next run has not started yet")
+    if body.update_id in state.answers:
+        return Discard("settled", answer_again(state, message, body))
     if state.ended is not None:
         return Discard("closed", reply(state, message, "refused"))
-    if body.update_id in state.updates:
-        return Discard("settled")  # its answer goes to the topic that asked first
+    if body.update_id in state.update_ids:  # an answer that is still to come goes to the topic that asked first
+        return Discard("settled", [] if body.update_id in state.updates else answer_again(state, message, body))
     event = UpdateReceived(update_id=body.update_id, name=body.name, args=body.args, reply_topic=body.reply_topic)
     return Record(events=[event])
 

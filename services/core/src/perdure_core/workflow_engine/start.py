@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import assert_never
 
+import msgspec
+
 from perdure_core.workflow_engine.decisions import (
     Context,
     Decision,
@@ -22,12 +24,13 @@ from perdure_core.workflow_engine.decisions import (
     Later,
     Record,
     Rewind,
+    RunDefaults,
     Serve,
 )
 from perdure_core.workflow_engine.replies import child_refused, reply, tell_parent
 from perdure_core.workflow_engine.state import RunState
 from perdure_schemas import ids
-from perdure_schemas.common import Failure, SenderNumber
+from perdure_schemas.common import RETENTION_MS, Failure, RunOptions, SenderNumber
 from perdure_schemas.events import RunEnded, SignalReceived, Started
 from perdure_schemas.messages import Message, ReplyStatus, ResumeRun, StartWorkflow, TimerFired
 
@@ -127,13 +130,16 @@ def termination_cause(message: Message) -> str:
 
 
 def _begin(before: RunState, body: StartWorkflow, context: Context) -> Record:
-    """`Started`, then signals the run before did not receive, and signals and cancels that overtook the start."""
+    """`Started`, then signals the run before did not receive, and those that overtook the start."""
     first = before.started.first_run_id if before.started is not None and _continued_by(before, body) else body.run_id
+    defaults = _defaults(body.options, context.defaults)
     started = Started(
         run_id=body.run_id,
         name=body.name,
         args=body.args,
-        options=body.options,
+        options=msgspec.structs.replace(body.options, **defaults) if defaults else body.options,
+        run_timeout_defaulted="run_timeout_ms" in defaults,
+        retention_defaulted="retention_ms" in defaults,
         parent=body.parent,
         build=body.build if body.build is not None else context.build,
         continued_from=body.continued_from,
@@ -144,6 +150,17 @@ def _begin(before: RunState, body: StartWorkflow, context: Context) -> Record:
     overtook = before.unfed if before.started is None else []
     signals = [recorded for recorded in body.signals if isinstance(recorded.event, SignalReceived)]
     return Record(events=[started], carried=[*signals, *overtook], begins_run=True)
+
+
+def _defaults(given: RunOptions, defaults: RunDefaults) -> dict[str, int]:
+    """Of the workflow, for what a start leaves to them. A retention that is not the usual one was chosen, also by a
+    sender that does not say so."""
+    own_retention = given.retention_given or given.retention_ms != RETENTION_MS
+    left = {
+        "run_timeout_ms": defaults.run_timeout_ms if given.run_timeout_ms is None else None,
+        "retention_ms": None if own_retention else defaults.retention_ms,
+    }
+    return {name: value for name, value in left.items() if value is not None}
 
 
 def _senders(before: RunState) -> list[SenderNumber]:

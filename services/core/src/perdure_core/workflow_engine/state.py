@@ -58,6 +58,10 @@ class CommandState:
 Dispatched: TypeAlias = CommandState | Orphan
 
 
+ANSWERS_MAX = 1_000
+"""Of updates, in memory with the run: whoever asks for one again does so soon, and later learns that it was done."""
+
+
 @dataclass(slots=True)
 class RunState:
     """Everything the engine knows of a workflow id's current run. Changed by `evolve` alone."""
@@ -109,6 +113,10 @@ class RunState:
     """By seq: what moves on at continue-as-new is the code's to say, and it may be any of them."""
     updates: dict[str, str] = field(default_factory=dict)
     """Open updates: id -> topic that awaits the answer."""
+    update_ids: set[str] = field(default_factory=set)
+    """Of all updates that were received: one that is asked for again is not applied again."""
+    answers: dict[str, Command] = field(default_factory=dict)
+    """Of the last updates, by their ids."""
     attributes: Payload | None = None
 
     def __post_init__(self) -> None:
@@ -236,6 +244,7 @@ def _apply(state: RunState, recorded: Recorded) -> None:  # noqa: C901, PLR0912 
             state.signals[recorded.seq], state.wake = recorded, True
         case UpdateReceived():
             state.updates[event.update_id], state.wake = event.reply_topic, True
+            state.update_ids.add(event.update_id)
         case CancelRequested():
             state.canceled, state.wake = event, True
         case Rewound():
@@ -293,6 +302,9 @@ def _apply_command(state: RunState, command: Command, generation: int) -> None:
         state.attributes = command.args
     elif command.kind == "update-result":
         state.updates.pop(command.target, None)
+        state.answers[command.target] = command
+        if len(state.answers) > ANSWERS_MAX:
+            del state.answers[next(iter(state.answers))]
 
 
 def _apply_settled(state: RunState, event: CommandSettled) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
-from perdure_runtime.ports import RunFilter
+from perdure_runtime.ports import BuildCounts, RunFilter
 from perdure_schemas.messages import RunChanged
 
 
@@ -37,3 +39,12 @@ def matches(run: RunChanged, where: RunFilter) -> bool:
         and (where.started_from is None or run.started_at >= where.started_from)
         and (where.started_before is None or run.started_at < where.started_before)
     )
+
+
+def by_build(counted: Mapping[tuple[str, str, str], int]) -> list[BuildCounts]:
+    """Of counts by name, build (empty: any) and status, those that are not 0."""
+    found: dict[tuple[str, str], dict[str, int]] = {}
+    for (name, build, status), runs in sorted(counted.items()):
+        if runs:
+            found.setdefault((name, build), {})[status] = runs
+    return [BuildCounts(name=name, build=build or None, counts=counts) for (name, build), counts in found.items()]

@@ -17,7 +17,7 @@ from perdure_runtime.adapters.retention import DEAD_LETTERS, kept
 from perdure_runtime.adapters.subscriptions import INBOX_PREFIX, Entry, Inlet, Subscription
 from perdure_runtime.announced import Announced, of_topics
 from perdure_runtime.errors import AlreadyInUse, StorageUnavailable
-from perdure_runtime.ports import Delivery, SubscriptionType, Undeliverable
+from perdure_runtime.ports import RECEIVE_MAX, Delivery, SubscriptionType, Undeliverable
 from perdure_schemas.messages import Message
 
 log = logging.getLogger("perdure.broker")
@@ -108,6 +108,14 @@ class Queues:
             topic
             for (space, topic), found in self._topics.items()
             if space == namespace and any(subscription.name != BACKLOG for subscription in found)
+        ]
+
+    def consumed(self, namespace: str) -> list[str]:
+        """Topics that somebody consumes now."""
+        return [
+            topic
+            for (space, topic), found in self._topics.items()
+            if space == namespace and any(subscription.members for subscription in found)
         ]
 
     def of_topic(self, namespace: str, topic: str) -> Sequence[Subscription]:
@@ -214,15 +222,14 @@ class QueueConsumer:
         self.inlet = Inlet()
         self._subscriptions: list[Subscription] = []
         self.holding = Holding(journal)
+        self._paused = False
         self._closed = False
 
     def join(self, subscription: Subscription, type: SubscriptionType) -> None:
         subscription.join(self, type)
         self._subscriptions.append(subscription)
-        if type == "shared":
-            self.inlet.shared.append(subscription)
 
-    async def receive(self, limit: int = 256) -> Sequence[Delivery | Undeliverable]:
+    async def receive(self, limit: int = RECEIVE_MAX) -> Sequence[Delivery | Undeliverable]:
         return [entry.delivery() for entry in await self.take(limit)]
 
     async def take(self, limit: int) -> list[Entry]:
@@ -252,16 +259,25 @@ class QueueConsumer:
         entries = self.holding.of(deliveries)
         self.holding.begin(entries)
         restored = [entry for entry in entries if entry.restored]
-        return asyncio.ensure_future(self._begun_here(restored)) if restored else None
-
-    async def _begun_here(self, entries: list[Entry]) -> None:
-        try:
-            await self._journal.begun_here(entries)
-        except StorageUnavailable:
-            pass  # the disk is full: a death is forgotten, should this process end before it has room
+        return asyncio.ensure_future(_begun_here(self._journal, restored)) if restored else None
 
     def spare(self, deliveries: Sequence[Delivery]) -> None:
         self.holding.spare(self.holding.of(deliveries))
+
+    async def pause(self) -> None:
+        if self._paused or self._closed:
+            return
+        self._paused = True
+        for subscription in self._subscriptions:
+            subscription.leave(self)
+
+    async def resume(self) -> None:
+        if not self._paused or self._closed:
+            return
+        self._paused = False
+        for subscription in self._subscriptions:
+            subscription.join(self, subscription.type)
+        self.inlet.wake()
 
     async def close(self) -> None:
         self._leave(died=False, delay_ms=0)
@@ -275,7 +291,8 @@ class QueueConsumer:
             return
         self._closed = True
         for subscription in self._subscriptions:
-            subscription.leave(self)
+            if not self._paused:
+                subscription.leave(self)
             if subscription.ephemeral:
                 self._queues.drop(subscription)
         _requeue_later(self.holding.release(list(self.holding), died=died), delay_ms)
@@ -283,6 +300,13 @@ class QueueConsumer:
 
     def held_of(self, subscription: Subscription) -> Iterator[Entry]:
         return (entry for entry in self.holding if entry.subscription is subscription)
+
+
+async def _begun_here(journal: Journal, entries: list[Entry]) -> None:
+    try:
+        await journal.begun_here(entries)
+    except StorageUnavailable:
+        pass  # the disk is full: a death is forgotten, should this process end before it has room
 
 
 def _requeue_later(back: list[Entry], delay_ms: int) -> None:
@@ -355,6 +379,10 @@ class QueueBroker:
     async def announced(self, namespace: str) -> Announced:
         """What workers have, now or before."""
         return of_topics(self._queues.subscribed(namespace))
+
+    async def served(self, namespace: str) -> Announced:
+        """What workers have that are connected."""
+        return of_topics(self._queues.consumed(namespace))
 
     async def subscribe(
         self, namespace: str, topics: Sequence[str], subscription: str, type: SubscriptionType

@@ -153,7 +153,7 @@ class Subscription:
         self.namespace = namespace
         self.topic = topic
         self.name = name
-        self.type = type
+        self.type: SubscriptionType = type
         self.number = number
         """The journal's key."""
         self.members: list[Member] = []
@@ -202,9 +202,13 @@ class Subscription:
             )
         self.type = type
         self._rebalance(lambda: self.members.append(member))
+        if type == "shared":
+            member.inlet.shared.append(self)
 
     def leave(self, member: Member) -> None:
         self._rebalance(lambda: self.members.remove(member))
+        if self in member.inlet.shared:
+            member.inlet.shared.remove(self)
 
     def release(self, entry: Entry) -> None:
         """An entry left its consumer: an unpinned key goes to its usual consumer again."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
+from perdure_runtime.collecting import collect_rarely
 from perdure_runtime.ports import Ports
 from perdure_runtime.service.cluster import open_cluster
 from perdure_runtime.service.logs import log_json
@@ -36,6 +37,7 @@ async def _serve(name: str, settings: _S, engines: Engines[_S]) -> None:
     async with AsyncExitStack() as open_things:
         await open_things.enter_async_context(probes(health, settings.probe_host, settings.probe_port))
         ports = await open_things.enter_async_context(open_cluster(settings, progress))
+        collect_rarely()
         log.info("started", extra={"action": "started", "namespace": settings.namespace, "service_name": name})
         await work_until_told(engines(ports, settings), health, settings)
         log.info("drained", extra={"action": "drained"})

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
+from functools import cache, lru_cache
 from time import monotonic
+from typing import TypeVar
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from perdure_runtime.errors import StorageUnavailable
-from perdure_runtime.ports import Broker, Consumer, Delivery, Publisher, SubscriptionType, Undeliverable
+from perdure_runtime.ports import RECEIVE_MAX, Broker, Consumer, Delivery, Publisher, SubscriptionType, Undeliverable
 from perdure_runtime.service.patience import patiently
 from perdure_schemas import topics
 from perdure_schemas.events import RunEnded, Started
 from perdure_schemas.messages import Message, RunChanged
+
+_M = TypeVar("_M", Counter, Histogram)
 
 _RECEIVED = Counter("perdure_messages_received", "Messages delivered to this process.", ["topic"])
 _HANDLED = Counter("perdure_messages_handled", "Deliveries that ended.", ["topic", "outcome"])
@@ -28,7 +32,19 @@ _OPEN = Gauge("perdure_messages_open", "Deliveries of this process not yet ackno
 _STARTED = Counter("perdure_runs_started", "Runs recorded as started.", ["workflow"])
 _ENDED = Counter("perdure_runs_ended", "Runs that ended.", ["workflow", "status"])
 
+_OF_WORKERS = frozenset({"workflow-run", "task-run"})
+"""Kinds of topics on whose messages user code runs."""
+_TOPICS = 1_024
+"""Whose kind is remembered: those of clients come and go."""
 
+
+@cache
+def _of(metric: _M, *labels: str) -> _M:
+    """One series of a metric; the library looks it up under a lock each time."""
+    return metric.labels(*labels)
+
+
+@lru_cache(_TOPICS)
 def kind_of(topic: str) -> str:
     """The topic's family: names of workflows, tasks, builds and instances would make a series each."""
     for family in ("workflow-run", "task-run", "inbox", "dlq"):
@@ -47,6 +63,11 @@ class Progress:
         """Open deliveries by identity, oldest first."""
         self._settled_at = monotonic()
 
+    @property
+    def in_flight(self) -> int:
+        """Attempts and turns received, and not yet answered and acknowledged."""
+        return sum(kind in _OF_WORKERS for _, kind in self._since.values())
+
     def stalled_s(self) -> float:
         """For how long deliveries have been open while none ended; 0: nothing is open."""
         if not self._since:
@@ -63,7 +84,7 @@ class Progress:
         for delivery in deliveries:
             kind = kind_of(delivery.topic)
             self._since[id(delivery)] = (now, kind)
-            _RECEIVED.labels(kind).inc()
+            _of(_RECEIVED, kind).inc()
         _OPEN.set(len(self._since))
 
     def settled(self, deliveries: Sequence[Delivery | Undeliverable], outcome: str) -> None:
@@ -72,9 +93,9 @@ class Progress:
             opened = self._since.pop(id(delivery), None)
             if opened is None:
                 continue
-            _HANDLED.labels(opened[1], outcome).inc()
+            _of(_HANDLED, opened[1], outcome).inc()
             if outcome == "acknowledged":
-                _SECONDS.labels(opened[1]).observe(now - opened[0])
+                _of(_SECONDS, opened[1]).observe(now - opened[0])
         _OPEN.set(len(self._since))
 
 
@@ -83,7 +104,7 @@ class _MeteredConsumer:
         self._consumer = consumer
         self._progress = progress
 
-    async def receive(self, limit: int = 256) -> Sequence[Delivery | Undeliverable]:
+    async def receive(self, limit: int = RECEIVE_MAX) -> Sequence[Delivery | Undeliverable]:
         found = await self._consumer.receive(limit)
         self._progress.opened(found)
         return found
@@ -101,6 +122,12 @@ class _MeteredConsumer:
 
     def spare(self, deliveries: Sequence[Delivery]) -> Awaitable[None] | None:
         return self._consumer.spare(deliveries)
+
+    async def pause(self) -> None:
+        await self._consumer.pause()
+
+    async def resume(self) -> None:
+        await self._consumer.resume()
 
     async def close(self) -> None:
         self._progress.subscribed -= 1
@@ -120,23 +147,23 @@ class _MeteredPublisher:
             raise
         for topic, message in batch:
             kind = kind_of(topic)
-            _PUBLISHED.labels(kind).inc()
+            _of(_PUBLISHED, kind).inc()
             if kind == "dlq":
-                _BURIED.labels(topic.removeprefix(topics.dead_letters(""))).inc()
+                _of(_BURIED, topic.removeprefix(topics.dead_letters(""))).inc()
             elif isinstance(message.body, RunChanged):
                 _count_runs(message.body)
 
     async def publish_raw(self, topic: str, namespace: str, data: bytes, reason: str) -> None:
         await self._publisher.publish_raw(topic, namespace, data, reason)
-        _BURIED.labels(topic.removeprefix(topics.dead_letters(""))).inc()
+        _of(_BURIED, topic.removeprefix(topics.dead_letters(""))).inc()
 
 
 def _count_runs(change: RunChanged) -> None:
     for recorded in change.events:
         if isinstance(recorded.event, Started):
-            _STARTED.labels(change.name).inc()
+            _of(_STARTED, change.name).inc()
         elif isinstance(recorded.event, RunEnded):
-            _ENDED.labels(change.name, change.status).inc()
+            _of(_ENDED, change.name, change.status).inc()
 
 
 class MeteredBroker:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -35,6 +35,9 @@ class Health:
         self.progress = progress
         self._runs_user_code = runs_user_code
         self.draining = False
+        """For good: the process is about to end."""
+        self.receiving: Callable[[], bool] = lambda: True
+        """Of a worker: whether it takes work, or was told not to."""
         self._lags = [0.0] * 10
 
     async def measure(self) -> None:
@@ -57,15 +60,18 @@ class Health:
 
     def reasons_to_wait(self) -> list[str]:
         """Why this process should not count as available; nothing: it may."""
-        if self.draining:
+        if self.draining or not self.receiving():
             return ["draining"]
         return [] if self.progress.subscribed else ["not subscribed yet"]
 
 
 @asynccontextmanager
-async def probes(health: Health, host: str, port: int) -> AsyncIterator[int]:
-    """Serve the probes; yields the port."""
+async def probes(
+    health: Health, host: str, port: int, routes: Sequence[web.AbstractRouteDef] = ()
+) -> AsyncIterator[int]:
+    """Serve the probes, and what else there is on their port; yields the port."""
     application = web.Application()
+    application.add_routes(routes)
     application.router.add_get("/metrics", _metrics)
     application.router.add_get("/healthz", _asks(health.ailments))
     application.router.add_get("/readyz", _asks(health.reasons_to_wait))

@@ -13,6 +13,8 @@ from perdure_runtime.adapters.cassandra.settings import CassandraSettings
 from perdure_runtime.adapters.pulsar.settings import PulsarSettings
 
 _T = TypeVar("_T", bound="BrokerSettings")
+_Texts = Annotated[tuple[str, ...], NoDecode]
+"""Written with commas between them."""
 
 EXIT_SETTINGS = 78
 """EX_CONFIG of sysexits.h: restarting will not help."""
@@ -46,7 +48,7 @@ class BrokerSettings(BaseSettings):
     instance: str = Field(default_factory=socket.gethostname, min_length=1)
     """Names this process among the replicas; a pod's name."""
     probe_host: str = "127.0.0.1"
-    """Where /metrics, /healthz and /readyz listen; 0.0.0.0 in a pod."""
+    """Where /metrics, /healthz and /readyz listen, and /load of a worker; 0.0.0.0 in a pod."""
     probe_port: int = Field(9464, ge=0, le=65_535)
     """0: any free port, which is logged."""
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
@@ -73,19 +75,34 @@ class WorkerSettings(BrokerSettings):
 
     build: str = Field("dev", min_length=1)
     """What this image's code is called: runs pinned to it come here."""
+    tasks: _Texts = ()
+    """Names of the tasks to run, with commas between them, and of no others; empty: all that the app has, but none if
+    workflows are named."""
+    workflows: _Texts = ()
+    """Names of the workflows to run, in the same way; empty: all that the app has, but none if tasks are named."""
     slots: int = Field(100, ge=1)
     """Attempts of tasks at a time."""
     url: str = ""
     """Of the API, where a worker stores and reads values above 256 KB; empty: they travel in messages, up to 990,000
     bytes, and what others have stored cannot be read."""
     token: SecretStr = SecretStr("")
-    """What the API asks callers to show; empty: nothing."""
+    """What the API asks callers to show, and what the worker asks of who tells it to take no more work; empty: nothing,
+    and nobody may tell it."""
+    deletion_cost: str = ""
+    """The annotation `controller.kubernetes.io/pod-deletion-cost` of its pod, as the operator hands it on. A worker
+    that begins with one is in a pod which was chosen to be deleted: it takes no work until it is told to. Empty: it was
+    not."""
+
+    @field_validator("tasks", "workflows", mode="before")
+    @classmethod
+    def _split_names(cls, value: object) -> object:
+        return _split(value)
 
 
 class ServiceSettings(BrokerSettings):
     """How a service reaches Pulsar and Cassandra."""
 
-    cassandra_hosts: Annotated[tuple[str, ...], NoDecode] = ("127.0.0.1",)
+    cassandra_hosts: _Texts = ("127.0.0.1",)
     """Contact points, with commas between them."""
     cassandra_port: int = Field(9042, ge=1, le=65_535)
     """The same on every node."""
@@ -108,8 +125,8 @@ class ServiceSettings(BrokerSettings):
 
     @field_validator("cassandra_hosts", mode="before")
     @classmethod
-    def _split(cls, value: object) -> object:
-        return tuple(host.strip() for host in value.split(",") if host.strip()) if isinstance(value, str) else value
+    def _split_hosts(cls, value: object) -> object:
+        return _split(value)
 
     def cassandra(self) -> CassandraSettings:
         return CassandraSettings(
@@ -124,6 +141,10 @@ class ServiceSettings(BrokerSettings):
             tls_certificate=self.cassandra_tls_certificate,
             tls_key=self.cassandra_tls_key,
         )
+
+
+def _split(value: object) -> object:
+    return tuple(text.strip() for text in value.split(",") if text.strip()) if isinstance(value, str) else value
 
 
 def read_settings(kind: type[_T], **given: object) -> _T:

@@ -62,7 +62,7 @@ async def open_cassandra(settings: CassandraSettings, clock: Clock) -> AsyncIter
     """Connect to a keyspace that `migrate` made.
 
     Raises:
-        WrongSchema: its tables are not of this release.
+        WrongSchema: this release cannot use its tables.
         StorageUnavailable: no node can be reached.
     """
     connection = await connect(settings, settings.keyspace)

@@ -30,7 +30,7 @@ _TROUBLE_S = 10.0
 """What such an attempt met is the reason of what fails then, for so long: the next attempt may take five seconds."""
 _SCHEMA_SECONDS = 60.0
 """A change of the schema waits until every node agrees: seconds, many on a busy one."""
-_TABLE = re.compile(r"\b(FROM|INTO|UPDATE|EXISTS) (\w+)\b(?!\.)")
+_TABLE = re.compile(r"\b(FROM|INTO|UPDATE|ALTER TABLE|EXISTS) (\w+)\b(?!\.)")
 _ERRORS = (
     *(DriverException, RequestExecutionException, NoHostAvailable),
     *(ConnectionException, ConnectionBusy),
@@ -139,7 +139,7 @@ class Connection:
             raise self._unavailable(error) from error
 
     async def write_together(self, writes: Writes) -> None:
-        """Writes of one partition, all or none. They may be repeated.
+        """Writes that may be repeated, by one request: of one partition, all or none of them.
 
         Raises:
             StorageUnavailable: they may or may not be stored.

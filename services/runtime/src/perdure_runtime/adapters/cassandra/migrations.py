@@ -2,6 +2,9 @@
 
 Each statement may be repeated, so that a migration that died half-way is simply run again. Two that run at once are
 kept apart by a lease, since concurrent changes of one schema are what Cassandra does not survive well.
+
+Tables are changed before the processes that use them are replaced, and are not changed back when a release is: so each
+step says which older releases go on working on what it leaves.
 """
 
 from __future__ import annotations
@@ -21,12 +24,30 @@ _LEASE_S = 90
 _RETRY_S = 0.5
 _KEYSPACE = re.compile(r"[a-z][a-z0-9_]{0,47}")
 
-_GUARD: tuple[str, ...] = (
-    "CREATE TABLE IF NOT EXISTS schema_version (part text PRIMARY KEY, version int, holder text)",
-)
+_GUARD = "CREATE TABLE IF NOT EXISTS schema_version (part text PRIMARY KEY, version int, holder text)"
+_MARK = "ALTER TABLE schema_version ADD IF NOT EXISTS usable_from int"
+"""Beside the version; run by every migration, so that keyspaces that were made without it get it."""
 
-_MIGRATIONS: tuple[tuple[str, ...], ...] = (
-    (
+
+class _Step:
+    """From one version of the schema to the next.
+
+    Args:
+        statements: each may be repeated.
+        usable_from: the oldest version whose releases can still use the tables. A step that adds what they may leave
+            alone says what the step before says. One that takes something away says which version is the first to do
+            without: if that is its own, pods of the release before are not ready once they restart during the upgrade,
+            and nobody can go back. Releases from before this mark, which are all of versions 1 to 3, want exactly their
+            own version, whatever is said here.
+    """
+
+    def __init__(self, *statements: str, usable_from: int) -> None:
+        self.statements = statements
+        self.usable_from = usable_from
+
+
+_MIGRATIONS: tuple[_Step, ...] = (
+    _Step(
         # The head is static beside the newest commits of the same workflow id: one conditional write sets both.
         """
         CREATE TABLE IF NOT EXISTS commits (
@@ -129,9 +150,10 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY ((namespace, workflow_id, run_id), task_id)
         )
         """,
+        usable_from=1,
     ),
     # 2: blobs in chunks, by whose they are; the table before was never written
-    (
+    _Step(
         "DROP TABLE IF EXISTS blobs",
         """
         CREATE TABLE IF NOT EXISTS run_blobs (
@@ -145,6 +167,22 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY ((namespace, workflow_id, run_id, blob_id), number)
         ) WITH gc_grace_seconds = 86400
         """,
+        usable_from=2,  # 1 would purge runs and leave their blobs, which nothing else deletes
+    ),
+    # 3: runs are counted by build, too; a shard's counts by build are of the version that they name
+    _Step(
+        "ALTER TABLE listed_runs ADD IF NOT EXISTS build text",
+        "ALTER TABLE listed_runs ADD IF NOT EXISTS builds map<text, bigint> static",
+        "ALTER TABLE listed_runs ADD IF NOT EXISTS builds_version bigint static",
+        usable_from=3,  # 2 would leave the build in the row of a run that moved, which would be counted there for ever
+    ),
+    # 4: defaults of a workflow's runs
+    _Step(
+        "ALTER TABLE routing ADD IF NOT EXISTS run_timeout_ms bigint",
+        "ALTER TABLE routing ADD IF NOT EXISTS retention_ms bigint",
+        # 3 names the columns that it reads and writes: a record that it writes keeps its defaults, and runs that it
+        # begins have none of them, as ever with that release.
+        usable_from=3,
     ),
 )
 
@@ -152,14 +190,18 @@ LATEST = len(_MIGRATIONS)
 
 
 class WrongSchema(StorageUnavailable):
-    """The keyspace is not of this release. Run `perdure admin migrate`, or use the newer release."""
+    """This release cannot use the keyspace. Run `perdure admin migrate`, or use the newer release."""
 
 
 async def migrate(settings: CassandraSettings) -> int:
-    """Make the keyspace and bring its tables up to date; the version reached. May be repeated, and run by many at once.
+    """Make the keyspace and bring its tables up to date. May be repeated, and run by many at once.
+
+    Returns:
+        The version that the keyspace has now: above `LATEST` if a newer release wrote it and this one can use it. Then
+        nothing was changed.
 
     Raises:
-        WrongSchema: a later release of Perdure wrote the keyspace.
+        WrongSchema: a newer release wrote the keyspace, and this one cannot use it.
         StorageUnavailable: the cluster cannot be reached.
         ValueError: the name of the keyspace is none.
     """
@@ -181,7 +223,7 @@ async def migrate(settings: CassandraSettings) -> int:
 
 
 async def check(connection: Connection, keyspace: str) -> None:
-    """Raises `WrongSchema` unless the tables are of this release, StorageUnavailable if that cannot be known now."""
+    """Raises `WrongSchema` unless this release can use the tables, StorageUnavailable if that cannot be known now."""
     try:
         rows = await connection.rows("SELECT version FROM schema_version WHERE part = 'version'")
     except StorageUnavailable as error:
@@ -191,36 +233,49 @@ async def check(connection: Connection, keyspace: str) -> None:
             f"keyspace {keyspace} has no tables of Perdure: run `perdure admin migrate`. {error}"
         ) from error
     version = (rows[0][0] or 0) if rows else 0
-    if version != LATEST:
-        advice = "run `perdure admin migrate`" if version < LATEST else "use the newer release"
-        raise WrongSchema(f"keyspace {keyspace} has schema version {version}, this release needs {LATEST}: {advice}.")
+    if version < LATEST:
+        raise WrongSchema(
+            f"keyspace {keyspace} has schema version {version}, this release needs {LATEST}: "
+            "run `perdure admin migrate`."
+        )
+    if version > LATEST:
+        await _check_newer(connection, keyspace, version)
+
+
+async def _check_newer(connection: Connection, keyspace: str, version: int) -> None:
+    """Asked only here: keyspaces of this version may have been made without the mark, and newer ones all have it."""
+    rows = await connection.rows("SELECT usable_from FROM schema_version WHERE part = 'version'")
+    usable_from: int = rows[0][0]
+    if usable_from > LATEST:
+        raise WrongSchema(
+            f"keyspace {keyspace} has schema version {version}, usable by releases of schema version {usable_from} and "
+            f"newer; this one is of {LATEST}: use the newer release."
+        )
 
 
 async def _migrate(connection: Connection, keyspace: str) -> int:
-    for statement in _GUARD:
-        await connection.run(statement)
+    await connection.run(_GUARD)
     holder = uuid4().hex
     while not await connection.decide(  # noqa: ASYNC110 who holds the lease is elsewhere
         f"UPDATE schema_version USING TTL {_LEASE_S} SET holder = ? WHERE part = 'lease' IF holder = null", holder
     ):
         await asyncio.sleep(_RETRY_S)
     try:
+        await connection.run(_MARK)
         rows = await connection.rows("SELECT version FROM schema_version WHERE part = 'version'", serial=True)
         version: int = (rows[0][0] or 0) if rows else 0
         if version > LATEST:
-            raise WrongSchema(
-                f"keyspace {keyspace} has schema version {version}; this release knows up to {LATEST}: "
-                "use the newer release."
-            )
+            await _check_newer(connection, keyspace, version)
         for number in range(version + 1, LATEST + 1):
             await _step(connection, number, holder)
-        return LATEST
+        return max(version, LATEST)
     finally:
         await connection.decide("UPDATE schema_version SET holder = null WHERE part = 'lease' IF holder = ?", holder)
 
 
 async def _step(connection: Connection, number: int, holder: str) -> None:
-    for statement in _MIGRATIONS[number - 1]:
+    step = _MIGRATIONS[number - 1]
+    for statement in step.statements:
         renewed = await connection.decide(
             f"UPDATE schema_version USING TTL {_LEASE_S} SET holder = ? WHERE part = 'lease' IF holder = ?",
             holder, holder,
@@ -229,5 +284,6 @@ async def _step(connection: Connection, number: int, holder: str) -> None:
             raise StorageUnavailable("another migration took over; run this one again")
         await connection.run(statement)
     await connection.decide(
-        "UPDATE schema_version SET version = ? WHERE part = 'version' IF version = ?", number, number - 1 or None
-    )
+        "UPDATE schema_version SET version = ?, usable_from = ? WHERE part = 'version' IF version = ?",
+        number, step.usable_from, number - 1 or None,
+    )  # fmt: skip

@@ -6,6 +6,7 @@ A list asks every shard, unless it asks for one workflow id.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from heapq import merge
 from itertools import islice
@@ -13,9 +14,11 @@ from typing import Any
 
 import msgspec
 
+from perdure_runtime.adapters import cursors
 from perdure_runtime.adapters.cassandra.connection import Connection, Row
-from perdure_runtime.adapters.cassandra.listed_runs import BETWEEN, SHARDS, ListedRuns, shard_of
-from perdure_runtime.ports import RunFilter, RunPage
+from perdure_runtime.adapters.cassandra.listed_runs import BETWEEN, READ_DATA, SHARDS, ListedRuns, shard_of
+from perdure_runtime.adapters.labels import by_build
+from perdure_runtime.ports import BuildCounts, RunFilter, RunPage
 from perdure_schemas.codec import decode_change, encode_change
 from perdure_schemas.messages import RunChanged, TaskChanged
 
@@ -23,10 +26,6 @@ _FORGOTTEN_AT = 2**60
 """The write time of a deletion that nothing comes after."""
 
 _LIST = "SELECT started_at, workflow_id, run_id, data FROM listed_runs WHERE namespace = ? AND shard = ?"
-_DATA = (
-    "SELECT data FROM listed_runs "
-    "WHERE namespace = ? AND shard = ? AND started_at = ? AND workflow_id = ? AND run_id = ?"
-)
 _PUT_TASK = (
     "INSERT INTO listed_tasks (namespace, workflow_id, run_id, task_id, data) VALUES (?, ?, ?, ?, ?) USING TIMESTAMP ?"
 )
@@ -77,7 +76,9 @@ class CassandraReadModel:
             if not forgotten and run_id in (None, found)
         ]
         for started_at, found in sorted(indexed, reverse=True):
-            rows = await self._connection.rows(_DATA, namespace, shard_of(workflow_id), started_at, workflow_id, found)
+            rows = await self._connection.rows(
+                READ_DATA, namespace, shard_of(workflow_id), started_at, workflow_id, found
+            )
             if rows and rows[0][0] is not None:
                 return _run(rows[0][0])
         return None
@@ -96,6 +97,15 @@ class CassandraReadModel:
                 of_name = totals.setdefault(name, {})
                 of_name[status] = of_name.get(status, 0) + runs
         return totals
+
+    async def builds(self, namespace: str) -> Sequence[BuildCounts]:
+        shards = await asyncio.gather(*(self._runs.builds(namespace, shard) for shard in range(SHARDS)))
+        totals: Counter[tuple[str, str, str]] = Counter()
+        for shard in shards:
+            for label, runs in shard.items():
+                name, status, build = label.split(BETWEEN, 2)
+                totals[name, build, status] += runs
+        return by_build(totals)
 
     async def _list(  # noqa: PLR0917 the port's, and a shard
         self, namespace: str, shard: int, where: RunFilter, limit: int, cursor: str | None
@@ -124,10 +134,25 @@ class CassandraReadModel:
 
 def _first_bound(where: RunFilter, cursor: str | None) -> Row | None:
     """What comes before it is listed: Cassandra takes one upper bound only."""
-    bounds: list[Row] = [] if cursor is None else [tuple(msgspec.json.decode(cursor))]
+    bounds: list[Row] = [] if cursor is None else [_bound(cursor)]
     if where.started_before is not None:
         bounds.append((where.started_before, "", ""))
     return min(bounds, default=None)
+
+
+_STARTED_AT_MAX = 2**63 - 1
+"""What the column holds."""
+
+
+def _bound(cursor: str) -> tuple[int, str, str]:
+    """Raises InvalidCursor: it is none of ours."""
+    try:
+        bound = msgspec.json.decode(cursor, type=tuple[int, str, str])
+    except msgspec.MsgspecError:
+        raise cursors.invalid(cursor) from None
+    if abs(bound[0]) > _STARTED_AT_MAX:
+        raise cursors.invalid(cursor)
+    return bound
 
 
 def _conditions(where: RunFilter) -> tuple[list[str], list[Any]]:

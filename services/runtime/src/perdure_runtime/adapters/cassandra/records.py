@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from time import monotonic
 
+from perdure_core.workflow_engine.decisions import RunDefaults
 from perdure_runtime.adapters.cassandra.connection import Connection
 from perdure_runtime.ports import Clock, Routing
 
@@ -18,8 +19,14 @@ _ROUTINGS_MAX = 10_000
 _LOAD = "SELECT version, record, expires_at FROM tasks WHERE namespace = ? AND task_id = ?"
 _SAVE = "UPDATE tasks SET version = ?, record = ?, expires_at = ? WHERE namespace = ? AND task_id = ? IF version = ?"
 _SAVE_FOR_A_WHILE = _SAVE.replace("UPDATE tasks", "UPDATE tasks USING TTL ?")
-_GET_ROUTING = "SELECT current, ramping, ramping_percent FROM routing WHERE namespace = ? AND workflow = ?"
-_PUT_ROUTING = "INSERT INTO routing (namespace, workflow, current, ramping, ramping_percent) VALUES (?, ?, ?, ?, ?)"
+_GET_ROUTING = (
+    "SELECT current, ramping, ramping_percent, run_timeout_ms, retention_ms FROM routing "
+    "WHERE namespace = ? AND workflow = ?"
+)
+_PUT_ROUTING = (
+    "INSERT INTO routing (namespace, workflow, current, ramping, ramping_percent, run_timeout_ms, retention_ms) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
 
 
 class CassandraTasks:
@@ -73,8 +80,9 @@ class CassandraRouting:
             return routing
         rows = await self._connection.rows(_GET_ROUTING, namespace, workflow)
         if rows:
-            current, ramping, percent = rows[0]
-            routing = Routing(current=current, ramping=ramping, ramping_percent=percent or 0)
+            current, ramping, percent, timeout_ms, retention_ms = rows[0]
+            defaults = RunDefaults(run_timeout_ms=timeout_ms, retention_ms=retention_ms)
+            routing = Routing(current=current, ramping=ramping, ramping_percent=percent or 0, defaults=defaults)
         else:
             routing = Routing()
         if len(self._kept) >= _ROUTINGS_MAX:
@@ -83,7 +91,9 @@ class CassandraRouting:
         return routing
 
     async def put(self, namespace: str, workflow: str, routing: Routing) -> None:
+        defaults = routing.defaults
         await self._connection.write(
-            _PUT_ROUTING, namespace, workflow, routing.current, routing.ramping, routing.ramping_percent
-        )
+            _PUT_ROUTING, namespace, workflow, routing.current, routing.ramping, routing.ramping_percent,
+            defaults.run_timeout_ms, defaults.retention_ms,
+        )  # fmt: skip
         self._kept.pop((namespace, workflow), None)

@@ -6,12 +6,19 @@ from collections import Counter
 from dataclasses import dataclass
 
 from perdure_runtime.adapters.cassandra.connection import Connection, connect
-from perdure_runtime.adapters.cassandra.listed_runs import BETWEEN, COUNT, READ_SHARD, SHARDS
+from perdure_runtime.adapters.cassandra.listed_runs import (
+    BETWEEN,
+    SHARDS,
+    Counts,
+    Shard,
+    count_rows,
+    new_counts,
+    read_shard,
+)
 from perdure_runtime.adapters.cassandra.migrations import check
 from perdure_runtime.adapters.cassandra.settings import CassandraSettings
 from perdure_runtime.errors import StorageUnavailable, UnknownOutcome
 
-_ROWS = "SELECT name, status, run_version FROM listed_runs WHERE namespace = ? AND shard = ?"
 _ATTEMPTS_MAX = 50
 """A shard that a projector writes to meanwhile is counted again."""
 
@@ -24,13 +31,15 @@ class Difference:
     status: str
     counted: int
     found: int
+    build: str | None = None
+    """Of this build alone, empty for those that any may run; `None`: of all builds."""
 
 
 async def recount(settings: CassandraSettings, namespace: str) -> list[Difference]:
     """Count the rows of every shard and put right what differs; what that was. May run beside projectors.
 
     Raises:
-        WrongSchema: its tables are not of this release.
+        WrongSchema: this release cannot use its tables.
         StorageUnavailable: no node can be reached, or projectors write so much that a shard never stands still.
     """
     connection = await connect(settings, settings.keyspace)
@@ -40,30 +49,30 @@ async def recount(settings: CassandraSettings, namespace: str) -> list[Differenc
         found: Counter[str] = Counter()
         for shard in range(SHARDS):
             before, now = await _recount_shard(connection, namespace, shard)
-            counted.update(before)
-            found.update(now)
+            for counter, counts in ((counted, before), (found, now)):
+                counter.update(counts.statuses)
+                counter.update(counts.builds)
     finally:
         await connection.close()
     return [_difference(label, counted, found) for label in sorted(counted | found) if counted[label] != found[label]]
 
 
-async def _recount_shard(connection: Connection, namespace: str, shard: int) -> tuple[dict[str, int], dict[str, int]]:
-    """What was counted, and what there is. The version is read before the rows: counts of older rows are refused."""
+async def _recount_shard(connection: Connection, namespace: str, shard: int) -> tuple[Counts, Counts]:
+    """What was counted, and what there is. Counts by build that were not stored count as right."""
     for _ in range(_ATTEMPTS_MAX):
-        head = await connection.rows(READ_SHARD, namespace, shard, serial=True)
-        version, counted = (head[0][0] or 0, dict(head[0][1] or {})) if head else (0, {})
-        rows = await connection.rows(_ROWS, namespace, shard)
-        found = dict(Counter(f"{name}{BETWEEN}{status}" for name, status, held in rows if held is not None))
-        if found == counted:
-            return counted, found
+        state = await read_shard(connection, namespace, shard)
+        found = await count_rows(connection, namespace, shard)
+        if found == state.counts and not state.recounted:
+            return state.counts, found
+        anew = Shard(state.version, state.counts, recounted=True)
         try:
-            if await connection.decide(COUNT, version + 1, found, namespace, shard, version or None):
-                return counted, found
+            if await connection.decide_together(new_counts((namespace, shard), anew, found), []):
+                return state.counts, found
         except UnknownOutcome:
             continue
     raise StorageUnavailable(f"shard {shard} changed {_ATTEMPTS_MAX} times while it was counted: try again later")
 
 
 def _difference(label: str, counted: Counter[str], found: Counter[str]) -> Difference:
-    name, _, status = label.partition(BETWEEN)
-    return Difference(name, status, counted[label], found[label])
+    name, status, *build = label.split(BETWEEN, 2)
+    return Difference(name, status, counted[label], found[label], build[0] if build else None)

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from perdure_runtime.adapters.labels import matches
+from perdure_runtime.adapters import cursors
+from perdure_runtime.adapters.labels import by_build, matches
 from perdure_runtime.adapters.retention import FORGOTTEN_KEPT_MS
-from perdure_runtime.ports import Clock, RunFilter, RunPage
+from perdure_runtime.ports import BuildCounts, Clock, RunFilter, RunPage
 from perdure_schemas.messages import RunChanged, TaskChanged
 
 
@@ -74,11 +75,11 @@ class MemoryReadModel:
             reverse=True,
         )
         if cursor is not None:
-            started_at, _, number = cursor.partition(".")
-            found = [row for row in found if row[:2] < (int(started_at), int(number))]
+            after = cursors.read(cursor)
+            found = [row for row in found if row[:2] < after]
         page = found[:limit]
         more = len(found) > limit
-        return RunPage(runs=[row[2] for row in page], cursor=f"{page[-1][0]}.{page[-1][1]}" if more else None)
+        return RunPage(runs=[row[2] for row in page], cursor=cursors.write(*page[-1][:2]) if more else None)
 
     async def get_run(self, namespace: str, workflow_id: str, run_id: str | None) -> RunChanged | None:
         if run_id is not None:
@@ -102,3 +103,7 @@ class MemoryReadModel:
             if space == namespace:
                 totals.setdefault(run.name, Counter())[run.status] += 1
         return {name: dict(total) for name, total in totals.items()}
+
+    async def builds(self, namespace: str) -> Sequence[BuildCounts]:
+        runs = [run for (space, _, _), (_, run) in self._runs.items() if space == namespace]
+        return by_build(Counter((run.name, run.build or "", run.status) for run in runs))

@@ -57,16 +57,18 @@ class PulsarBroker:
         if self._watching is None:
             self._watching = asyncio.get_running_loop().create_task(self._watch())
         deadly = any(family(topic).deadly for topic in topics)
-        consumer = PulsarConsumer(self._bridge, await self._begun_of(namespace) if deadly else None)
+
+        def connect(topic: str) -> pulsar.Consumer:
+            name = address(self._settings.tenant, namespace, topic)
+            return subscribe(self._client, name, subscription, type=type, kind=family(topic))
+
+        begun = await self._begun_of(namespace) if deadly else None
+        consumer = PulsarConsumer(self._bridge, begun, connect=connect)
         self._consumers = [other for other in self._consumers if not other.closed]
         self._consumers.append(consumer)
+        most = max(1, FETCHERS_MAX // len(topics))
         try:
-            for topic in topics:
-                kind = family(topic)
-                name = address(self._settings.tenant, namespace, topic)
-                for _ in range(min(kind.fetchers, max(1, FETCHERS_MAX // len(topics)))):
-                    raw = await asyncio.to_thread(subscribe, self._client, name, subscription, type=type, kind=kind)
-                    consumer.add(topic, raw, kind)
+            await consumer.ways.open([topic for topic in topics for _ in range(min(family(topic).fetchers, most))])
         except BaseException:
             await consumer.close()
             raise
@@ -105,8 +107,11 @@ class PulsarBroker:
                     away_since = None
                 continue
             away_since = loop.time() if away_since is None else away_since
-            reason = await trouble(self._settings) or "it answers, and does not serve our topics yet"
-            log.warning("Pulsar does not deliver now", extra={"action": "broker_away", "error": reason})
+            reason = await trouble(self._settings)
+            told = reason or "it answers, and does not serve our topics yet"
+            log.warning("Pulsar does not deliver now", extra={"action": "broker_away", "error": told})
+            if not reason:
+                await asyncio.gather(*(consumer.renew() for consumer in self._consumers))
 
     async def close(self) -> None:
         if self._watching is not None:

@@ -16,6 +16,7 @@ import aiohttp
 from perdure_runtime.adapters.pulsar.names import BEGUN, family, inbox_namespace
 from perdure_runtime.adapters.pulsar.settings import PulsarSettings
 from perdure_runtime.errors import StorageUnavailable
+from perdure_runtime.pools import TopicBacklog
 from perdure_schemas import topics
 from perdure_schemas.schema import Family as SchemaFamily
 from perdure_schemas.schema import envelope_schema
@@ -110,6 +111,19 @@ class PulsarAdmin:
         )
         found = (stats or {}).get("subscriptions", {}).get(subscription, {})
         return int(found.get("msgBacklog", 0))
+
+    async def of_workers(self, namespace: str, topic: str, subscription: str) -> TopicBacklog:
+        """Of a topic without partitions. What waits is counted by what was published together: a batch is one."""
+        path = f"persistent/{self._tenant}/{namespace}/{_quoted(topic)}/stats"
+        stats = await self._get(f"{path}?getPreciseBacklog=true&subscriptionBacklogSize=false")
+        found = (stats or {}).get("subscriptions", {}).get(subscription, {})
+        in_flight = int(found.get("unackedMessages", 0))
+        waiting = int(found.get("msgBacklog", 0)) - in_flight - int(found.get("msgDelayed", 0))
+        return TopicBacklog(topic, max(0, waiting), in_flight)
+
+    async def make(self, namespace: str, topic: str) -> None:
+        """A topic without partitions, and the subscription that is to miss nothing of it. What is there stays."""
+        await self._topic(f"{self._tenant}/{namespace}", topic, 0)
 
     async def consumed(self, namespace: str, topic: str, subscription: str) -> bool:
         """Whether somebody is connected to the subscription of this topic, which has no partitions."""

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import deque
-from collections.abc import Awaitable, Sequence
-from itertools import count
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import count, islice
 from typing import Any, cast
 
 import pulsar
 
 from perdure_runtime.adapters.pulsar.begun import SUSPECT_MS, Begun, Firsts, Place, now_ms
 from perdure_runtime.adapters.pulsar.client import Bridge
-from perdure_runtime.adapters.pulsar.names import Family
+from perdure_runtime.adapters.pulsar.names import Family, family
 from perdure_runtime.adapters.pulsar.publisher import CONSUMER_TYPES, KEYS_MAY_MOVE, REASON
 from perdure_runtime.errors import AlreadyInUse, StorageUnavailable
-from perdure_runtime.ports import Delivery, SubscriptionType, Undeliverable
+from perdure_runtime.ports import RECEIVE_MAX, Delivery, SubscriptionType, Undeliverable
 from perdure_schemas.codec import CodecError, decode
 
 _NACK_MS = 100
@@ -27,6 +27,9 @@ _JOIN_S = 5.0
 _ROOM_S = 1.0
 """What was asked for and finds no room after all goes to another worker after this time: most attempts are over sooner,
 and what comes back is taken for what may have killed somebody."""
+_LOST_S = 60.0
+"""A way without a connection for so long, to brokers that answer, is made anew. The library (3.13) may have given it up
+for good: it does, and says "start timeout", if the connection is lost within half a minute after the way was made."""
 _READY_MAX = 1_000
 """Messages taken from the library and not yet asked for: enough for one tick, few enough for the memory."""
 
@@ -50,7 +53,8 @@ class _Held:
 class _Inlet:
     """One way from a topic to a consumer, with its thread."""
 
-    def __init__(self, owner: PulsarConsumer, topic: str, consumer: pulsar.Consumer, kind: Family) -> None:
+    def __init__(self, owner: PulsarConsumer, topic: str, consumer: pulsar.Consumer) -> None:
+        kind = family(topic)
         self.topic = topic
         self.firsts = owner.firsts.setdefault(topic, Firsts()) if kind.type == "shared" else None
         self._temporary = not kind.subscription
@@ -60,8 +64,12 @@ class _Inlet:
         self.on_demand = kind.prefetch == 0
         self._room = threading.Semaphore(0 if self.on_demand else _READY_MAX)
         self.closed = False
+        self.open = 0
+        """Messages that were received here, and neither acknowledged nor handed back."""
         self.wanted = 0
         """Asked for and not yet there, of a topic that is read on demand."""
+        self.lost_at: float | None = None
+        """When it was first seen without a connection, if it is."""
         self._thread = threading.Thread(target=self._read, name=f"pulsar-{topic}", daemon=True)
         self._thread.start()
 
@@ -98,38 +106,43 @@ class _Inlet:
 class PulsarConsumer:
     """All topics of one subscription in this process."""
 
-    def __init__(self, bridge: Bridge, begun: Begun | None) -> None:
-        """`begun`: where user code runs on what comes."""
+    def __init__(self, bridge: Bridge, begun: Begun | None, *, connect: Callable[[str], pulsar.Consumer]) -> None:
+        """
+        Args:
+            begun: where user code runs on what comes.
+            connect: makes a consumer of the library, of a topic; blocking.
+        """
         self.bridge = bridge
+        self.ways = _Ways(self, connect)
         self._marks = None if begun is None else _Marks(begun)
-        self._inlets: list[_Inlet] = []
         self.firsts: dict[str, Firsts] = {}
         """By topic."""
         self._ready: deque[_Held] = deque()
         self._waiter: asyncio.Future[None] | None = None
-        self._delays: dict[int, asyncio.TimerHandle] = {}
-        self._numbers = count()
+        self._delays = _Delays()
         self._error = ""
+        self._paused = False
         self.closed = False
 
-    def add(self, topic: str, consumer: pulsar.Consumer, kind: Family) -> None:
-        self._inlets.append(_Inlet(self, topic, consumer, kind))
-
-    async def receive(self, limit: int = 256) -> Sequence[Delivery | Undeliverable]:
+    async def receive(self, limit: int = RECEIVE_MAX) -> Sequence[Delivery | Undeliverable]:
         await asyncio.sleep(0)  # a consumer that finds work each time must not starve the loop
-        while not self._ready:
+        while True:
+            if self._ready and not self._paused:
+                head = list(islice(self._ready, limit))
+                if self._marks is not None:
+                    await self._marks.catch_up(head)
+                if not self._paused and any(held.live for held in head):  # some may be handed back meanwhile
+                    return [self._delivery(held) for held in head if held.live]
+                continue
             if self._error or self.closed:
                 raise StorageUnavailable(f"this consumer is closed: {self._error or 'by its owner'}")
-            self._demand(limit)
+            if not self._paused:
+                self.ways.demand(limit)
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
-        taken = [self._ready.popleft() for _ in range(min(limit, len(self._ready)))]
-        if self._marks is not None:
-            await self._marks.catch_up(taken)
-        return [self._delivery(held) for held in taken]
 
     async def ack(self, deliveries: Sequence[Delivery | Undeliverable]) -> None:
         settled = _settle(deliveries)
@@ -137,20 +150,18 @@ class PulsarConsumer:
             self._marks.settled(settled)
         for held in settled:
             held.inlet.raw.acknowledge_async(held.raw, _ignore)
+        if self._paused:
+            self.ways.leave_idle(self._ready)
 
     async def nack(self, deliveries: Sequence[Delivery | Undeliverable], delay_ms: int) -> None:
-        """Kept here until the delay is almost over: the library knows one delay for all."""
         held = _settle(deliveries)
         if not held:
             return
         if self._marks is not None:
             self._marks.back(held)
-        if delay_ms <= _NACK_MS:
-            _hand_back(held)
-            return
-        loop = asyncio.get_running_loop()
-        number = next(self._numbers)
-        self._delays[number] = loop.call_later((delay_ms - _NACK_MS) / 1000, self._delay_over, number, held)
+        self._delays.hand_back(held, delay_ms)
+        if self._paused:
+            self.ways.leave_idle(self._ready)
 
     def begin(self, deliveries: Sequence[Delivery]) -> Awaitable[None] | None:
         return None if self._marks is None else self._marks.begin(_live(deliveries))
@@ -158,24 +169,68 @@ class PulsarConsumer:
     def spare(self, deliveries: Sequence[Delivery]) -> Awaitable[None] | None:
         return None if self._marks is None else self._marks.back(_live(deliveries))
 
+    async def pause(self) -> None:
+        """The library knows no pause: its consumers are closed, each once nothing that it received is open, since what
+        is acknowledged goes through it. Until then what comes on demand is handed back, and what it has in store waits:
+        the keys would come to it again."""
+        self._paused = True
+        async with self.ways.turning:
+            if self._paused and not self.closed:
+                on_demand = [held for held in self._ready if held.inlet.on_demand]
+                _drop(self._ready, on_demand)
+                _hand_back(on_demand)
+                self.ways.leave_idle(self._ready)
+                await self.ways.left()
+
+    async def resume(self) -> None:
+        async with self.ways.turning:
+            if not self._paused or self.closed:
+                return
+            self._paused = False
+            await self.ways.left()
+            try:
+                await self.ways.open_missing()
+            except StorageUnavailable:
+                self._paused = True
+                self.ways.leave_idle(self._ready)
+                raise
+            self._wake()
+
+    async def renew(self) -> None:
+        """Make anew what has been without a connection for long. What it brought and is open comes again."""
+        async with self.ways.turning:
+            if self._paused or self.closed:
+                return
+            self.ways.leave_lost(self._ready)
+            await self.ways.left()
+            try:
+                await self.ways.open_missing()
+            except (StorageUnavailable, AlreadyInUse):
+                return  # it is tried again
+            self._wake()
+
     async def close(self) -> None:
         self.closed = True
         told = None if self._marks is None else self._marks.all_back()
         if told is not None:
             await told
-        for handle in self._delays.values():
-            handle.cancel()
-        self._delays.clear()
+        self._delays.cancel()
         self._ready.clear()
         self._wake()
-        await asyncio.gather(*(asyncio.to_thread(inlet.close) for inlet in self._inlets))
+        await self.ways.close()
 
     # -- called on the loop for the threads --------------------------------------------------------
 
     def arrived(self, inlet: _Inlet, raw: Any, at: float, age_ms: int) -> None:
-        held = _Held(inlet, raw, at=at, age_ms=age_ms)
-        self._ready.append(held)
         inlet.wanted = max(0, inlet.wanted - 1)
+        if inlet.closed:
+            return  # it came while that was being closed, which hands it back
+        held = _Held(inlet, raw, at=at, age_ms=age_ms)
+        if self._paused and inlet.on_demand:
+            held.live = False
+            _hand_back([held])
+            return
+        self._ready.append(held)
         if inlet.on_demand:
             asyncio.get_running_loop().call_later(_ROOM_S, self._no_room, held)
         self._wake()
@@ -183,8 +238,7 @@ class PulsarConsumer:
     def _no_room(self, held: _Held) -> None:
         """It was asked for when there was room, which another message took: somebody else may have some."""
         if held in self._ready:
-            self._ready.remove(held)
-            held.live = False
+            _drop(self._ready, [held])
             _hand_back([held])
 
     def broken(self, error: str) -> None:
@@ -193,26 +247,13 @@ class PulsarConsumer:
 
     # ----------------------------------------------------------------------------------------------
 
-    def _delay_over(self, number: int, held: Sequence[_Held]) -> None:
-        del self._delays[number]
-        _hand_back(held)
-
-    def _demand(self, limit: int) -> None:
-        """One message of each topic, so that none starves, and more while there is room for more."""
-        outstanding = sum(inlet.wanted for inlet in self._inlets)
-        asked = {inlet.topic for inlet in self._inlets if inlet.wanted}
-        for inlet in self._inlets:
-            if inlet.on_demand and not inlet.wanted and (outstanding < limit or inlet.topic not in asked):
-                inlet.wanted = 1
-                inlet.ask()
-                outstanding += 1
-                asked.add(inlet.topic)
-
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def _delivery(self, held: _Held) -> Delivery | Undeliverable:
+        self._ready.remove(held)
+        held.inlet.open += 1
         if not held.inlet.on_demand:
             held.inlet.ask()
         raw, topic = held.raw, held.inlet.topic
@@ -229,7 +270,104 @@ class PulsarConsumer:
 
 def connected(consumer: PulsarConsumer) -> bool:
     """Whether brokers can deliver to it now, on every way, or it is closed."""
-    return consumer.closed or all(inlet.consumer.is_connected() for inlet in consumer._inlets)
+    return consumer.closed or consumer._paused or consumer.ways.connected()
+
+
+class _Ways:
+    """From the topics to one consumer: each is a consumer of the library."""
+
+    def __init__(self, owner: PulsarConsumer, connect: Callable[[str], pulsar.Consumer]) -> None:
+        self._owner = owner
+        self._connect = connect
+        self._topics: Sequence[str] = ()
+        self.inlets: list[_Inlet] = []
+        self._leaving: set[asyncio.Task[None]] = set()
+        self.turning = asyncio.Lock()
+        """Held while ways are made or left."""
+
+    async def open(self, topics: Sequence[str]) -> None:
+        """Each as often as it is there. Raises what `connect` does.
+
+        Who looks meanwhile whether all ways are there must not make those that are about to come.
+        """
+        async with self.turning:
+            self._topics = topics
+            await self.open_missing()
+
+    def _missing(self) -> Counter[str]:
+        return Counter(self._topics) - Counter(inlet.topic for inlet in self.inlets)
+
+    async def open_missing(self) -> None:
+        for topic in self._missing().elements():
+            self.inlets.append(_Inlet(self._owner, topic, await asyncio.to_thread(self._connect, topic)))
+
+    def connected(self) -> bool:
+        now = time.monotonic()
+        for inlet in self.inlets:
+            connected = inlet.consumer.is_connected()
+            inlet.lost_at = None if connected else inlet.lost_at or now
+        return not self._missing() and all(inlet.lost_at is None for inlet in self.inlets)
+
+    def demand(self, limit: int) -> None:
+        """One message of each topic, so that none starves, and more while there is room for more."""
+        outstanding = sum(inlet.wanted for inlet in self.inlets)
+        asked = {inlet.topic for inlet in self.inlets if inlet.wanted}
+        for inlet in self.inlets:
+            if inlet.on_demand and not inlet.wanted and (outstanding < limit or inlet.topic not in asked):
+                inlet.wanted = 1
+                inlet.ask()
+                outstanding += 1
+                asked.add(inlet.topic)
+
+    def leave_idle(self, ready: deque[_Held]) -> None:
+        """Close those of which nothing is open; what they brought and is in `ready` goes to others with the rest."""
+        self._leave([inlet for inlet in self.inlets if not inlet.open], ready)
+
+    def leave_lost(self, ready: deque[_Held]) -> None:
+        before = time.monotonic() - _LOST_S
+        self._leave([inlet for inlet in self.inlets if inlet.lost_at is not None and inlet.lost_at <= before], ready)
+
+    def _leave(self, leaving: Sequence[_Inlet], ready: deque[_Held]) -> None:
+        for inlet in leaving:
+            self.inlets.remove(inlet)
+            inlet.closed = True
+            _drop(ready, [held for held in ready if held.inlet is inlet])
+            closing = asyncio.ensure_future(asyncio.to_thread(inlet.close))
+            self._leaving.add(closing)
+            closing.add_done_callback(self._leaving.discard)
+
+    async def left(self) -> None:
+        if self._leaving:
+            await asyncio.wait(self._leaving)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(asyncio.to_thread(inlet.close) for inlet in self.inlets))
+        await self.left()
+
+
+class _Delays:
+    """Before what is handed back may come again: kept here, since the library knows one delay for all."""
+
+    def __init__(self) -> None:
+        self._timers: dict[int, asyncio.TimerHandle] = {}
+        self._numbers = count()
+
+    def hand_back(self, held: Sequence[_Held], delay_ms: int) -> None:
+        if delay_ms <= _NACK_MS:
+            _hand_back(held)
+            return
+        number = next(self._numbers)
+        seconds = (delay_ms - _NACK_MS) / 1000
+        self._timers[number] = asyncio.get_running_loop().call_later(seconds, self._over, number, held)
+
+    def _over(self, number: int, held: Sequence[_Held]) -> None:
+        del self._timers[number]
+        _hand_back(held)
+
+    def cancel(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
 
 
 class _Marks:
@@ -277,12 +415,21 @@ def _settle(deliveries: Sequence[Delivery | Undeliverable]) -> list[_Held]:
     found = _live(deliveries)
     for held in found:
         held.live = False
+        held.inlet.open -= 1
     return found
+
+
+def _drop(ready: deque[_Held], dropped: Sequence[_Held]) -> None:
+    """They will not be received."""
+    for held in dropped:
+        ready.remove(held)
+        held.live = False
 
 
 def _hand_back(held: Sequence[_Held]) -> None:
     for each in held:
-        each.inlet.raw.negative_acknowledge(each.raw)
+        if not each.inlet.closed:  # that handed it back
+            each.inlet.raw.negative_acknowledge(each.raw)
 
 
 def _ignore(result: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias, cast
 
@@ -27,6 +27,9 @@ _IN_FLIGHT_MAX = 2_000
 _QUEUE = 20_000
 _SEND_TIMEOUT_MS = 15_000
 """After that the broker counts as away: the caller keeps its messages and comes again."""
+_OVERDUE_S = 20.0
+"""When the library should have said so, and did not: it (3.13) begins that time anew at every connection, and a broker
+whose disk is full takes the connection away at every message."""
 _BATCH_DELAY_MS = 1
 """A hop waits so long for company; halves the broker's work under load, and eight hops in a row still take no time."""
 _BEFORE_FIRST = 0
@@ -41,6 +44,8 @@ Producer: TypeAlias = Any
 8 % of the samples of a busy workflow engine that held Python's lock, and 11 % of a worker's."""
 _Way: TypeAlias = tuple[str, str, bool]
 """Namespace, topic, and whether several are published together."""
+_LATE = (pulsar.Result.Timeout, pulsar.Result.AlreadyClosed)
+"""What a producer answers that may never send again."""
 REASON = "reason"
 """Property of a dead letter that is no message."""
 
@@ -58,6 +63,7 @@ class Producers:
         self._made: dict[_Way, Producer] = {}
         self._making: dict[_Way, asyncio.Task[Producer]] = {}
         self._used: dict[_Way, float] = {}
+        self._closing: set[asyncio.Future[None]] = set()
         self._asking: asyncio.Task[str] | None = None
         """What is wrong with the brokers: asked once for all that fails meanwhile, which may be thousands."""
 
@@ -87,6 +93,17 @@ class Producers:
         self._made[way] = producer
         await self._close_idle()
         return producer
+
+    def give_up(self, late: Collection[Producer]) -> None:
+        """What they have not confirmed fails now, and is not sent once the broker is back: by then it would be old.
+
+        Others are made when they are needed: the library (3.13) may have given up for good. It does, and says "start
+        timeout", if a producer's connection is lost within half a minute after that was made.
+        """
+        for way in [way for way, producer in self._made.items() if producer in late]:
+            closing = asyncio.ensure_future(asyncio.to_thread(_close, self._made.pop(way)))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     async def unavailable(self, told: str) -> StorageUnavailable:
         """An error that gives the reason, if one can be found now, beside what the library told."""
@@ -132,7 +149,15 @@ class Producers:
             del self._used[way]
             producer = self._made.pop(way, None)
             if producer is not None:
-                await asyncio.to_thread(producer.close)
+                await asyncio.to_thread(_close, producer)
+
+
+def _close(producer: Producer) -> None:
+    """Blocking. If the broker cannot be told, it is not used any more all the same."""
+    try:
+        producer.close()
+    except pulsar.PulsarException:
+        pass
 
 
 CONSUMER_TYPES = {
@@ -173,16 +198,20 @@ def to_send(data: bytes, key: str = "", properties: dict[str, str] | None = None
 class _Confirmations:
     """Counts the answers of one batch."""
 
-    __slots__ = ("done", "failed", "open")
+    __slots__ = ("done", "failed", "late", "open")
 
     def __init__(self, count: int, done: asyncio.Future[None]) -> None:
         self.open = count
         self.done = done
         self.failed = ""
+        self.late: list[Producer] = []
+        """Those that may never send again."""
 
-    def answer(self, result: object) -> None:
+    def answer(self, producer: Producer, result: object) -> None:
         self.open -= 1
         if result != pulsar.Result.Ok:
+            if result in _LATE:
+                self.late.append(producer)
             self.failed = str(result)
         if self.open or self.done.done():
             return
@@ -190,6 +219,12 @@ class _Confirmations:
             self.done.set_exception(StorageUnavailable(f"Pulsar did not confirm: {self.failed}"))
         else:
             self.done.set_result(None)
+
+    def overdue(self, producers: Collection[Producer]) -> None:
+        """They may never answer: the library forgets what waits in one that it cannot close properly."""
+        if not self.done.done():
+            self.late.extend(producers)
+            self.done.set_exception(StorageUnavailable(f"Pulsar did not confirm: no answer for {_OVERDUE_S:.0f} s"))
 
 
 class PulsarPublisher:
@@ -224,10 +259,18 @@ class PulsarPublisher:
         answer, call = confirmations.answer, self._bridge.call
         for producer, key, data, properties in ready:
             try:
-                producer.send_async(to_send(data, key, properties), lambda result, _: call(answer, result))
+                producer.send_async(
+                    to_send(data, key, properties),
+                    lambda result, _, producer=producer: call(answer, producer, result),
+                )
             except pulsar.PulsarException as error:
-                answer(str(error))
+                answer(producer, str(error))
+        used = {producer for producer, *_ in ready}
+        overdue = asyncio.get_running_loop().call_later(_OVERDUE_S, confirmations.overdue, used)
         try:
             await done
         except StorageUnavailable as error:
+            self._producers.give_up(confirmations.late)
             raise await self._producers.unavailable(str(error)) from error
+        finally:
+            overdue.cancel()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias, TypeVar, cast
 
 import msgspec
 
 from perdure_runtime.adapters.queues import QueueBroker
+from perdure_runtime.announced import Announced
 from perdure_runtime.blobs import fetch
 from perdure_runtime.ports import Delivery, Ports, Routing, RunFilter, RunKey, Undeliverable
 from perdure_schemas.blobs import Blob
@@ -16,6 +17,14 @@ from perdure_schemas.messages import RunChanged, TaskChanged
 
 ValueT = TypeVar("ValueT")
 _ChangeT = TypeVar("_ChangeT", RunChanged, TaskChanged)
+
+
+class NoSuchCall(Exception):
+    """A client of another release asks for it."""
+
+
+Announcing: TypeAlias = Callable[[str], Awaitable[Announced]]
+"""What workers have, of a namespace."""
 
 _encode = msgspec.msgpack.encode
 
@@ -30,9 +39,9 @@ def read_changes(data: bytes, kind: type[_ChangeT]) -> list[_ChangeT]:
 
 
 async def answer(  # noqa: C901 - one branch per method
-    ports: Ports, method: str, arguments: bytes
+    ports: Ports, announced: Announcing, method: str, arguments: bytes
 ) -> bytes:
-    """Raises LookupError: no such method, a client of another release."""
+    """Raises NoSuchCall, and whatever the port raises."""
     match method:
         case "history":
             key, run_id, after_seq, up_to, limit, size = read_value(arguments, tuple[RunKey, str, int, int, int, int])
@@ -53,8 +62,7 @@ async def answer(  # noqa: C901 - one branch per method
         case "counts":
             return _encode(await ports.read_model.counts(read_value(arguments, str)))
         case "announced":
-            served = cast(QueueBroker, ports.broker)
-            return _encode(await served.announced(read_value(arguments, str)))
+            return _encode(await announced(read_value(arguments, str)))
         case "put_blob":
             await ports.blobs.put(*read_value(arguments, tuple[str, Blob, bytes]))
             return b""
@@ -66,7 +74,7 @@ async def answer(  # noqa: C901 - one branch per method
             await ports.routing.put(*read_value(arguments, tuple[str, str, Routing]))
             return b""
         case _:
-            raise LookupError(method)
+            raise NoSuchCall(method)
 
 
 Letter: TypeAlias = tuple[str, bytes, str | None, int]

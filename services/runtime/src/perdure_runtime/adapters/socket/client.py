@@ -15,7 +15,16 @@ from perdure_runtime.adapters.queues import MESSAGE_MAX_BYTES
 from perdure_runtime.adapters.socket import calls, frames
 from perdure_runtime.announced import Announced
 from perdure_runtime.errors import MessageTooLarge, PerdureRuntimeError, StorageUnavailable
-from perdure_runtime.ports import Delivery, Routing, RunFilter, RunKey, RunPage, SubscriptionType, Undeliverable
+from perdure_runtime.ports import (
+    RECEIVE_MAX,
+    Delivery,
+    Routing,
+    RunFilter,
+    RunKey,
+    RunPage,
+    SubscriptionType,
+    Undeliverable,
+)
 from perdure_schemas.blobs import Blob
 from perdure_schemas.codec import CodecError, decode, decode_events, encode
 from perdure_schemas.events import Recorded
@@ -39,6 +48,8 @@ class Link:
         self._keeper: asyncio.Task[None] | None = None
         self.consumers: dict[int, RemoteConsumer] = {}
         self.numbers = count(1)
+        self.namespaces: Sequence[str] = ()
+        """Those that the engine serves; none: it does not say."""
         self.epoch = 0
         """Which connection this is: deliveries of an earlier one are no longer ours."""
 
@@ -149,11 +160,12 @@ class Link:
                     self._answer(id, data)
                 case frames.Failed(ids=ids, error=name, text=text):
                     self._refuse(ids, name, text)
-                case frames.Hello(version=version):
-                    self._greet(version)
+                case frames.Hello():
+                    self._greet(response)
 
-    def _greet(self, version: int) -> None:
+    def _greet(self, hello: frames.Hello) -> None:
         assert self._greeted is not None
+        version, self.namespaces = hello.version, hello.namespaces
         if version == frames.PROTOCOL_VERSION:
             self._greeted.set_result(None)
         else:
@@ -182,6 +194,7 @@ class RemoteConsumer:
         self._ready: deque[tuple[int, frames.Sent]] = deque()
         self._credit = 0
         self._waiter: asyncio.Future[None] | None = None
+        self._paused = False
         self._closed = False
 
     async def subscribe(self) -> None:
@@ -190,42 +203,66 @@ class RemoteConsumer:
         id = self._link.next_id()
         await self._link.request(id, msgspec.structs.replace(self._wanted, id=id))
         self._credit, wanted = 0, self._credit
-        if self._waiter is not None:
+        if self._paused:
+            await self._tell_paused()
+        elif self._waiter is not None:
             self._grant(wanted)
 
-    async def receive(self, limit: int = 256) -> Sequence[Delivery | Undeliverable]:
+    async def receive(self, limit: int = RECEIVE_MAX) -> Sequence[Delivery | Undeliverable]:
         if self._ready:
             await asyncio.sleep(0)  # as in the engine's process: do not starve the loop
         while not self._ready:
             if self._closed:
                 raise StorageUnavailable("this consumer is closed")
-            self._grant(limit)
+            if not self._paused:
+                self._grant(limit)
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
-        return [self._delivery(*self._ready.popleft()) for _ in range(min(limit, len(self._ready)))]
+        return [_delivery(*self._ready.popleft()) for _ in range(min(limit, len(self._ready)))]
 
     async def ack(self, deliveries: Sequence[Delivery | Undeliverable]) -> None:
         """Returns when it is sent: if the connection is lost the engine hands them to somebody else."""
-        entries = self._entries(deliveries)
+        entries = _held(deliveries, self._link.epoch)
         if entries:
             self._link.send(frames.Ack(self._number, entries))
 
     async def nack(self, deliveries: Sequence[Delivery | Undeliverable], delay_ms: int) -> None:
-        entries = self._entries(deliveries)
+        entries = _held(deliveries, self._link.epoch)
         if entries:
             self._link.send(frames.Nack(self._number, entries, delay_ms))
 
     def begin(self, deliveries: Sequence[Delivery]) -> Awaitable[None] | None:
         """No round trip: it is enough that the frame has left this process before it may die."""
-        entries = self._entries(deliveries)
+        entries = _held(deliveries, self._link.epoch)
         return self._link.send_now(frames.Begin(self._number, entries)) if entries else None
 
     def spare(self, deliveries: Sequence[Delivery]) -> Awaitable[None] | None:
-        entries = self._entries(deliveries)
+        entries = _held(deliveries, self._link.epoch)
         return self._link.send_now(frames.Spare(self._number, entries)) if entries else None
+
+    async def pause(self) -> None:
+        self._paused = True
+        self.push(())
+        try:
+            await self._tell_paused()
+        except StorageUnavailable:
+            pass  # the engine has handed back all; it is told when it is back
+
+    async def resume(self) -> None:
+        self._paused = False
+        try:
+            await self._tell_paused()
+        except StorageUnavailable:
+            self._paused = True
+            raise
+        self._wake()
+
+    async def _tell_paused(self) -> None:
+        id = self._link.next_id()
+        await self._link.request(id, frames.Pause(id, self._number, self._paused))
 
     async def close(self) -> None:
         if self._link.consumers.pop(self._number, None) is None:
@@ -245,6 +282,12 @@ class RemoteConsumer:
         epoch = self._link.epoch
         self._credit -= len(deliveries)
         self._ready.extend((epoch, sent) for sent in deliveries)
+        if self._paused:  # the engine is told, or was told when these came
+            back = [(sent.entry, sent.redeliveries) for of, sent in self._ready if of == epoch]
+            self._ready.clear()
+            if back:
+                self._link.send(frames.Nack(self._number, back, 0))
+            return
         self._wake()
 
     def _grant(self, limit: int) -> None:
@@ -256,26 +299,24 @@ class RemoteConsumer:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _delivery(self, epoch: int, sent: frames.Sent) -> Delivery | Undeliverable:
-        token, error = (epoch, (sent.entry, sent.redeliveries)), sent.reason
-        if error is None:
-            try:
-                message = decode(sent.data)
-                return Delivery(
-                    topic=sent.topic,
-                    message=message,
-                    redeliveries=sent.redeliveries,
-                    deaths=sent.deaths,
-                    token=token,
-                )
-            except CodecError as failure:
-                error = str(failure)
-        return Undeliverable(topic=sent.topic, data=sent.data, error=error, redeliveries=sent.redeliveries, token=token)
 
-    def _entries(self, deliveries: Sequence[Delivery | Undeliverable]) -> list[frames.Held]:
-        """Those of this connection: the engine has handed back all others."""
-        tokens = [delivery.token for delivery in deliveries]
-        return [token[1] for token in tokens if isinstance(token, tuple) and token[0] == self._link.epoch]
+def _delivery(epoch: int, sent: frames.Sent) -> Delivery | Undeliverable:
+    token, error = (epoch, (sent.entry, sent.redeliveries)), sent.reason
+    if error is None:
+        try:
+            message = decode(sent.data)
+            return Delivery(
+                topic=sent.topic, message=message, redeliveries=sent.redeliveries, deaths=sent.deaths, token=token
+            )
+        except CodecError as failure:
+            error = str(failure)
+    return Undeliverable(topic=sent.topic, data=sent.data, error=error, redeliveries=sent.redeliveries, token=token)
+
+
+def _held(deliveries: Sequence[Delivery | Undeliverable], epoch: int) -> list[frames.Held]:
+    """Those of this connection: the engine has handed back all others."""
+    tokens = [delivery.token for delivery in deliveries]
+    return [token[1] for token in tokens if isinstance(token, tuple) and token[0] == epoch]
 
 
 class RemotePublisher:
@@ -393,6 +434,11 @@ class SocketClient:
         self.broker = RemoteBroker(link)
         self.reads = RemoteReads(link)
         self.blobs = RemoteBlobs(link)
+
+    @property
+    def namespaces(self) -> Sequence[str]:
+        """Those that the engine serves; none: it does not say."""
+        return self._link.namespaces
 
     async def close(self) -> None:
         """The engine hands back what this client's consumers held."""

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from perdure_runtime.errors import MessageTooLarge, StorageUnavailable
 
-PROTOCOL_VERSION = 6
+PROTOCOL_VERSION = 8
 """Of the frames. Both sides are of one installation; a mismatch says so instead of failing oddly."""
 
 FRAME_MAX_BYTES = 64 * 1024 * 1024
@@ -35,6 +35,8 @@ class Hello(Struct, array_like=True, tag=0):
     """The first frame of each side."""
 
     version: int
+    namespaces: list[str] = []
+    """Of the engine's: those that it serves; none: it does not say."""
 
 
 class Publish(Struct, array_like=True, tag=1):
@@ -106,7 +108,17 @@ class Spare(Struct, array_like=True, tag=10):
     entries: list[Held]
 
 
-Request: TypeAlias = Hello | Publish | PublishRaw | Subscribe | Credit | Ack | Nack | Unsubscribe | Call | Begin | Spare
+class Pause(Struct, array_like=True, tag=11):
+    """Deliver nothing to it, or deliver again."""
+
+    id: int
+    consumer: int
+    paused: bool
+
+
+Request: TypeAlias = (
+    Hello | Publish | PublishRaw | Subscribe | Credit | Ack | Nack | Unsubscribe | Call | Begin | Spare | Pause
+)
 
 
 class Done(Struct, array_like=True, tag=1):

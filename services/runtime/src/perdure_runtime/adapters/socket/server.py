@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import Coroutine, Sequence
@@ -14,8 +15,10 @@ import msgspec
 from perdure_runtime.adapters.queues import QueueBroker, QueueConsumer
 from perdure_runtime.adapters.socket import calls, frames
 from perdure_runtime.adapters.subscriptions import Entry
-from perdure_runtime.errors import MessageTooLarge, PerdureRuntimeError, StorageUnavailable
+from perdure_runtime.errors import EngineDefect, MessageTooLarge, PerdureRuntimeError, StorageUnavailable
 from perdure_runtime.ports import Ports, SubscriptionType
+
+log = logging.getLogger("perdure.socket")
 
 _BACKLOG = 128
 """Workers that connect at the same moment, after the engine restarted."""
@@ -26,9 +29,13 @@ _SOCKET_MODE = 0o600
 class SocketServer:
     """Who listens. Close it before the ports it serves."""
 
-    def __init__(self, ports: Ports, path: Path) -> None:
+    def __init__(
+        self, ports: Ports, path: Path, announced: calls.Announcing, *, namespaces: Sequence[str] = ()
+    ) -> None:
         self._ports = ports
         self._path = path
+        self._greeting = frames.Hello(frames.PROTOCOL_VERSION, list(namespaces))
+        self._announced = announced
         self._peers: set[_Peer] = set()
         self._server: asyncio.Server | None = None
 
@@ -39,7 +46,7 @@ class SocketServer:
         )
 
     def _accept(self) -> asyncio.Protocol:
-        peer = _Peer(self._ports, self._peers)
+        peer = _Peer(self._ports, self._peers, self._announced, self._greeting)
         self._peers.add(peer)
         return peer.connection
 
@@ -51,14 +58,20 @@ class SocketServer:
         self._path.unlink(missing_ok=True)
 
 
-async def serve(ports: Ports, path: str | Path) -> SocketServer:
+async def serve(
+    ports: Ports, path: str | Path, *, announced: calls.Announcing | None = None, namespaces: Sequence[str] = ()
+) -> SocketServer:
     """Listen at `path`, over a socket file a dead process may have left: the lock of the database guards the place.
+
+    Args:
+        announced: what workers have, of who knows more of them than the broker.
+        namespaces: those that engines here serve, for clients to be told; none: that is not known.
 
     Raises:
         StorageUnavailable: there cannot be a socket at `path`.
     """
     assert isinstance(ports.broker, QueueBroker), "only a broker of this process is served to others"
-    server = SocketServer(ports, Path(path))
+    server = SocketServer(ports, Path(path), announced or ports.broker.announced, namespaces=namespaces)
     await server.start()
     return server
 
@@ -127,13 +140,15 @@ class _Remote:
 class _Peer:
     """One connected client."""
 
-    def __init__(self, ports: Ports, peers: set[_Peer]) -> None:
+    def __init__(self, ports: Ports, peers: set[_Peer], announced: calls.Announcing, greeting: frames.Hello) -> None:
         self._ports = ports
+        self._announced = announced
         self._peers = peers
         self._broker = cast(QueueBroker, ports.broker)
         self._publisher = self._broker.publisher()
         self._remotes: dict[int, _Remote] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._greeting = greeting
         self._greeted = False
         self._ended = False
         self.connection = frames.Connection(frames.request_decoder(), self._received, self._lost)
@@ -187,11 +202,11 @@ class _Peer:
 
     def _greet(self, request: frames.Request) -> None:
         if not isinstance(request, frames.Hello) or request.version != frames.PROTOCOL_VERSION:
-            self.connection.send(frames.Hello(frames.PROTOCOL_VERSION))
+            self.connection.send(self._greeting)
             self.connection.refuse("a client of another release")
             return
         self._greeted = True
-        self.connection.send(frames.Hello(frames.PROTOCOL_VERSION))
+        self.connection.send(self._greeting)
 
     async def _publish(self, requests: list[frames.Publish]) -> None:
         """All that came together is one publish, confirmed by one frame."""
@@ -213,6 +228,11 @@ class _Peer:
                 if consumer in self._remotes:
                     await self._remotes.pop(consumer).close()
                 await self._confirmed([id])
+            case frames.Pause(id=id, consumer=consumer, paused=paused):
+                remote = self._remotes.get(consumer)
+                if remote is not None:
+                    await (remote.consumer.pause() if paused else remote.consumer.resume())
+                await self._confirmed([id])
             case frames.Call():
                 await self._call(request)
             case _:
@@ -229,11 +249,11 @@ class _Peer:
 
     async def _call(self, request: frames.Call) -> None:
         try:
-            data = await calls.answer(self._ports, request.method, request.arguments)
-        except PerdureRuntimeError as error:
-            self._send(frames.Failed([request.id], type(error).__name__, str(error)))
-        except (LookupError, msgspec.MsgspecError) as error:
+            data = await calls.answer(self._ports, self._announced, request.method, request.arguments)
+        except (calls.NoSuchCall, msgspec.ValidationError) as error:
             self._send(frames.Failed([request.id], StorageUnavailable.__name__, f"the engine cannot answer: {error}"))
+        except Exception as error:
+            self._fail([request.id], f"call {request.method}", error)
         else:
             self._result(request.id, data)
 
@@ -247,10 +267,17 @@ class _Peer:
         try:
             for each in work:
                 await each
-        except PerdureRuntimeError as error:
-            self._send(frames.Failed(ids, type(error).__name__, str(error)))
+        except Exception as error:
+            self._fail(ids, "request", error)
         else:
             self._send(frames.Done(ids))
+
+    def _fail(self, ids: list[int], what: str, error: Exception) -> None:
+        """Whoever asked is answered, whatever happened: who hears nothing waits for ever."""
+        if not isinstance(error, PerdureRuntimeError):
+            log.error("a %s of the socket failed", what, exc_info=error, extra={"action": "socket_request_failed"})
+            error = EngineDefect(f"a {what} failed by a defect of the engine, whose log has the traceback: {error!r}")
+        self._send(frames.Failed(ids, type(error).__name__, str(error)))
 
     def _send(self, frame: msgspec.Struct) -> None:
         try:

@@ -46,7 +46,8 @@ async def open_sqlite(path: str | Path, clock: Clock, *, survive_power_loss: boo
     Raises:
         AlreadyInUse: another process has it, or this one has it already.
         NewerDatabase: a later release of Perdure wrote it.
-        StorageUnavailable: it cannot be opened, or is no such database.
+        UnfitDatabase: it is no such database. It is as it was.
+        StorageUnavailable: it cannot be opened.
     """
     database = Database(Path(path), clock, survive_power_loss=survive_power_loss)
     try:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, Protocol
 
 from perdure_runtime.adapters.sqlite.checkpoints import Checkpoints
-from perdure_runtime.adapters.sqlite.migrations import migrate
+from perdure_runtime.adapters.sqlite.migrations import check_ours, migrate
 from perdure_runtime.errors import AlreadyInUse, StorageContradiction, StorageUnavailable
 from perdure_runtime.ports import Clock
 
@@ -84,6 +84,7 @@ class Database:
     def _connect(self, synchronous: Literal["NORMAL", "FULL"]) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, cached_statements=_STATEMENTS)
         try:
+            check_ours(connection, str(self._path))
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute(f"PRAGMA synchronous={synchronous}")
             connection.execute("PRAGMA wal_autocheckpoint=0")  # in the background instead, see `Checkpoints`

@@ -8,8 +8,9 @@ from collections.abc import Callable
 import msgspec
 
 from perdure_core.task_engine.authority import marks
-from perdure_runtime.errors import StorageUnavailable
-from perdure_schemas.codec import decode_events
+from perdure_runtime.errors import UnfitDatabase
+from perdure_schemas.codec import decode_change, decode_events
+from perdure_schemas.messages import RunChanged
 
 _MIGRATIONS: tuple[str, ...] = (
     # 1
@@ -109,6 +110,20 @@ _MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE IF NOT EXISTS last_use (at INTEGER NOT NULL, spare_until INTEGER NOT NULL);
     INSERT INTO last_use VALUES (0, 0);
     """,
+    # 6: runs are counted by build, too
+    """
+    ALTER TABLE listed_runs ADD COLUMN build TEXT NOT NULL DEFAULT '';
+    DROP TABLE run_counts;
+    CREATE TABLE run_counts (
+        namespace TEXT NOT NULL, name TEXT NOT NULL, build TEXT NOT NULL, status TEXT NOT NULL, runs INTEGER NOT NULL,
+        PRIMARY KEY (namespace, name, build, status)
+    ) WITHOUT ROWID;
+    """,
+    # 7: defaults of a workflow's runs
+    """
+    ALTER TABLE routing ADD COLUMN run_timeout_ms INTEGER;
+    ALTER TABLE routing ADD COLUMN retention_ms INTEGER;
+    """,
 )
 
 
@@ -123,14 +138,42 @@ def _mark_histories(connection: sqlite3.Connection) -> None:
         connection.executemany("INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?, ?)", rows)
 
 
-_FILL: dict[int, Callable[[sqlite3.Connection], None]] = {2: _mark_histories}
+def _count_builds(connection: sqlite3.Connection) -> None:
+    """Of the runs that are there already: their build is in what is listed of them."""
+    for number, data in connection.execute("SELECT number, data FROM listed_runs").fetchall():
+        run = decode_change(data)
+        if isinstance(run, RunChanged) and run.build:
+            connection.execute("UPDATE listed_runs SET build = ? WHERE number = ?", (run.build, number))
+    connection.execute(
+        "INSERT INTO run_counts SELECT namespace, name, build, status, count(*) FROM listed_runs GROUP BY 1, 2, 3, 4"
+    )
+
+
+_FILL: dict[int, Callable[[sqlite3.Connection], None]] = {2: _mark_histories, 6: _count_builds}
 """What a step does with the rows that are there, in the same transaction."""
 
 LATEST = len(_MIGRATIONS)
 
 
-class NewerDatabase(StorageUnavailable):
+class NewerDatabase(UnfitDatabase):
     """A later release of Perdure wrote this file. Use that release, or another file with --db."""
+
+
+def check_ours(connection: sqlite3.Connection, name: str) -> None:
+    """To be called before anything is written.
+
+    Raises:
+        UnfitDatabase: it is no database, or has tables, and none of Perdure's first ones.
+    """
+    try:
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
+            raise
+        raise UnfitDatabase(f"{name} is no database of Perdure: {error}") from error
+    others = tables - {"schema_version"}  # which is alone in it if a process died before the first step
+    if others and not {"schema_version", "subscriptions", "heads"} <= tables:
+        raise UnfitDatabase(f"{name} is the database of another program: it has a table {min(others)}")
 
 
 def migrate(connection: sqlite3.Connection, name: str) -> None:

@@ -8,10 +8,11 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from perdure_runtime.adapters.labels import attributes
+from perdure_runtime.adapters import cursors
+from perdure_runtime.adapters.labels import attributes, by_build
 from perdure_runtime.adapters.retention import FORGOTTEN_KEPT_MS
 from perdure_runtime.adapters.sqlite.database import Database
-from perdure_runtime.ports import RunFilter, RunPage
+from perdure_runtime.ports import BuildCounts, RunFilter, RunPage
 from perdure_schemas.codec import decode_change, encode_change
 from perdure_schemas.messages import RunChanged, TaskChanged
 
@@ -20,20 +21,20 @@ _MARK = "\x1f"
 _EQUALS = "\x1e"
 
 _KNOWN_RUN = """
-    SELECT number, version, name, status FROM listed_runs WHERE namespace = ? AND workflow_id = ? AND run_id = ?
+    SELECT number, version, name, build, status FROM listed_runs WHERE namespace = ? AND workflow_id = ? AND run_id = ?
 """
 _UPSERT_RUN = """
-    INSERT INTO listed_runs (namespace, workflow_id, run_id, version, name, status, started_at, waits_for, tags,
-        attributes, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO listed_runs (namespace, workflow_id, run_id, version, name, build, status, started_at, waits_for, tags,
+        attributes, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (namespace, workflow_id, run_id) DO UPDATE SET version = excluded.version, name = excluded.name,
-        status = excluded.status, started_at = excluded.started_at, waits_for = excluded.waits_for,
-        tags = excluded.tags, attributes = excluded.attributes, data = excluded.data
+        build = excluded.build, status = excluded.status, started_at = excluded.started_at,
+        waits_for = excluded.waits_for, tags = excluded.tags, attributes = excluded.attributes, data = excluded.data
 """
 _COUNT = """
-    INSERT INTO run_counts (namespace, name, status, runs) VALUES (?, ?, ?, ?)
-    ON CONFLICT (namespace, name, status) DO UPDATE SET runs = runs + excluded.runs
+    INSERT INTO run_counts (namespace, name, build, status, runs) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT (namespace, name, build, status) DO UPDATE SET runs = runs + excluded.runs
 """
-_COUNTS = "SELECT name, status, runs FROM run_counts WHERE namespace = ? AND runs > 0"
+_COUNTS = "SELECT name, build, status, runs FROM run_counts WHERE namespace = ? AND runs > 0"
 _UPSERT_TASK = """
     INSERT INTO listed_tasks (namespace, task_id, version, workflow_id, run_id, data)
     SELECT ?1, ?2, ?3, ?4, ?5, ?6
@@ -47,8 +48,8 @@ _UPSERT_TASK = """
 _FORGOTTEN = "SELECT 1 FROM forgotten_runs WHERE namespace = ? AND workflow_id = ? AND run_id = ? AND expires_at > ?"
 _FORGET = "INSERT OR REPLACE INTO forgotten_runs (namespace, workflow_id, run_id, expires_at) VALUES (?, ?, ?, ?)"
 
-_Counted: TypeAlias = tuple[str, str, str]
-"""(namespace, name, status)."""
+_Counted: TypeAlias = tuple[str, str, str, str]
+"""(namespace, name, build, status)."""
 
 
 class SqliteReadModel:
@@ -86,10 +87,11 @@ class SqliteReadModel:
         data = encode_change(msgspec.structs.replace(run, events=[]) if run.events else run)
         labels = [f"{name}{_EQUALS}{value}" for name, value in attributes(run).items()]
         texts = (run.waits_for, _marked(run.tags), _marked(labels))
-        self._database.write(_UPSERT_RUN, (*key, run.version, run.name, run.status, run.started_at, *texts, data))
-        counts[key[0], run.name, run.status] += 1
-        for _, _, name, status in known:
-            counts[key[0], name, status] -= 1
+        counted = (run.name, run.build or "", run.status)
+        self._database.write(_UPSERT_RUN, (*key, run.version, *counted, run.started_at, *texts, data))
+        counts[key[0], *counted] += 1
+        for _, _, name, build, status in known:
+            counts[key[0], name, build, status] -= 1
 
     def _count(self, changes: Counter[_Counted]) -> None:
         rows = [(*counted, change) for counted, change in changes.items() if change]
@@ -109,9 +111,8 @@ class SqliteReadModel:
     async def list_runs(self, namespace: str, where: RunFilter, limit: int, cursor: str | None) -> RunPage:
         conditions, values = _conditions(where)
         if cursor is not None:
-            started_at, _, number = cursor.partition(".")
             conditions.append("(started_at, number) < (?, ?)")
-            values += [int(started_at), int(number)]
+            values += cursors.read(cursor)
         rows = self._database.read(
             f"SELECT started_at, number, data FROM listed_runs WHERE {' AND '.join(['namespace = ?', *conditions])} "
             "ORDER BY started_at DESC, number DESC LIMIT ?",
@@ -120,9 +121,7 @@ class SqliteReadModel:
         await self._database.settled()
         page = rows[:limit]
         more = len(rows) > limit
-        return RunPage(
-            runs=[_run(data) for _, _, data in page], cursor=f"{page[-1][0]}.{page[-1][1]}" if more else None
-        )
+        return RunPage(runs=[_run(data) for _, _, data in page], cursor=cursors.write(*page[-1][:2]) if more else None)
 
     async def get_run(self, namespace: str, workflow_id: str, run_id: str | None) -> RunChanged | None:
         rows = self._database.read(
@@ -146,9 +145,15 @@ class SqliteReadModel:
         rows = self._database.read(_COUNTS, (namespace,))
         await self._database.settled()
         totals: dict[str, dict[str, int]] = {}
-        for name, status, runs in rows:
-            totals.setdefault(name, {})[status] = runs
+        for name, _, status, runs in rows:
+            of_name = totals.setdefault(name, {})
+            of_name[status] = of_name.get(status, 0) + runs
         return totals
+
+    async def builds(self, namespace: str) -> Sequence[BuildCounts]:
+        rows = self._database.read(_COUNTS, (namespace,))
+        await self._database.settled()
+        return by_build({(name, build, status): runs for name, build, status, runs in rows})
 
 
 def _conditions(where: RunFilter) -> tuple[list[str], list[Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from perdure_core.workflow_engine.decisions import RunDefaults
 from perdure_runtime.adapters.sqlite.database import Database
 from perdure_runtime.ports import Routing
 from perdure_schemas.codec import decode_timer, encode_timer
@@ -90,22 +91,29 @@ class SqliteRouting:
         routing = self._known.get((namespace, workflow))
         if routing is None:
             rows = self._database.read(
-                "SELECT current, ramping, ramping_percent FROM routing WHERE namespace = ? AND workflow = ?",
+                "SELECT current, ramping, ramping_percent, run_timeout_ms, retention_ms FROM routing "
+                "WHERE namespace = ? AND workflow = ?",
                 (namespace, workflow),
             )
             routing = Routing()
-            for current, ramping, percent in rows:
-                routing = Routing(current=current, ramping=ramping, ramping_percent=percent)
+            for current, ramping, percent, timeout_ms, retention_ms in rows:
+                defaults = RunDefaults(run_timeout_ms=timeout_ms, retention_ms=retention_ms)
+                routing = Routing(current=current, ramping=ramping, ramping_percent=percent, defaults=defaults)
             await self._database.settled()
             self._known[namespace, workflow] = routing
         return routing
 
     async def put(self, namespace: str, workflow: str, routing: Routing) -> None:
         self._known.pop((namespace, workflow), None)
+        defaults = routing.defaults
         self._database.write(
-            "INSERT OR REPLACE INTO routing (namespace, workflow, current, ramping, ramping_percent) "
-            "VALUES (?, ?, ?, ?, ?)",
-            (namespace, workflow, routing.current, routing.ramping, routing.ramping_percent),
-        )
+            "INSERT OR REPLACE INTO routing "
+            "(namespace, workflow, current, ramping, ramping_percent, run_timeout_ms, retention_ms) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                namespace, workflow, routing.current, routing.ramping, routing.ramping_percent,
+                defaults.run_timeout_ms, defaults.retention_ms,
+            ),
+        )  # fmt: skip
         await self._database.settled()
         self._known[namespace, workflow] = routing

@@ -1,0 +1,1 @@
+"""What `perdure.testing` is made of: its time, and what it sees of messages."""
