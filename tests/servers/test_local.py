@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -31,7 +32,7 @@ def cluster_environment(api_port: int) -> dict[str, str]:
         "PERDURE_PULSAR_ADMIN_URL": settings.admin_url,
         "PERDURE_PULSAR_TENANT": settings.tenant,
         "PERDURE_CASSANDRA_PORT": str(found.cassandra_port),
-        "PERDURE_CASSANDRA_KEYSPACE": clean.keyspace(),
+        "PERDURE_CASSANDRA_KEYSPACE": f"test_{uuid4().hex[:16]}",  # pages list what is there: nothing of other tests
         "PERDURE_CASSANDRA_REPLICATION": "1",
         "PERDURE_PROBE_PORT": "0",
         "PERDURE_API_PORT": str(api_port),
