@@ -7,7 +7,7 @@ import platform
 import re
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -52,16 +52,23 @@ def rss_mb(pids: Iterable[int]) -> float:
 
 
 class Neighbours:
-    """What other processes took of this machine while we measured."""
+    """What other processes took of this machine while we measured.
 
-    def __init__(self) -> None:
+    Ours are this one, its children, the ended too, and `detached`: processes that live all the while.
+    """
+
+    def __init__(self, detached: Collection[int] = ()) -> None:
+        self._detached = detached
         self._started = time.perf_counter()
-        self._before = _machine_seconds() - _own_seconds()
+        self._before = self._of_others()
 
     def share(self) -> float:
-        """Of all cores, since this was made; 0: the machine was ours alone. Ended children count as ours."""
-        taken = _machine_seconds() - _own_seconds() - self._before
+        """Of all cores, since this was made; 0: the machine was ours alone."""
+        taken = self._of_others() - self._before
         return max(0.0, taken / (time.perf_counter() - self._started) / (os.cpu_count() or 1))
+
+    def _of_others(self) -> float:
+        return _machine_seconds() - _own_seconds() - cpu_seconds(self._detached)
 
 
 def calibration_ms() -> float:

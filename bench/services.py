@@ -71,9 +71,7 @@ class Cluster(Site):
 
     def processes(self) -> dict[str, int]:
         """Process ids by name, the servers' too."""
-        services = {each["role"]: each["pid"] for each in json.loads((self._place / "running.json").read_text())}
-        servers = {name: int((self._place / name / f"{name}.pid").read_text()) for name in ("pulsar", "cassandra")}
-        return {**services, **servers, "worker": self.workers[-1], "client": os.getpid()}
+        return {**started(self._place), "worker": self.workers[-1], "client": os.getpid()}
 
     def published(self) -> int:
         """Messages in all topics so far."""
@@ -86,6 +84,13 @@ class Cluster(Site):
     def _get(self, path: str) -> Any:
         with urllib.request.urlopen(ADMIN_URL + path, timeout=30) as answer:
             return json.load(answer)
+
+
+def started(place: Path) -> dict[str, int]:
+    """Process ids by name of what `make up` starts: services and servers, none of them a child of this process."""
+    services = {each["role"]: each["pid"] for each in json.loads((place / "running.json").read_text())}
+    servers = {name: int((place / name / f"{name}.pid").read_text()) for name in ("pulsar", "cassandra")}
+    return {**services, **servers}
 
 
 async def measure_throughput(cluster: Cluster) -> dict[str, Any]:
@@ -167,7 +172,7 @@ def main() -> int:
     if local.up(console):
         return 1
     try:
-        load, neighbours = machine.load(), machine.Neighbours()
+        load, neighbours = machine.load(), machine.Neighbours(started(local.home()).values())
         figures = asyncio.run(measure())
         figures |= {"others_cpu_share": neighbours.share(), "calibration_ms": machine.calibration_ms()}
         figures |= {"machine": machine.description(), "load": load, "load_after": machine.load()}
