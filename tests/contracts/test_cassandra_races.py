@@ -95,16 +95,27 @@ def test_a_purge_leaves_nothing_of_what_is_archived_meanwhile(before: str) -> No
     asyncio.run(scenario())
 
 
+class Died(Exception):
+    """A process is no more."""
+
+
+async def die() -> None:
+    raise Died
+
+
+def timer_in(clock: SteppedClock, milliseconds: int) -> ScheduleTimer:
+    due_at = clock.time + milliseconds
+    fires = TimerFired(workflow_id="w", run_id="r", kind="command", command_id="t", due_at=due_at)
+    return ScheduleTimer(
+        timer_id="t", due_at=due_at, target=Address("workflow-engine", "w"), fires=fires, message_id="m"
+    )
+
+
 def test_a_timer_that_a_frozen_owner_stored_too_stays_its_successors() -> None:
     async def scenario() -> None:
         async with clean.cassandra() as connection:
             clock = SteppedClock()
-            successor = CassandraTimers(connection, clock, "successor")
-            fires = TimerFired(workflow_id="w", run_id="r", kind="command", command_id="t", due_at=clock.time + 500)
-            timer = ScheduleTimer(
-                timer_id="t", due_at=clock.time + 500, target=Address("workflow-engine", "w"), fires=fires,
-                message_id="m",
-            )  # fmt: skip
+            successor, timer = CassandraTimers(connection, clock, "successor"), timer_in(clock, 500)
 
             async def take_over() -> None:
                 await successor.put("ns", 0, [timer])
@@ -118,6 +129,53 @@ def test_a_timer_that_a_frozen_owner_stored_too_stays_its_successors() -> None:
                 await owner.put("ns", 0, [timer])
             clock.time += 500
             assert list(await successor.due("ns", 0, clock.time, 10)) == [timer]
+
+    asyncio.run(scenario())
+
+
+def test_what_a_frozen_owner_stores_in_a_minute_that_is_gone_is_not_there_even_if_it_dies_at_once() -> None:
+    async def scenario() -> None:
+        async with clean.cassandra() as connection:
+            clock = SteppedClock()
+            successor = CassandraTimers(connection, clock, "successor")
+
+            async def take_over() -> None:
+                clock.time += 10 * 60_000
+                assert await successor.due("ns", 0, clock.time, 10) == []
+                assert await connection.rows("SELECT minute FROM timer_minutes") == [(None,)], "the minute is gone"
+
+            owner = CassandraTimers(connection, clock, "frozen")
+            await owner.next_due("ns", 0)
+            mortal: Any = Paused(connection, "SELECT owner, until", die)
+            frozen: Any = Paused(mortal, "INSERT INTO timers", take_over)
+            owner._connection = frozen
+            with pytest.raises(Died):
+                await owner.put("ns", 0, [timer_in(clock, 500)])
+            frozen.check()
+            assert await connection.rows("SELECT minute, fire_at FROM timers") == []
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("before", ["DELETE FROM timers", "UPDATE timer_minutes SET noted = null"])
+def test_a_minute_goes_with_all_that_is_in_it_though_its_owner_dies_meanwhile(before: str) -> None:
+    async def scenario() -> None:
+        async with clean.cassandra() as connection:
+            clock = SteppedClock()
+            owner = CassandraTimers(connection, clock, "mortal")
+            await owner.put("ns", 0, [timer_in(clock, 500)])
+            clock.time += 500
+            assert len(await owner.due("ns", 0, clock.time, 10)) == 1
+            await owner.remove("ns", 0, ["t"])
+            mortal: Any = Paused(connection, before, die)
+            owner._connection = mortal
+            clock.time += 10 * 60_000
+            with pytest.raises(Died):
+                await owner.due("ns", 0, clock.time, 10)
+            clock.time += 10 * 60_000
+            assert await CassandraTimers(connection, clock, "successor").due("ns", 0, clock.time, 10) == []
+            assert await connection.rows("SELECT minute, fire_at FROM timers") == []
+            assert await connection.rows("SELECT minute FROM timer_minutes") == [(None,)], "its owner alone"
 
     asyncio.run(scenario())
 

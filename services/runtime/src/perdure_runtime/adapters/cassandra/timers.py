@@ -3,10 +3,15 @@
 A shard has one owner at a time, by a lease: the mark moves, and minutes go, only by compare and set on the owner. Who
 lost a shard without noticing can fire timers twice, which harms nobody, but can neither skip nor lose one: what it
 stored it checks against the owner before it says so.
+
+Nothing stays behind: rows are written as of the moment at which their minute was chosen, so that those which arrive
+after the minute was dropped, from an owner that was frozen or a write in doubt, are covered by its tombstone. And a
+minute is dropped before it is forgotten: whoever dies in between leaves it to be dropped again.
 """
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +28,7 @@ _RENEW_MS = 5_000
 """Before the end of a lease it is renewed."""
 _MINUTE_MS = 60_000
 _KEEP_MS = 60_000
-"""A minute is dropped so long after it is over: nothing is stored into it then, by any replica's clock."""
+"""A minute is dropped so long after it is over: nobody chooses it for a timer then, by any replica's clock."""
 _FAR_MS = 25 * 3_600_000
 """A canceled timer that is due later is deleted; of one that is due sooner the row is passed over, and goes with its
 minute. A minute's readers would pass over tombstones instead of rows, and Cassandra refuses to pass over 100,000: those
@@ -45,7 +50,9 @@ _FORGET = (
     "UPDATE timer_minutes SET noted = null, mark_at = null, mark_id = null "
     "WHERE namespace = ? AND shard = ? AND minute = ? IF owner = ?"
 )
-_PUT = "INSERT INTO timers (namespace, shard, minute, fire_at, timer_id, data) VALUES (?, ?, ?, ?, ?, ?)"
+_PUT = (
+    "INSERT INTO timers (namespace, shard, minute, fire_at, timer_id, data) VALUES (?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
+)
 _DELETE = "DELETE FROM timers WHERE namespace = ? AND shard = ? AND minute = ? AND fire_at = ? AND timer_id = ?"
 _READ = (
     "SELECT fire_at, timer_id, data FROM timers WHERE namespace = ? AND shard = ? AND minute = ? "
@@ -89,6 +96,7 @@ class CassandraTimers:
 
     async def put(self, namespace: str, shard: int, timers: Sequence[ScheduleTimer]) -> None:
         """Who is given timers is the shard's owner by the broker's will: it takes the shard if it does not have it."""
+        chosen_us = time.time_ns() // 1000  # the driver's clock, by which minutes are dropped
         state = await self._own(namespace, shard, steal=True)
         assert state is not None
         now = self._clock.now()
@@ -98,12 +106,11 @@ class CassandraTimers:
                 self._lost(namespace, shard)
             state.marks[minute] = (0, "")
         await self._write(
-            (place[0], (_PUT, (namespace, shard, *place, encode_timer(timer))))
+            (place[0], (_PUT, (namespace, shard, *place, encode_timer(timer), chosen_us)))
             for place, timer in zip(rows, timers, strict=True)
         )
         owner, _ = await self._owner_of(namespace, shard, serial=False)
         if owner != self._owner:
-            await self._take_back(namespace, shard, rows)
             self._lost(namespace, shard)
         for place in rows:
             state.note(place[2], place)
@@ -229,24 +236,12 @@ class CassandraTimers:
         rows = await self._connection.rows(_READ, namespace, shard, minute, *mark, limit)
         return [(fire_at, timer_id, data) for fire_at, timer_id, data in rows]
 
-    async def _take_back(self, namespace: str, shard: int, rows: Sequence[_Place]) -> None:
-        """Of a shard that was lost meanwhile.
-
-        The successor may have stored the same timers in the same places, and drops their minutes in time: only what
-        lies in a minute that it may have dropped already is ours alone, and would stay for ever.
-        """
-        over = (self._clock.now() - _KEEP_MS // 2) // _MINUTE_MS
-        for place in rows:
-            if place[0] < over:
-                await self._connection.write(_DELETE, namespace, shard, *place)
-
     async def _drop(self, namespace: str, shard: int, minute: int) -> None:
-        if await self._connection.decide(_FORGET, namespace, shard, minute, self._owner):
-            del self._owned[namespace, shard].marks[minute]
-            await self._connection.write(_DROP, namespace, shard, minute)
-        else:
-            self._owned.pop((namespace, shard), None)
-            raise StorageUnavailable(f"timer shard {shard} went to another replica")
+        """Who is not the owner any more may do so too: there is nothing more in it, and nothing will be."""
+        await self._connection.write(_DROP, namespace, shard, minute)
+        if not await self._connection.decide(_FORGET, namespace, shard, minute, self._owner):
+            self._lost(namespace, shard)
+        del self._owned[namespace, shard].marks[minute]
 
 
 def _place(state: _Shard, timer: ScheduleTimer, now: int) -> _Place:
