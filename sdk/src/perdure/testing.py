@@ -32,7 +32,7 @@ from perdure._testing.journal import Journal
 from perdure._testing.timekeeper import NothingComes, RunStuck, Timekeeper
 from perdure._testing.virtual import VirtualClock
 from perdure.client import Client
-from perdure.errors import DefinitionError
+from perdure.errors import DefinitionError, PerdureError
 from perdure.registry import Registry
 from perdure.task import Task
 from perdure.worker import SLOTS, Worker
@@ -118,8 +118,13 @@ class WorkflowEnvironment:
             self._clock, ports=self._ports, journal=journal, client=self.client, namespace=namespace
         )
         self._running: list[asyncio.Task[None]] = []
+        self._opened = False
+        """Ever: what it holds is gone once it is closed."""
 
     async def __aenter__(self) -> Self:
+        if self._opened:
+            raise PerdureError("this environment was opened already: make another one")
+        self._opened = True
         await self._engine.__aenter__()
         await self._start_worker(self._registry).ready.wait()
         await self.client.__aenter__()
@@ -160,11 +165,16 @@ class WorkflowEnvironment:
 
     async def sleep(self, duration: Duration) -> None:
         """Let so much of the environment's time pass, and all that happens in it."""
-        await self._time.until(self._clock.now() + milliseconds(duration))
+        await self._until(milliseconds(duration))
 
     async def idle(self) -> None:
         """Until nothing is left to do at this time: every run waits for a timer, or for somebody outside."""
-        await self._time.until(self._clock.now())
+        await self._until(0)
+
+    async def _until(self, ms: int) -> None:
+        if not self._running or self._running[-1].done():
+            raise PerdureError("the environment is not open: use it inside `async with env:`")
+        await self._time.until(self._clock.now() + ms)
 
     def mock(self, target: Any, answer: Any) -> Mock:
         """Let `answer` stand in for a task, a method of a `service_stub`, or a child workflow.

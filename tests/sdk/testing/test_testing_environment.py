@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import time
+from functools import partial
 from typing import Protocol
 
 import pytest
@@ -14,6 +15,7 @@ from perdure import (
     ChildFailed,
     DefinitionError,
     Handle,
+    PerdureError,
     Retry,
     SerializationError,
     TaskFailed,
@@ -382,3 +384,18 @@ async def test_the_worker_warns_of_no_task_that_is_mocked(caplog: pytest.LogCapt
         with pytest.raises(NothingComes):
             await env.client.execute(paying, 5)
         assert "waits for task Bank.charge, which this worker does not have (it has: ask)" in caplog.text
+
+
+async def test_an_environment_is_opened_once_and_tells_who_uses_it_before_or_after() -> None:
+    env = WorkflowEnvironment(yearly)
+    async with asyncio.timeout(20):
+        for wait in (partial(env.sleep, 1), env.idle):
+            with pytest.raises(PerdureError, match="the environment is not open: use it inside `async with"):
+                await wait()
+        async with env:
+            assert await env.client.execute(yearly, 1)
+        with pytest.raises(PerdureError, match="the environment is not open"):
+            await env.sleep(1)
+        with pytest.raises(PerdureError, match="opened already: make another one"):
+            async with env:
+                pass

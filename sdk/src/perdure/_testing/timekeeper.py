@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 from perdure._client.requests import Question
 from perdure._testing.journal import Journal
@@ -26,9 +27,6 @@ LOOK_SECONDS = 0.002
 SILENT_LOOKS = 1_000
 """In a row in which nothing moves and nothing is due, two seconds at least: a test may act a moment of real time after
 it began to wait. Counted in looks: each takes longer where the machine is busy, and so do the test's own tasks."""
-REAL_TASK_SECONDS = 0.2
-"""A task that is not mocked may wait for a thread that nobody knows of, of a database's driver for instance: time
-stands still until it has done nothing for so long. Less than the time between two looks of a worker's watchdog."""
 FOR_EVER_MS = 2**53
 TIMERS_MAX = 10_000
 """Open timers looked at for the next one that somebody waits for."""
@@ -70,7 +68,7 @@ class Timekeeper:
             due = await self._next_due()
             if due is not None and due <= self._clock.now():
                 await self._journal.wait(LOOK_SECONDS)  # being fired
-            elif self._journal.tasks.rested_for() < REAL_TASK_SECONDS:
+            elif self._journal.tasks.linger():
                 await self._journal.wait(LOOK_SECONDS)
             elif due is not None and due <= self._horizon():
                 await self._advance(due)
@@ -83,7 +81,8 @@ class Timekeeper:
                 await self._journal.wait(LOOK_SECONDS)
 
     async def _calm(self) -> None:
-        """Until no message moves, and none is on its way."""
+        """Until no message moves, and none is on its way; and whoever waits for somebody real has been answered, or
+        real time has brought his next time-out: else he waited for ever for who never answers."""
         journal = self._journal
         passes = 0
         while passes < CALM_PASSES:
@@ -91,6 +90,9 @@ class Timekeeper:
             await asyncio.sleep(0)
             if journal.busy():
                 await journal.wait()
+                passes = 0
+            elif (left := journal.tasks.left()) > 0:
+                await journal.wait(left if left < math.inf else None)
                 passes = 0
             else:
                 passes = passes + 1 if journal.moves == moves else 0
@@ -134,9 +136,10 @@ class Timekeeper:
 
     async def _advance(self, moment_ms: int) -> None:
         if moment_ms > self._clock.now():
+            passed = moment_ms - self._clock.now()
             self._clock.advance_to(moment_ms)
             for lived in self._journal.tasks:
-                lived.jumped()
+                lived.jumped(passed)
             nudge = Message(
                 id=f"nudge-{moment_ms}", namespace=self._namespace, key="", at=moment_ms, body=CancelTimer(timer_id="")
             )

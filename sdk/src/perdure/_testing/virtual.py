@@ -9,12 +9,14 @@ import math
 import selectors
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Executor
 from contextvars import Context
 from itertools import count
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
+from perdure._testing.waits import Wait, helpers, waits
+from perdure._worker.user_loop import Watchdog
 from perdure_schemas.messages import RunTask
 
 T = TypeVar("T")
@@ -22,6 +24,12 @@ Ts = TypeVarTuple("Ts")
 
 RESOLUTION_SECONDS = 1e-5
 """What lies closer is due at once: more than the error of a float of some years, less than anybody's sleep."""
+REST_SECONDS = 0.2
+"""Of real time in which code that is not mocked must have done nothing before the clock moves on, where somebody real
+may be about to tell it something."""
+THREAD_SECONDS = 10.0
+"""The same, where a thread most likely works for it, as that of a database's driver does: no query that a test makes
+takes longer. An end there must be: the thread may be idle."""
 
 
 class VirtualClock:
@@ -47,10 +55,22 @@ class VirtualClock:
 class VirtualLoop(asyncio.SelectorEventLoop):
     """Its timers are due by the clock; sockets and threads are real. Runs in a thread of its own."""
 
-    def __init__(self, clock: VirtualClock, rested: Callable[[], None]) -> None:
-        """`rested` is called in the loop's thread, whenever nothing is left to run."""
+    def __init__(
+        self,
+        clock: VirtualClock,
+        rested: Callable[[], None],
+        real: Callable[[], bool],
+        before: Collection[threading.Thread],
+    ) -> None:
+        """Threads that ran `before` work for nobody here.
+
+        `rested` is called in the loop's thread, whenever nothing is left to run. `real` tells whether code runs that is
+        not mocked.
+        """
         self._clock = clock
         self._rested = rested
+        self._real = real
+        self._before = before
         self._lock = threading.Lock()
         """Held to change `resting`: what another thread sends must not be overlooked."""
         self.resting = False
@@ -58,7 +78,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.next_due: int | None = None
         """While it rests: when its next timer is due, in epoch milliseconds; one that is far away, a day at most."""
         self.rested_at = 0.0
-        """Of `time.monotonic`."""
+        """Of `time.monotonic`: when it last did anything."""
+        self.patience = 0.0
+        """While it rests: for how long it must have done nothing before the clock may move on, in real seconds."""
+        self.outside_since = 0.0
+        """Since when `patience` has been without end, of `time.monotonic`, less what the clock moved on since."""
+        self._stirred = True
+        """Something was to be done since it last rested."""
         self._jobs = 0
         self._released_at: float | None = None
         self._waits = _Waits(self._wait)
@@ -69,10 +95,19 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         real = 0.0 if self._released_at is None else time.monotonic() - self._released_at
         return self._clock.elapsed() + real
 
-    @property
-    def waits_outside(self) -> bool:
-        """For a socket, a process or a thread: work that takes real time."""
-        return self._jobs > 0 or len(self._waits.get_map()) > 1  # one is the loop's own
+    def _find_patience(self) -> float:
+        """Without end where a thread, a process or a socket is sure to be waited for."""
+        if self._jobs:
+            return math.inf
+        sockets = len(self._waits.get_map()) > 1  # one is the loop's own
+        if not (sockets or self._real()):
+            return 0.0
+        wait = waits(self)
+        if wait is Wait.TIME:  # a connection that is kept open, or a thread that is asked now and then
+            return REST_SECONDS if sockets or helpers(self._before) else 0.0
+        if sockets:
+            return math.inf
+        return THREAD_SECONDS if wait is Wait.FUTURE and helpers(self._before) else REST_SECONDS
 
     def release(self) -> None:
         """Go on by real time."""
@@ -89,6 +124,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     ) -> asyncio.Handle:
         with self._lock:
             self.resting = False
+            if not isinstance(getattr(callback, "__self__", None), Watchdog):  # it only asks whether the loop lives
+                self._stirred = True
             return super().call_soon_threadsafe(callback, *args, context=context)
 
     def run_in_executor(
@@ -106,16 +143,27 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """In place of `select`: until something is to be done, whatever the loop's next timer is."""
         if self._released_at is not None or (timeout is not None and timeout <= 0):
             return self._waits.really(timeout)
+        patience = self._find_patience()
         with self._lock:
             events = self._waits.really(0)
             if events:
-                return events
+                return self._seen(events)
             now = self._clock.now()
             due = None if timeout is None else now + max(math.ceil((timeout - RESOLUTION_SECONDS / 2) * 1000), 1)
-            self.next_due, self.resting, self.rested_at = due, True, time.monotonic()
+            if self._stirred:
+                self._stirred, self.rested_at = False, time.monotonic()
+            if patience == math.inf and self.patience < math.inf:
+                self.outside_since = time.monotonic()
+            self.next_due, self.resting, self.patience = due, True, patience
         self._rested()
         events = self._waits.really(None)
         self.resting = False
+        return self._seen(events)
+
+    def _seen(self, events: list[tuple[selectors.SelectorKey, int]]) -> list[tuple[selectors.SelectorKey, int]]:
+        """Whoever wakes the loop by its own socket has said himself whether there is something to be done."""
+        if any(key.fileobj is not self._ssock for key, _ in events):  # type: ignore[attr-defined]
+            self._stirred = True
         return events
 
 
@@ -151,16 +199,27 @@ class VirtualAlarm:
 class VirtualTime:
     """The `TaskTime` of one worker: that of the clock."""
 
-    def __init__(self, clock: VirtualClock, *, wake: Callable[[], None]) -> None:
-        """`wake` is called, in any thread, when its tasks have nothing left to do."""
+    def __init__(
+        self,
+        clock: VirtualClock,
+        *,
+        wake: Callable[[], None],
+        mocked: Collection[str],
+        before: Collection[threading.Thread],
+    ) -> None:
+        """`wake` is called, in any thread, when its tasks have nothing left to do. `before`: of `VirtualLoop`."""
         self._clock = clock
         self._wake = wake
+        self._mocked = mocked
+        self._before = before
         self._loop: VirtualLoop | None = None
         self._alarms: list[tuple[int, int, VirtualAlarm]] = []
         self._numbers = count()
         self._jumped: list[Callable[[], None]] = []
         self.running: dict[str, RunTask] = {}
         """Attempts of async tasks that have begun and have no answer, by their id."""
+        self.real: set[str] = set()
+        """Ids of those that are not mocked."""
 
     def time(self) -> float:
         return self._clock.elapsed()
@@ -172,27 +231,41 @@ class VirtualTime:
         return alarm
 
     def new_loop(self) -> asyncio.AbstractEventLoop:
-        self._loop = VirtualLoop(self._clock, self._wake)
+        self._loop = VirtualLoop(self._clock, self._wake, lambda: bool(self.real), self._before)
         return self._loop
 
     def begun(self, run: RunTask) -> None:
         self.running[run.attempt_id] = run
+        if run.name not in self._mocked:
+            self.real.add(run.attempt_id)
 
     def ended(self, run: RunTask) -> None:
         self.running.pop(run.attempt_id, None)
+        self.real.discard(run.attempt_id)
 
     def on_jump(self, callback: Callable[[], None]) -> None:
         self._jumped.append(callback)
 
     @property
     def busy(self) -> bool:
-        """Whether something is done here that the clock must wait for."""
-        loop = self._loop
-        return loop is not None and not (loop.resting and not (self.running and loop.waits_outside))
+        """Whether something runs here."""
+        return self._loop is not None and not self._loop.resting
 
-    def rested_for(self) -> float:
-        """Real seconds."""
-        return 0.0 if self._loop is None else time.monotonic() - self._loop.rested_at
+    @property
+    def lingers(self) -> bool:
+        """Whether it has not yet done nothing for long enough."""
+        loop = self._loop
+        return loop is not None and bool(self.real) and time.monotonic() - loop.rested_at < loop.patience < math.inf
+
+    def left(self) -> float:
+        """Real seconds until real time has brought the next of its own time-outs; 0 if it waits for nobody real."""
+        loop = self._loop
+        if loop is None or not self.running or not loop.resting or loop.patience < math.inf:
+            return 0.0
+        due = self.next_due()
+        if due is None:
+            return math.inf
+        return max(0.0, loop.outside_since + (due - self._clock.now()) / 1000 - time.monotonic())
 
     def next_due(self) -> int | None:
         """When time next brings something, in epoch milliseconds. What user code left behind is nothing."""
@@ -202,8 +275,10 @@ class VirtualTime:
         timer = self._loop.next_due if self._loop is not None and self.running else None
         return min((due for due in (alarm, timer) if due is not None), default=None)
 
-    def jumped(self) -> None:
-        """Do what is due: the clock was set."""
+    def jumped(self, milliseconds: int) -> None:
+        """Do what is due: the clock was moved on by so much."""
+        if self._loop is not None:
+            self._loop.outside_since += milliseconds / 1000
         for callback in self._jumped:
             callback()
         while self._alarms and self._alarms[0][0] <= self._clock.now():
@@ -226,6 +301,7 @@ class TaskTimes:
         """`rested` is set, on its own loop, when tasks have nothing left to do."""
         self._rested = rested
         self._times: list[VirtualTime] = []
+        self._before = frozenset(threading.enumerate())
         self.mocked: set[str] = set()
         """Tasks, by name."""
 
@@ -240,7 +316,7 @@ class TaskTimes:
             with contextlib.suppress(RuntimeError):  # the test is over
                 loop.call_soon_threadsafe(self._rested.set)
 
-        self._times.append(VirtualTime(clock, wake=wake))
+        self._times.append(VirtualTime(clock, wake=wake, mocked=self.mocked, before=self._before))
         return self._times[-1]
 
     def running(self) -> list[RunTask]:
@@ -249,13 +325,16 @@ class TaskTimes:
 
     def real(self) -> bool:
         """Whether any of these is of a task that is not mocked."""
-        return any(run.name not in self.mocked for run in self.running())
+        return any(lived.real for lived in self._times)
 
     def busy(self) -> bool:
-        """Whether the clock must wait for one."""
+        """Whether one does something."""
         return any(lived.busy for lived in self._times)
 
-    def rested_for(self) -> float:
-        """Real seconds for which tasks that are not mocked have done nothing; without end if there are none."""
-        real = [lived for lived in self._times if any(run.name not in self.mocked for run in lived.running.values())]
-        return min((lived.rested_for() for lived in real), default=math.inf)
+    def left(self) -> float:
+        """Real seconds that must pass before the clock may move on, however little: somebody real is at work."""
+        return max((lived.left() for lived in self._times), default=0.0)
+
+    def linger(self) -> bool:
+        """Whether one may still be told something by somebody real."""
+        return self.left() > 0 or any(lived.lingers for lived in self._times)
