@@ -6,13 +6,14 @@ import asyncio
 
 import pytest
 
-from perdure import Client, RunFailed, RunNotFound, channel, task, workflow
+from perdure import ChildFailed, Client, Refused, RunFailed, RunNotFound, channel, task, workflow
 from tests.sdk.semantics.world import Gate, World
 
 pytestmark = pytest.mark.asyncio
 
 GATES: dict[str, Gate] = {}
 SEEN: list[str] = []
+VAN: list[str] = []
 
 
 @task
@@ -53,6 +54,28 @@ async def host() -> str:
 async def landlord() -> str:
     await noted("opened")
     return await lodger.options(id="lodger")()
+
+
+@task
+async def shipped() -> str:
+    if not VAN:
+        raise ConnectionError("no van")
+    SEEN.append("shipped")
+    return "shipped"
+
+
+@workflow
+async def shipping() -> str:
+    return await shipped()
+
+
+@workflow
+async def ordering() -> str:
+    try:
+        return await shipping.options(id="shipping")()
+    except ChildFailed:
+        await tidied()
+        raise
 
 
 async def _until(client: Client, workflow_id: str, waits_for: str) -> None:
@@ -116,3 +139,25 @@ async def test_a_reset_parent_does_not_wait_for_the_child_of_another() -> None:
         gate.open()
         await world.client.handle("guest").signal("go", "gone")
         assert await run.result() == "gone"
+
+
+async def test_a_child_that_is_resumed_while_its_parent_makes_up_for_its_failure_goes_on_alone() -> None:
+    """Before, the parent went back to before the failure, while what made up for it was done all the same."""
+    SEEN.clear()
+    VAN.clear()
+    gate = GATES["tidied"] = Gate()
+    async with World(shipped, tidied, shipping, ordering) as world:
+        run = await world.client.start(ordering, id="ordering")
+        await gate.reached()
+        VAN.append("there")
+        await world.client.handle("shipping").resume()
+        assert await world.client.handle("shipping").result() == "shipped"
+        gate.open()
+        with pytest.raises(RunFailed, match="no van"):
+            await run.result()
+        assert (await run.describe()).generation == 0
+        assert SEEN == ["shipped", "tidied"]
+        with pytest.raises(Refused, match="completed tidied"):
+            await run.resume()
+        await run.resume(anyway=True)
+        assert await run.result() == "shipped"
