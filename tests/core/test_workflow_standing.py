@@ -13,6 +13,7 @@ from tests.core.workflow_case import (
     Case,
     Reaction,
     child_outcome,
+    control,
     failing,
     resume,
     task_outcome,
@@ -79,6 +80,45 @@ def test_so_it_does_where_its_parent_is_at_something_else_or_failed_for_the_othe
     if ended != "running":
         case.turn(completion=failing(first))
     assert resumed(case, second).recorded == []
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_so_it_does_while_its_parent_still_makes_up_for_its_failure_or_for_anothers(beside: bool) -> None:
+    """What is under way would be done, and the parent, gone back, would not know."""
+    case = Case()
+    case.start()
+    first, second = case.command("k0", "child"), case.command("k1", "child")
+    case.turn(first, second)
+    case.send(child_outcome(case, first, "failed"))
+    case.turn(case.command("undo"))
+    if beside:
+        case.send(child_outcome(case, second, "failed"))
+    assert resumed(case, second if beside else first).recorded == []
+    assert len(resumed(case, second if beside else first, anyway=True).recorded) == 1
+
+
+def test_a_parent_that_was_canceled_tidies_up_whatever_becomes_of_the_child_that_it_canceled() -> None:
+    """A child that fails at its own tidying up is no news to it, so there is nothing to go back to."""
+    case = Case()
+    case.start()
+    child = case.command("k0", "child")
+    case.turn(child)
+    case.send(control("cancel"))
+    case.turn(case.command("x", "cancel", target=child.id), case.command("tidy"))
+    case.send(child_outcome(case, child, "failed"))
+    assert resumed(case, child, anyway=True).recorded == []
+    assert case.send(child_outcome(case, child)).recorded == []
+
+
+def test_a_parent_that_does_nothing_about_the_failure_yet_goes_back_to_before_it() -> None:
+    case = Case()
+    case.start()
+    child = case.command("k0", "child")
+    case.turn(child)
+    asked = case.asked()
+    case.send(child_outcome(case, child, "failed"))
+    case.turn(case.command("beside"), case.command("t", "timer", due_at=case.now), asked=asked)
+    assert len(resumed(case, child).recorded) == 1
 
 
 def test_what_is_asked_for_anyway_takes_the_parent_back() -> None:

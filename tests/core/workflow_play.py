@@ -193,7 +193,7 @@ def _issue(play: Play, position: str, adoptable: dict[str, Command], draws: Draw
     if kind == "timer":
         extra = {"due_at": play.case.now + 10_000}
     if kind == "child":
-        extra = {"close_policy": _POLICIES[draws[1] % 3]}
+        extra = {"close_policy": _POLICIES[draws[1] % 3], "child_id": "kid" if draws[0] % 2 else ""}
     return play.case.command(position, kind, **extra)
 
 

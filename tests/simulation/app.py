@@ -393,6 +393,23 @@ async def forsaking_parent(service: str) -> int:
 
 
 @kept
+async def remade_child(number: int, seconds: float) -> int:
+    """Takes its time to clean up when it is canceled."""
+    try:
+        return await slow(number, seconds)
+    except asyncio.CancelledError:
+        await slow(0, seconds)
+        raise
+
+
+@kept
+async def remaking_parent(seconds: float) -> int:
+    """Its child has an id of its own, which is taken as long as one that was started before is there."""
+    number = await add_one(0)
+    return await remade_child.options(id="remade")(number, seconds)
+
+
+@kept
 async def signaled_after(service: str) -> list[str]:
     """A signal comes after the point to which it goes back."""
     first = await add_one(0)
@@ -426,6 +443,8 @@ def registry() -> Registry:
                 undoing_parent,
                 changing,
                 forsaking_parent,
+                remade_child,
+                remaking_parent,
                 signaled_after,
             ),
         ]

@@ -404,10 +404,17 @@ def old_failures_count(stack: ExitStack) -> None:
     """Rule 31: a failure of an attempt made before a rewind is news."""
     first = outcomes.decide_outcome
 
-    def late(run: Any, body: Any, context: Any) -> Any:
-        return first(run, msgspec.structs.replace(body, generation=run.generation), context)
+    def late(run: Any, message: Any, body: Any, context: Any) -> Any:
+        return first(run, message, msgspec.structs.replace(body, generation=run.generation), context)
 
     patched_in(stack, decide, "decide_outcome", late)
+
+
+@mutation
+def children_that_wait_are_forgotten(stack: ExitStack) -> None:
+    """A child that waits for the end of one that a rewind dropped is not started after that."""
+    for module in (effects_module, outcomes):
+        patched_in(stack, module, "starts_after", lambda *_: [])
 
 
 @mutation

@@ -170,6 +170,18 @@ async def reset(client: Client, rng: random.Random) -> None:
         completed(await client.result(run, reply.generation), 6)
 
 
+async def reset_parent(client: Client, rng: random.Random) -> None:
+    """Its child is started anew, under the same id, while the one before it cleans up, or is over."""
+    run = await client.start(app.remaking_parent, rng.choice((0.0, 0.5, 3.0)), id="remaking")
+    generation = 0
+    for _ in range(rng.randint(1, 3)):
+        await asyncio.sleep(rng.choice((0.0, 0.5, rng.uniform(0.0, 6.0))))
+        reply = await client.resume(run, position=rng.choice(("0", "1")), reason="once more")
+        expect(reply.status, "ok", "refused")  # it may not have come there yet
+        generation = max(generation, reply.generation)
+    completed(await client.result(run, generation), 2)
+
+
 async def skip(client: Client, rng: random.Random) -> None:
     """A person answers instead of the task that failed."""
     run = await client.start(app.repairable, "bank", id="skipped")
@@ -216,6 +228,6 @@ REWINDS: dict[str, Script] = {
             resume_signaled,
             resume_twice,
         ),
-        *(reset, skip, edit, never_resumed),
+        *(reset, reset_parent, skip, edit, never_resumed),
     )
 }

@@ -88,10 +88,10 @@ def last_outcome_counts(stack: ExitStack) -> None:
     """Rule 28: an outcome is recorded though the command has one."""
     first = outcomes.decide_outcome
 
-    def every(run: Any, body: Any, context: Any) -> Any:
+    def every(run: Any, message: Any, body: Any, context: Any) -> Any:
         command = run.commands.get(body.command_id)
         if command is not None and command.settled is not None and isinstance(body, TaskOutcome):
             command.settled = None
-        return first(run, body, context)
+        return first(run, message, body, context)
 
     patched_in(stack, decide, "decide_outcome", every)

@@ -57,6 +57,7 @@ CASES = {
     "plain-sequence-numbers": Case(("by-chance", "pause"), ("wrong", "replay", "stuck")),
     "stale-turn-accepted": Case(("hello", "by-chance"), ("stuck", "twice", "replay")),
     "later-base-suffices": Case(("branches", "in-order-of-arrival"), ("stuck", "twice", "replay")),
+    "children-that-wait-are-forgotten": Case(("reset-parent",), UNFINISHED, NO_FAULTS),
     "rewind-is-no-barrier": Case(("resume-changed", "resume-twice"), ("wrong", "stuck", *UNFINISHED)),
     "ahead-is-discarded-and-turns-are-asked-once": Case(("children", "resume-child"), UNFINISHED),
     "base-is-the-end": Case(("edit", "resume", "in-order-of-arrival"), ("replay", "unfinished", "stuck", "wrong")),

@@ -96,15 +96,23 @@ class Views:
         if isinstance(body, StartWorkflow) and (state.started is None or state.ended is not None):
             routing = await ports.routing.get(self._namespace, body.name)
             build, defaults = route(routing, body.workflow_id), routing.defaults
-            if body.run_id != state.run_id and not actor.blind:
-                purged = await ports.store.tombstone(actor.key, body.run_id)
-                earlier = bool(actor.head.runs and await ports.store.history(actor.key, body.run_id, 0, 1, 1))
+            purged, earlier = await self._past(actor, body)
+        elif isinstance(body, StartWorkflow) and body.parent is not None:
+            purged, earlier = await self._past(actor, body)  # or a child that is over would be told as refused
         elif isinstance(body, _FOR_A_RUN) and state.started is None and body.run_id:
             purged = await ports.store.tombstone(actor.key, body.run_id)
         now = ports.clock.now()
         return d.Context(
             now=now, committed=actor.committed, build=build, defaults=defaults, purged=purged, earlier=earlier
         )
+
+    async def _past(self, actor: Actor, body: StartWorkflow) -> tuple[bool, bool]:
+        """Whether the run that is not the current one was purged, and whether it was begun before."""
+        if actor.blind or actor.state.is_meant(body.run_id):
+            return False, False
+        store = self._ports.store
+        purged = await store.tombstone(actor.key, body.run_id)
+        return purged, bool(actor.head.runs and await store.history(actor.key, body.run_id, 0, 1, 1))
 
     # -- what is forgotten -------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from perdure_core.workflow_engine.decisions import (
     Serve,
 )
 from perdure_core.workflow_engine.replies import reply, run_result
-from perdure_core.workflow_engine.start import awaits_next_run
+from perdure_core.workflow_engine.start import awaits_next_run, replaceable
 from perdure_core.workflow_engine.state import RunState
 from perdure_schemas.common import Failure
 from perdure_schemas.events import CancelRequested, Paused, RunEnded, Unpaused
@@ -38,7 +38,7 @@ def decide_control(state: RunState, message: Message, body: ControlRun, context:
     absent = _absent(state, body.run_id)
     if context.purged:
         return Discard("closed", reply(state, message, "not-found", "the run has ended and was purged"))
-    if absent is not None and _overtook_start(state, body) and context.now - message.at < CHILD_START_MAX_MS:
+    if absent is not None and _overtook_start(state, message, body, context):
         return Later("the child's start is on its way")
     if absent is not None:
         return Discard(absent, reply(state, message, "not-found"))
@@ -58,13 +58,15 @@ def decide_control(state: RunState, message: Message, body: ControlRun, context:
             assert_never(body.action)
 
 
-def _overtook_start(state: RunState, body: ControlRun) -> bool:
+def _overtook_start(state: RunState, message: Message, body: ControlRun, context: Context) -> bool:
     """Of a child whose start is on its way. Who else asks is answered that there is no such run.
 
     Not in an unborn row: the start may never come, and the row would do it to another run of the workflow id.
-    Under the id of an open run no child starts.
+    Under the id of an open run no child starts, unless it replaces that one, whose end may come before the start does.
     """
-    return body.actor == "parent" and (state.started is None or state.ended is not None)
+    if body.actor != "parent" or context.now - message.at >= CHILD_START_MAX_MS:
+        return False
+    return state.started is None or state.ended is not None or replaceable(state) is not None
 
 
 def _cancel(state: RunState, message: Message, body: ControlRun) -> Decision:

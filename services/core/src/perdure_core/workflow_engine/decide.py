@@ -14,7 +14,6 @@ from perdure_core.workflow_engine.decisions import (
     Attached,
     Context,
     Decision,
-    Discard,
     SendHistory,
 )
 from perdure_core.workflow_engine.moves import decide_checked, decide_move
@@ -59,7 +58,7 @@ def decide(  # noqa: C901, PLR0912 - one branch per member of a closed union
         case WorkflowTaskCompleted():
             return decide_completed(state, message, body, context)
         case TaskOutcome() | ChildOutcome():
-            return Discard("closed") if state.closed else decide_outcome(state, body, context)
+            return decide_outcome(state, message, body, context)
         case StartWorkflow():
             return decide_start(state, message, body, context)
         case TimerFired():

@@ -9,6 +9,7 @@ Publish only after the commit, and have all confirmed before the commit's messag
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import assert_never
 
 import msgspec
@@ -20,7 +21,7 @@ from perdure_core.workflow_engine.replies import run_result, tell_parent, update
 from perdure_core.workflow_engine.state import Dispatched, RunState
 from perdure_schemas import ids, topics
 from perdure_schemas.common import RETENTION_MS, Address, Command, Parent, RunOptions, WorkflowRef
-from perdure_schemas.events import Recorded, Rewound, RunEnded, Started, Stuck, TurnCommitted, Unpaused
+from perdure_schemas.events import CommandSettled, Recorded, Rewound, RunEnded, Started, Stuck, TurnCommitted, Unpaused
 from perdure_schemas.messages import (
     Body,
     CancelTask,
@@ -61,6 +62,8 @@ def _of_event(state: RunState, recorded: Recorded) -> list[Published]:
             return _unpaused(state, recorded)
         case RunEnded():
             return _ended(state, event, recorded)
+        case CommandSettled():
+            return starts_after(state, event.command_id, recorded.at)
         case _:
             return []
 
@@ -194,11 +197,12 @@ def _start(state: RunState, open_command: Dispatched, at: int) -> list[Published
         assert command.due_at is not None
         return [_timer(state, "command", command.due_at, of=open_command)]
     if command.kind == "child":
-        return [_start_child(state, command, open_command.generation, at)]
+        return _start_child(state, command, open_command.generation, at)
     return dispatch_task(state, open_command, at)
 
 
-def _start_child(state: RunState, command: Command, generation: int, at: int) -> Published:
+def _start_child(state: RunState, command: Command, generation: int, at: int) -> list[Published]:
+    """In the place of a child that a rewind dropped it begins once that one, which is told to end, has ended."""
     child_id = child_workflow_id(command)
     parent = Parent(
         workflow_id=state.workflow_id,
@@ -207,6 +211,7 @@ def _start_child(state: RunState, command: Command, generation: int, at: int) ->
         generation=generation,
         close_policy=command.close_policy,
     )
+    replaces = _replaces(state, command)
     start = StartWorkflow(
         workflow_id=child_id,
         run_id=ids.derive_id(command.id, "run"),
@@ -215,8 +220,49 @@ def _start_child(state: RunState, command: Command, generation: int, at: int) ->
         parent=parent,
         build=_build_of(state, command),
         options=command.run if command.run is not None else RunOptions(),
+        conflict_policy="use-existing" if replaces else "fail",
     )
-    return topics.WORKFLOW_ENGINE, outgoing(state.namespace, child_id, at, start, command.id, "start", generation)
+    message = outgoing(state.namespace, child_id, at, start, command.id, "start", generation)
+    return [*(_close_replaced(state, command, at) if replaces else []), (topics.WORKFLOW_ENGINE, message)]
+
+
+def _replaces(state: RunState, child: Command) -> bool:
+    """Whether a rewind dropped a child of this id, which may be there still.
+
+    Not so if an open command in force had the id before: then this one asks for it twice.
+    """
+    if not child.child_id or child.child_id not in state.dropped_children.values():
+        return False
+    before = takewhile(lambda known: known.command.id != child.id, state.commands.values())
+    return not any(known.settled is None and known.command.child_id == child.child_id for known in before)
+
+
+def starts_after(state: RunState, command_id: str, at: int) -> list[Published]:
+    """After the end of a child: that of what may have waited for it, under the id that it had. See start.py.
+
+    Also if a resume has dropped what waits: whoever adopts it takes it to be under way.
+    """
+    ended = state.commands.get(command_id)
+    child_id = ended.command.child_id if ended is not None else state.dropped_children.get(command_id, "")
+    if not child_id or child_id not in state.dropped_children.values():
+        return []
+    waiting = (
+        known
+        for known in state.still_open
+        if known.command.child_id == child_id and known.command.id != command_id
+        if not state.closed or known.command.close_policy == "abandon"
+    )
+    first = next(waiting, None)
+    return [] if first is None else _start(state, first, at)
+
+
+def _close_replaced(state: RunState, child: Command, at: int) -> list[Published]:
+    """A resume leaves what it dropped for the code to adopt. Where the code asks for another child of that id instead,
+    nobody else would end the old one, also if a person gave its result. (A reset has ended what it drops already.)"""
+    others = (known for known in state.orphans.values() if known.command.id != child.id)
+    return [
+        message for known in others if known.command.child_id == child.child_id for message in _close(state, known, at)
+    ]
 
 
 def _build_of(state: RunState, child: Command) -> str | None:
@@ -286,15 +332,16 @@ def _update_result(state: RunState, command: Command, at: int) -> list[Published
 def _rewound(state: RunState, event: Rewound, recorded: Recorded) -> list[Published]:
     """Commands in force whose failure was dropped are tried again, as are those the run's end had canceled.
 
-    The run's time-out counts anew; what waited to purge the run is off.
+    The run's time-out counts anew; what waited to purge the run is off. What a reset does anew is told to end, also if
+    another rewind, or the end, came before that was published: nobody else would tell it.
     """
     assert state.started is not None
+    dropped = state.abandoned.get(event.generation, ())
+    published = [message for known in dropped for message in _close(state, known, recorded.at)]
     if event.generation != state.generation or state.closed:
-        return []
-    published = _run_timeout(state, state.started, recorded.at)
+        return published
+    published += _run_timeout(state, state.started, recorded.at)
     published.append(_retention_off(state, recorded))
-    for known in state.abandoned:
-        published += _close(state, known, recorded.at)
     for command_id in sorted(state.undone):
         open_command = state.open_command(command_id)
         if open_command is not None and open_command.generation == event.generation:

@@ -47,6 +47,8 @@ class _Trace:
     success: CommandSettled | None = None
     success_seq: int = 0
     failed_seq: int = 0
+    over: bool = False
+    """Its own outcome was recorded since it was dispatched last: one that a person gave leaves it at work."""
 
     def orphan(self) -> Orphan:
         return Orphan(self.command, self.success, self.generation, self.failed_seq > 0)
@@ -63,8 +65,9 @@ class Lineage:
     """Commands that a reset asked to do anew: never adopted."""
     closed_seq: int = 0
     """Of the end that closed the run, until a rewind undoes it; 0: none did."""
-    abandoned: list[Orphan] = field(default_factory=list)
-    """Those of them, by the last rewind, that were open."""
+    abandoned: dict[int, list[Orphan]] = field(default_factory=dict)
+    """Those of them that may go on somewhere, by the generation of that reset: also what the end of the run, or a turn,
+    had canceled. The reset undid that, and then it may never have been published."""
 
     def generation(self, command_id: str) -> int:
         return self.traces[command_id].generation
@@ -75,6 +78,11 @@ class Lineage:
             for command_id, trace in self.traces.items()
             if command_id not in in_force and command_id not in self.reset
         }
+
+    def dropped_children(self, in_force: set[str]) -> dict[str, str]:
+        """The ids that their author gave to children which are no more in force."""
+        dropped = (trace.command for command_id, trace in self.traces.items() if command_id not in in_force)
+        return {command.id: command.child_id for command in dropped if command.child_id}
 
 
 def trace(history: Sequence[Recorded]) -> Lineage:
@@ -110,7 +118,7 @@ def _issued(lineage: Lineage, command: Command, seq: int, generation: int) -> No
         return
     known.turn_seq = seq
     if known.failed_seq:
-        known.generation, known.failed_seq = generation, 0
+        known.generation, known.failed_seq, known.over = generation, 0, False
 
 
 def _canceled(lineage: Lineage, command_id: str, seq: int) -> None:
@@ -124,6 +132,7 @@ def _settled(lineage: Lineage, event: CommandSettled, seq: int) -> None:
     known = lineage.traces.get(event.command_id)
     if known is None:
         return
+    known.over = event.outcome != "skipped"
     if event.outcome in COMPLETED:
         known.success, known.success_seq = event, seq
     else:
@@ -140,19 +149,17 @@ def _reopened(lineage: Lineage) -> None:
 
 def _rewound(lineage: Lineage, history: Sequence[Recorded], event: Rewound, seq: int) -> None:
     _reopened(lineage)
-    lineage.undone, lineage.abandoned = set(), []
+    lineage.undone = set()
     _take_back(lineage, event.taken_back)
     for command_id, known in lineage.traces.items():
         if known.turn_seq <= event.to_seq < known.failed_seq:
-            known.generation, known.failed_seq = event.generation, 0
+            known.generation, known.failed_seq, known.over = event.generation, 0, False
             lineage.undone.add(command_id)
     if event.position:
         targets = from_position(history[event.to_seq : seq - 1], event.position) - lineage.reset
         lineage.reset |= targets
         known_targets = [lineage.traces[id] for id in sorted(targets) if id in lineage.traces]
-        lineage.abandoned = [
-            known.orphan() for known in known_targets if known.success is None and not known.failed_seq
-        ]
+        lineage.abandoned[event.generation] = [known.orphan() for known in known_targets if not known.over]
 
 
 def _take_back(lineage: Lineage, command_ids: Sequence[str]) -> None:

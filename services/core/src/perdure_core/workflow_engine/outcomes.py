@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from perdure_core.workflow_engine.decisions import Attached, Context, Decision, Discard, Record
+from perdure_core.workflow_engine.decisions import Attached, Context, Decision, Discard, Record, Serve
+from perdure_core.workflow_engine.effects import starts_after
 from perdure_core.workflow_engine.lineage import Orphan
 from perdure_core.workflow_engine.state import RunState
 from perdure_core.workflow_engine.waits import COMPLETED
 from perdure_schemas.events import CommandSettled
-from perdure_schemas.messages import ChildOutcome, TaskOutcome
+from perdure_schemas.messages import ChildOutcome, Message, TaskOutcome
 
 
-def decide_outcome(state: RunState, body: TaskOutcome | ChildOutcome, context: Context) -> Decision:
-    """Of a task or child. A failure of an attempt made before a rewind is no news; a success always is.
+def decide_outcome(state: RunState, message: Message, body: TaskOutcome | ChildOutcome, context: Context) -> Decision:
+    """Of a task or child. What is no news of a child may still be what the start of another one waits for."""
+    if state.started is None or body.run_id != state.run_id:
+        return Discard("closed" if state.closed else "other-run")
+    decision = Discard("closed") if state.closed else _decide(state, body, context)
+    if isinstance(decision, Discard) and isinstance(body, ChildOutcome):
+        waiting = starts_after(state, body.command_id, message.at)
+        return Serve(waiting) if waiting else decision
+    return decision
+
+
+def _decide(state: RunState, body: TaskOutcome | ChildOutcome, context: Context) -> Decision:
+    """A failure of an attempt made before a rewind is no news; a success always is.
 
     Also of a command whose turn a rewind dropped: the next turn may adopt it, and its outcome with it.
     """
-    if state.started is None or body.run_id != state.run_id:
-        return Discard("other-run")
     command = state.commands.get(body.command_id) or state.orphans.get(body.command_id)
     if command is None:
         return Discard("unknown-command")

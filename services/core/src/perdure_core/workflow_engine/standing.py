@@ -1,4 +1,4 @@
-"""What a run has completed that a rewind would go back behind: it stays done, whatever the code then believes."""
+"""What a run has completed, or is at, that a rewind would go back behind: it is done, whatever the code then thinks."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ def why_not(state: RunState, body: ResumeRun, to_seq: int, in_force: Sequence[Re
     done = _done_since(to_seq, in_force) or _done_beside(state, body, to_seq, in_force)
     if done:
         return _stays_done(done)
+    doing = _doing(state, body, to_seq, in_force)
+    if doing:
+        return _is_doing(doing)
     return "the run had ended before it heard of the failure" if _ended_unaware(state, body, to_seq) else None
 
 
@@ -62,6 +65,24 @@ def _done_beside(state: RunState, body: ResumeRun, to_seq: int, in_force: Sequen
         for _, turn in _turns(in_force)
         for command in turn.commands
         if turn.base >= gone_on and command.kind in kinds and completed.get(command.id, 0) > seen
+    ]
+
+
+def _doing(state: RunState, body: ResumeRun, to_seq: int, in_force: Sequence[Recorded]) -> list[Command]:
+    """What a parent that has not ended is at since it saw the child's failure, or the failure of another before that.
+
+    It would be done though the parent, gone back, had not asked for it; or, asked for before this failure, it would end
+    the parent as before, and that end would cancel the child.
+    """
+    if not body.command_id or state.ended is not None:
+        return []
+    gone_on = _gone_on_from(body.command_id, to_seq, in_force)
+    since = to_seq + 1 if gone_on is None else gone_on
+    return [
+        command
+        for _, turn in _turns(in_force)
+        for command in turn.commands
+        if turn.base >= since and command.kind in DOES and state.open_command(command.id) is not None
     ]
 
 
@@ -134,6 +155,13 @@ def _stays_done(done: Sequence[Command]) -> str:
         f"after the failure the run completed {_names(done)}. A resume goes on from before the failure, "
         "as if that had not been done, and does not take it back. Say `anyway` if that is right, or reset the run to "
         "an earlier position"
+    )
+
+
+def _is_doing(doing: Sequence[Command]) -> str:
+    return (
+        f"since the failure the run is at {_names(doing)}. A resume goes on from before the failure, as if that had "
+        "not been asked for. Say `anyway` if that is right"
     )
 
 

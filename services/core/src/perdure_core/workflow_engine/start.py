@@ -5,6 +5,10 @@ then the child that failed is resumed, one that ended otherwise tells its end on
 A child whose workflow id has had another run since tells its end once more, however it ended: only the last run of an
 id can go on.
 
+A parent that starts another child under the id of one that a rewind dropped says "use-existing": as long as the old one
+is there, which may be long at its tidying up, the start does nothing. Its end is told to the parent, which then sends
+the start again, if it still wants that child. A run of anybody else under that id refuses the start.
+
 Once the last run of an id has ended, the reuse policy of a start says whether another may begin: as long as that run is
 kept. What continues a run is no other.
 """
@@ -30,7 +34,7 @@ from perdure_core.workflow_engine.decisions import (
 from perdure_core.workflow_engine.replies import child_refused, reply, tell_parent
 from perdure_core.workflow_engine.state import RunState
 from perdure_schemas import ids
-from perdure_schemas.common import RETENTION_MS, Failure, RunOptions, SenderNumber
+from perdure_schemas.common import RETENTION_MS, Failure, Parent, RunOptions, SenderNumber
 from perdure_schemas.events import RunEnded, SignalReceived, Started
 from perdure_schemas.messages import Message, ReplyStatus, ResumeRun, StartWorkflow, TimerFired
 
@@ -54,7 +58,14 @@ def decide_start(state: RunState, message: Message, body: StartWorkflow, context
         return _begin(state, body, context)
     if state.ended is not None:
         return _after_end(state, message, body, context)
+    return _beside(state, message, body)
+
+
+def _beside(state: RunState, message: Message, body: StartWorkflow) -> Decision:
+    """Another run than the one that is open."""
     match body.conflict_policy:
+        case "use-existing" if body.parent is not None and _replaced_by(state, body.parent):
+            return Discard("already-started")  # the parent, told of the end of the open run, sends the start again
         case "use-existing" if body.parent is None:
             return Discard("already-started", reply(state, message, "ok", "an open run has this id"))
         case "terminate-existing":
@@ -65,6 +76,20 @@ def decide_start(state: RunState, message: Message, body: StartWorkflow, context
             given = '"use-existing" gives that run, ' if body.parent is None else ""
             detail = f'an open run has this id (conflict {given}"terminate-existing" replaces it)'
             return _refused(state, message, "already-started", detail)
+
+
+def replaceable(state: RunState) -> Parent | None:
+    """Whose child the open run is, if its parent ends it where a rewind drops it. One that is to outlive its parent is
+    told nothing then: it may never end, and keeps its id."""
+    parent = state.started.parent if state.started is not None else None
+    return None if parent is None or parent.close_policy == "abandon" else parent
+
+
+def _replaced_by(state: RunState, parent: Parent) -> bool:
+    """Whether the very run that starts another child had started the open one before a rewind."""
+    known = replaceable(state)
+    same = known is not None and (known.workflow_id, known.run_id) == (parent.workflow_id, parent.run_id)
+    return same and known is not None and known.generation < parent.generation
 
 
 def _continued_by(state: RunState, body: StartWorkflow) -> bool:

@@ -95,8 +95,10 @@ class RunState:
     """Signals that dropped turns sent: issued again, they are not sent again."""
     undone: set[str] = field(default_factory=set)
     """Commands in force whose failure the last rewind dropped: they are dispatched again."""
-    abandoned: list[Orphan] = field(default_factory=list)
-    """Open commands that the last rewind asked to be done anew: the old ones are canceled."""
+    abandoned: dict[int, list[Orphan]] = field(default_factory=dict)
+    """By generation: open commands that its rewind asked to be done anew: the old ones are canceled."""
+    dropped_children: dict[str, str] = field(default_factory=dict)
+    """By command id: workflow ids, given by their author, of children that rewinds dropped: they may be there still."""
     ended: RunEnded | None = None
     ended_at: int = 0
     ended_seq: int = 0
@@ -193,6 +195,7 @@ def _trace_commands(state: RunState, history: Sequence[Recorded], in_force: Sequ
         command.generation = lineage.generation(command_id)
     state.undone, state.abandoned = lineage.undone, lineage.abandoned
     state.orphans = lineage.orphans(set(state.commands))
+    state.dropped_children = lineage.dropped_children(set(state.commands))
 
 
 def evolve(state: RunState, recorded: Recorded) -> None:
