@@ -6,7 +6,8 @@ import hmac
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, Literal
+from functools import cache, partial
+from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -32,7 +33,9 @@ from perdure._http.endpoints import (
     Endpoint,
 )
 from perdure._http.forms import MalformedJson, plain, to_json
+from perdure._http.openapi import document
 from perdure._http.pools import add_pools
+from perdure._http.shapes import StillOpen
 from perdure._ids import IdSource
 from perdure._payloads.backend import CodedBackend
 from perdure._payloads.blobs import StoreBlobs
@@ -42,6 +45,7 @@ from perdure_runtime.errors import InvalidCursor, MessageTooLarge, StorageUnavai
 from perdure_runtime.pools import Backlog, MakePools
 from perdure_runtime.ports import Ports, RunFilter
 from perdure_schemas import topics
+from perdure_schemas.messages import TaskResult
 
 log = logging.getLogger("perdure.api")
 
@@ -96,12 +100,13 @@ def make_application(
             _asking(endpoint, asker),
             methods=["GET" if endpoint.reads else "POST"],
             summary=endpoint.summary,
-            openapi_extra=_described(endpoint),
+            openapi_extra={"parameters": _parameters(endpoint)},
             response_class=Response,
         )
     _add_reads(application, backend)
     add_pools(application, ports, namespace, backlog=backlog, make_pools=make_pools)
     add_blobs(application, StoreBlobs(ports.blobs, namespace))
+    application.openapi = cache(partial(document, application))  # type: ignore[method-assign]
     return application
 
 
@@ -175,11 +180,11 @@ def _asking(endpoint: Endpoint, asker: list[Asker]) -> Callable[..., Awaitable[R
         if detail := asker[0].detail(message, answer):
             more["detail"] = detail
         if answer is None:
-            return _json({"status": "open", **more}, STILL_OPEN)
+            return _json({**plain(_still_open(message.body)), **more}, STILL_OPEN)
         end = await asker[0].end_of_start(message, answer, end_wait) if end_wait else None
         if end is not None:
             more["end"] = plain(end)
-        return _json({**plain(answer), **more}, STATUS_CODES.get(getattr(answer, "status", "ok"), 200))
+        return _json({**plain(answer), **more}, _code(answer))
 
     return handle
 
@@ -251,18 +256,32 @@ def _seconds(text: str) -> float:
     return min(max(0.0, seconds), WAIT_SECONDS_MAX)
 
 
-def _described(endpoint: Endpoint) -> dict[str, Any]:
-    """For OpenAPI: the fields of the body, or the parameters."""
+def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
+    """Of the query: a route knows only those that FastAPI reads."""
+    wait = {"type": "number", "minimum": 0, "maximum": WAIT_SECONDS_MAX}
     if endpoint.reads:
-        names: list[tuple[str, Literal["string", "number", "boolean"]]] = [
-            (name, "string") for name in sorted(endpoint.fields)
+        fields = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in sorted(endpoint.fields)]
+        return [
+            *fields,
+            {"name": "wait", "in": "query", "schema": {**wait, "default": WAIT_SECONDS_MAX}},
+            {"name": "follow", "in": "query", "schema": {"type": "boolean", "default": True}},
         ]
-        names.extend((("wait", "number"), ("follow", "boolean")))
-        return {"parameters": [{"name": n, "in": "query", "schema": {"type": t}} for n, t in names]}
-    schema = {"type": "object", "properties": {name: {} for name in sorted(endpoint.fields)}}
-    body = {"requestBody": {"content": {"application/json": {"schema": schema}}}}
-    wait = {"name": "wait", "in": "query", "schema": {"type": "number"}, "description": "Seconds, for the run's end."}
-    return body if endpoint.end is None else {**body, "parameters": [wait]}
+    return [] if endpoint.end is None else [{"name": "wait", "in": "query", "schema": {**wait, "default": 0}}]
+
+
+def _still_open(body: Any) -> StillOpen:
+    """With the ids by which to ask again: the API may have made them."""
+    return StillOpen(
+        workflow_id=getattr(body, "workflow_id", ""),
+        run_id=getattr(body, "run_id", ""),
+        task_id=getattr(body, "task_id", ""),
+        update_id=getattr(body, "update_id", ""),
+    )
+
+
+def _code(answer: Struct) -> int:
+    """How a run or task ended is an answer like any other; that there is none is not."""
+    return STATUS_CODES.get(answer.outcome if isinstance(answer, TaskResult) else getattr(answer, "status", "ok"), 200)
 
 
 def _json(value: Struct | dict[str, Any], status: int = 200) -> Response:

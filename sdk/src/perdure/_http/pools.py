@@ -6,47 +6,18 @@ from typing import Annotated, Any, get_args
 
 import msgspec
 from fastapi import FastAPI, Query, Request, Response
-from msgspec import Meta, Struct
 
-from perdure._duration import DEFAULT_MAX_MS
 from perdure._http.bodies import read_object
 from perdure._http.endpoints import PREFIX
 from perdure._http.forms import MalformedJson, of_plain, to_json
+from perdure._http.pool_forms import PoolForm, RoutingForm
 from perdure._names import is_name
 from perdure_core.workflow_engine.decisions import RunDefaults
 from perdure_runtime.pools import Backlog, Kind, MakePools, by_pool, topics_of
 from perdure_runtime.ports import BuildCounts, Ports, Routing
 from perdure_schemas.events import EndStatus
 
-Build = Annotated[str, Meta(min_length=1, max_length=200)]
-Length = Annotated[int, Meta(ge=1, le=DEFAULT_MAX_MS)]
-NAMES_MAX = 100
-"""Of one pool, each a topic or two."""
 _ENDED = frozenset(get_args(EndStatus))
-
-
-class DefaultsForm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`RunDefaults`, as a caller may put them."""
-
-    run_timeout_ms: Length | None = None
-    retention_ms: Length | None = None
-
-
-class RoutingForm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`Routing`, as a caller may put it."""
-
-    current: Build | None = None
-    ramping: Build | None = None
-    ramping_percent: Annotated[int, Meta(ge=0, le=100)] = 0
-    defaults: DefaultsForm = DefaultsForm()
-
-
-class PoolForm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A pool that is to be made."""
-
-    kind: Kind
-    names: Annotated[list[str], Meta(min_length=1, max_length=NAMES_MAX)]
-    build: Build | None = None
 
 
 def add_pools(
