@@ -26,7 +26,6 @@ from perdure._http.checks import refuse_unknown_parameters
 from perdure._http.endpoints import (
     ENDPOINTS,
     NO_SUCH_PATH,
-    PREFIX,
     STATUS_CODES,
     STILL_OPEN,
     WAIT_SECONDS_MAX,
@@ -34,6 +33,7 @@ from perdure._http.endpoints import (
 )
 from perdure._http.forms import MalformedJson, plain, to_json
 from perdure._http.openapi import document
+from perdure._http.paths import as_sent, namespace_of, route
 from perdure._http.pools import add_pools
 from perdure._http.shapes import StillOpen
 from perdure._ids import IdSource
@@ -50,7 +50,6 @@ from perdure_schemas.messages import TaskResult
 log = logging.getLogger("perdure.api")
 
 PAGE_MAX = 1_000
-_NAMESPACES = "/api/v1/namespaces/"
 _COMMAND_SECONDS = 30.0
 """An engine answers in milliseconds, its successor in seconds."""
 
@@ -96,7 +95,7 @@ def make_application(
     _answer_errors(application)
     for endpoint in ENDPOINTS:
         application.add_api_route(
-            PREFIX + endpoint.path,
+            route(endpoint.path),
             _asking(endpoint, asker),
             methods=["GET" if endpoint.reads else "POST"],
             summary=endpoint.summary,
@@ -122,16 +121,18 @@ class _Guard:
         self._expected = f"Bearer {token}".encode() if token else b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = self._refusal(scope) if scope["type"] == "http" else None
-        await (refusal or self._app)(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        seen = as_sent(scope)
+        await (self._refusal(seen) or self._app)(seen, receive, send)
 
     def _refusal(self, scope: Scope) -> Response | None:
         if self._expected:
             shown = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
             if not hmac.compare_digest(shown, self._expected):
                 return _problem(401, "show the API's token: Authorization: Bearer …")
-        path: str = scope["path"]
-        if path.startswith(_NAMESPACES) and path.split("/", 5)[4] != self._namespace:
+        if namespace_of(scope["path"]) not in {None, self._namespace}:
             return _problem(404, f"this API serves namespace {self._namespace!r}")
         return None
 
@@ -190,7 +191,7 @@ def _asking(endpoint: Endpoint, asker: list[Asker]) -> Callable[..., Awaitable[R
 
 
 def _add_reads(application: FastAPI, backend: PortsBackend) -> None:
-    @application.get(PREFIX + "/runs", summary="Runs, newest first, a page at a time.", response_class=Response)
+    @application.get(route("/runs"), summary="Runs, newest first, a page at a time.", response_class=Response)
     async def list_runs(
         *,
         name: str | None = None,
@@ -218,14 +219,14 @@ def _add_reads(application: FastAPI, backend: PortsBackend) -> None:
         page = await backend.list_runs(where, limit, cursor)
         return _json({"runs": list(page.runs), "cursor": page.cursor})
 
-    @application.get(PREFIX + "/runs/{workflow_id}", summary="Where a run stands.", response_class=Response)
+    @application.get(route("/runs/{workflow_id}"), summary="Where a run stands.", response_class=Response)
     async def get_run(workflow_id: str, run_id: str | None = None) -> Response:
         found = await backend.get_run(workflow_id, run_id)
         if found is None:
             raise Problem(404, f"there is no run of workflow id {workflow_id!r}, or it is past its retention")
         return _json(found)
 
-    @application.get(PREFIX + "/runs/{workflow_id}/history", summary="Its events.", response_class=Response)
+    @application.get(route("/runs/{workflow_id}/history"), summary="Its events.", response_class=Response)
     async def history(
         workflow_id: str,
         run_id: str,
@@ -234,15 +235,15 @@ def _add_reads(application: FastAPI, backend: PortsBackend) -> None:
     ) -> Response:
         return _json({"events": list(await backend.history(workflow_id, run_id, after, limit))})
 
-    @application.get(PREFIX + "/runs/{workflow_id}/tasks", summary="Its supervised tasks.", response_class=Response)
+    @application.get(route("/runs/{workflow_id}/tasks"), summary="Its supervised tasks.", response_class=Response)
     async def tasks(workflow_id: str, run_id: str) -> Response:
         return _json({"tasks": list(await backend.list_tasks(workflow_id, run_id))})
 
-    @application.get(PREFIX + "/counts", summary="Runs per name and status.", response_class=Response)
+    @application.get(route("/counts"), summary="Runs per name and status.", response_class=Response)
     async def counts() -> Response:
         return _json({"counts": await backend.counts()})
 
-    @application.get(PREFIX + "/announced", summary="Names that workers have.", response_class=Response)
+    @application.get(route("/announced"), summary="Names that workers have.", response_class=Response)
     async def announced() -> Response:
         found = await backend.announced()
         return _json(Announced([], []) if found is None else found)

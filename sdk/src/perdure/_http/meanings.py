@@ -66,7 +66,8 @@ _DEFAULTS = {
 }
 _OF_RUNS: Mapping[type[Struct], Mapping[str, str]] = {
     StartWorkflow: {
-        "workflow_id": "1 to 400 printable characters, by which the run is found. Left out: the run id.",
+        "workflow_id": "1 to 400 printable characters, and not `.` or `..`, by which the run is found. Left out: the"
+        " run id.",
         "run_id": "Choose a random one, such as a UUID: the same start again is then the same run. Left out: the"
         " `Idempotency-Key`, or one that the API makes.",
         "name": "Of the workflow.",
@@ -300,7 +301,7 @@ KINDS: Mapping[type[Struct], str] = {
 
 PATH = {
     "namespace": "The one that the API serves: `default` unless it was told otherwise. Any other one is a 404.",
-    "workflow_id": "Of the run; escaped, where it has what is special in a path.",
+    "workflow_id": "Of the run; escaped, a `/` as `%2F`.",
     "task_id": "Of the task; escaped as a workflow id.",
     "channel": "Name of the channel.",
     "name": "Of the query or update, as the workflow's class calls it.",

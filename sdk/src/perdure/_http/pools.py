@@ -8,8 +8,8 @@ import msgspec
 from fastapi import FastAPI, Query, Request, Response
 
 from perdure._http.bodies import read_object
-from perdure._http.endpoints import PREFIX
 from perdure._http.forms import MalformedJson, of_plain, to_json
+from perdure._http.paths import route as at
 from perdure._http.pool_forms import PoolForm, RoutingForm
 from perdure._names import is_name
 from perdure_core.workflow_engine.decisions import RunDefaults
@@ -23,7 +23,7 @@ _ENDED = frozenset(get_args(EndStatus))
 def add_pools(
     application: FastAPI, ports: Ports, namespace: str, *, backlog: Backlog | None, make_pools: MakePools | None
 ) -> None:
-    @application.get(PREFIX + "/backlog", summary="What waits for workers and what they have.", response_class=Response)
+    @application.get(at("/backlog"), summary="What waits for workers and what they have.", response_class=Response)
     async def waiting(
         kind: Kind | None = None, name: Annotated[list[str] | None, Query()] = None, build: str | None = None
     ) -> Response:
@@ -32,16 +32,16 @@ def add_pools(
         found = [each for each in by_pool(looked, kind, name or ()) if build is None or each.build in (None, build)]
         return _json({"backlog": found, "total": sum(each.waiting + each.in_flight for each in found)})
 
-    @application.get(PREFIX + "/builds", summary="Runs per name, build and status.", response_class=Response)
+    @application.get(at("/builds"), summary="Runs per name, build and status.", response_class=Response)
     async def builds(name: str | None = None) -> Response:
         found = await ports.read_model.builds(namespace)
         return _json({"builds": [_with_open(each) for each in found if name in (None, each.name)]})
 
-    @application.get(PREFIX + "/routing/{workflow}", summary="What new runs get.", response_class=Response)
+    @application.get(at("/routing/{workflow}"), summary="What new runs get.", response_class=Response)
     async def routing(workflow: str) -> Response:
         return _json(await ports.routing.get(namespace, _name(workflow)))
 
-    @application.put(PREFIX + "/routing/{workflow}", summary="Say what new runs get.", response_class=Response)
+    @application.put(at("/routing/{workflow}"), summary="Say what new runs get.", response_class=Response)
     async def route(workflow: str, request: Request) -> Response:
         form: RoutingForm = of_plain(RoutingForm, await read_object(request))
         if form.ramping is None and form.ramping_percent:
@@ -53,7 +53,7 @@ def add_pools(
         await ports.routing.put(namespace, _name(workflow), put)
         return _json(put)
 
-    @application.post(PREFIX + "/pools", summary="Keep what is sent before the first worker.", response_class=Response)
+    @application.post(at("/pools"), summary="Keep what is sent before the first worker.", response_class=Response)
     async def pools(request: Request) -> Response:
         form: PoolForm = of_plain(PoolForm, await read_object(request))
         topics = topics_of(form.kind, [_name(name) for name in form.names], form.build)
