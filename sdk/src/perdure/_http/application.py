@@ -172,7 +172,12 @@ def _asking(endpoint: Endpoint, asker: list[Asker]) -> Callable[..., Awaitable[R
             wait = _seconds(given.pop("wait", str(WAIT_SECONDS_MAX)))
             follow = given.pop("follow", "true") != "false"
         else:
-            given, wait, follow = await read_object(request), _COMMAND_SECONDS, True
+            given, follow = await read_object(request), True
+            wait = (
+                _seconds(request.query_params["wait"])
+                if endpoint.waits and "wait" in request.query_params
+                else _COMMAND_SECONDS
+            )
         end_wait = _seconds(request.query_params.get("wait", "0")) if endpoint.end is not None else 0.0
         message = asker[0].message(endpoint, given, path, request.headers.get("idempotency-key", ""))
         answer = await asker[0].ask(endpoint, message, wait, follow)
@@ -267,6 +272,8 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
             {"name": "wait", "in": "query", "schema": {**wait, "default": WAIT_SECONDS_MAX}},
             {"name": "follow", "in": "query", "schema": {"type": "boolean", "default": True}},
         ]
+    if endpoint.waits:
+        return [{"name": "wait", "in": "query", "schema": {**wait, "default": _COMMAND_SECONDS}}]
     return [] if endpoint.end is None else [{"name": "wait", "in": "query", "schema": {**wait, "default": 0}}]
 
 

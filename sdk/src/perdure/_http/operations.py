@@ -113,8 +113,9 @@ _OF_RUNS: Mapping[tuple[str, str], Operation] = {
     ),
     ("post", f"{_RUN}/updates/{{name}}"): Operation(
         id="updateRun", reply=UpdateResult, refusals=(NOT_FOUND, CONFLICT), waits=True,
-        does="Has the run's code do something, and waits for its answer. 409: it raised, or the run has ended. 202: it"
-        " is not done yet, and may be done later; ask again with the same `update_id` and it is done once.",
+        does="Has the run's code do something, and waits for its answer, at most `wait` seconds. 409: it raised, or the"
+        " run has ended. 202: it is not done yet, and may be done later; ask again with the same `update_id` and it is"
+        " done once.",
     ),
     ("post", f"{_RUN}/cancel"): _steering(
         "cancelRun", "Asks the run to end; its code may tidy up first, or go on."
@@ -196,6 +197,7 @@ OPERATIONS = {**_OF_RUNS, **_OF_TASKS, **_OF_WORKERS}
 _WHO = {"run_id": "Of the one run among those that had the workflow id; left out: the current one."}
 _NEEDED_RUN = {"run_id": "Of the run: the one that a start or `GET …/runs/{workflow_id}` names."}
 _PARAMETERS: Mapping[str, Mapping[str, str]] = {
+    "updateRun": {"wait": "Seconds to wait for the answer."},
     "startRun": {"wait": "Seconds to wait for the end of the run as well."},
     "listRuns": {
         "name": "Of the workflow.",
