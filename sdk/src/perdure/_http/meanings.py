@@ -189,7 +189,8 @@ _OF_TASKS: Mapping[type[Struct], Mapping[str, str]] = {
         "next_attempt_at": "When the next attempt comes; null: none is waited for.",
         "progress": "What its last heartbeat told.",
         "failure": "Of the last attempt that failed; null: none did.",
-        "worker": "The worker that has the attempt, as far as it is known; else empty.",
+        "worker": "The worker that has the attempt, as it was last heard of; of a `queued` one the worker that had it"
+        " and is gone; of one that waits for its next attempt, the last; else empty.",
     },
     WorkflowRef: {"run_id": "Of the run.", "name": "Of the workflow."},
 }
