@@ -4,7 +4,8 @@
   A `python program` is only written: what has no end is started by a `console` block.
 - A `console` block holds commands (`$ …`), each followed by the output it must have; `...` stands for any text.
   One that ends with ` &` runs until the end of the page; the page goes on when it has printed something, and a
-  `perdure dev` that its worker is ready: a start would be warned that nobody has announced its workflow.
+  `perdure dev` that its worker is ready, for a start would be warned that nobody has announced its workflow, and that
+  its API listens.
 - An `output` block is what the block before it must have printed; `...` as above.
 - A `yaml` or `dockerfile` block whose first line names a file, `# worker.yaml`, is written to it.
 - A `console cluster` block is as a `console` block, for Perdure on Kubernetes: tests/e2e runs it, other tests do not.
@@ -107,9 +108,9 @@ def _running(command: str, shell: Shell) -> Iterator[None]:
     )
     assert process.stdout is not None
     try:
-        begun = b"worker-ready" if command.startswith("perdure dev") else b""
-        while (line := process.stdout.readline()) and begun not in line:
-            pass
+        awaited = {b'"worker-ready"', b'"api"'} if command.startswith("perdure dev") else {b""}
+        while awaited and (line := process.stdout.readline()):
+            awaited = {each for each in awaited if each not in line}
         yield
     finally:
         with contextlib.suppress(ProcessLookupError):

@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from perdure.errors import Unavailable as Unavailable
     from perdure.errors import UnknownName as UnknownName
     from perdure.errors import UpdateFailed as UpdateFailed
+    from perdure.errors import UpdateTimeout as UpdateTimeout
     from perdure.errors import WorkflowChangedError as WorkflowChangedError
     from perdure.errors import WorkflowError as WorkflowError
     from perdure.failures import RemoteError as RemoteError
@@ -114,7 +115,8 @@ _MODULES: dict[str, str] = {
         "EngineDefect InvalidArguments NamespaceNotServed NonDeterminism NotInWorkflow NotInstalled "
         "PayloadTooLarge PayloadUnreadable PerdureError QueryFailed Refused ResultTimeout RunCanceled RunFailed "
         "RunNotFound RunTerminated RunTimedOut SerializationError StorageUnavailable TaskCanceled TaskFailed "
-        "TaskTimedOut Unavailable UnknownName UpdateFailed WorkflowChangedError WorkflowError"
+        "TaskTimedOut Unavailable UnknownName UpdateFailed UpdateTimeout WorkflowChangedError "
+        "WorkflowError"
     ),
     "failures": "RemoteError",
     "flow": (
@@ -178,6 +180,7 @@ __all__ = [
     "Unavailable",
     "UnknownName",
     "UpdateFailed",
+    "UpdateTimeout",
     "Worker",
     "Workflow",
     "WorkflowChangedError",

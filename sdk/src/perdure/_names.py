@@ -48,7 +48,7 @@ def check_workflow_id(workflow_id: str) -> str:
 
     Raises:
         TypeError: it is no str.
-        ValueError: it is empty, too long, or has control characters.
+        ValueError: it is empty, too long, has control characters, or would lead to another path in a URL.
     """
     check_text(workflow_id, "id")
     if not workflow_id or len(workflow_id) > ID_CHARS_MAX or not workflow_id.isprintable():
@@ -56,4 +56,6 @@ def check_workflow_id(workflow_id: str) -> str:
             f"a workflow id is 1 to {ID_CHARS_MAX} printable characters; this one is {workflow_id[:80]!r}"
             f" of {len(workflow_id)}"
         )
+    if workflow_id in {".", ".."}:  # clients and proxies take them out of a path, escaped or not
+        raise ValueError(f"a workflow id must not be {workflow_id!r}: no URL can name it")
     return workflow_id

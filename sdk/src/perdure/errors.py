@@ -138,6 +138,15 @@ class UpdateFailed(PerdureError):
     """The update raised; its cause tells what."""
 
 
+class UpdateTimeout(PerdureError):
+    """The update was not answered in time, and may be done yet. Asked for again by its `update_id`, it is done once,
+    and its answer is had: see `Handle.options`."""
+
+    def __init__(self, message: str, *, update_id: str) -> None:
+        super().__init__(message)
+        self.update_id = update_id
+
+
 class ResultTimeout(PerdureError):
     """The run is still open after the time given. It goes on, and may be asked again; if it is stuck or paused, the
     message says what it waits for. `status` and `last_error` are empty where they could not be had."""

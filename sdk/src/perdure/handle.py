@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
@@ -15,7 +16,8 @@ from perdure._client.requests import Question, Requests
 from perdure._client.signals import Signals, tell_kept
 from perdure._client.stuck import StuckWatch, overdue
 from perdure._given import check_seconds
-from perdure.errors import QueryFailed, ResultTimeout, RunNotFound
+from perdure._names import check_text
+from perdure.errors import QueryFailed, ResultTimeout, RunNotFound, UpdateTimeout
 from perdure.failures import failure_from_exception
 from perdure.workflow import handler_name, handler_signature
 from perdure_schemas import topics
@@ -41,6 +43,9 @@ T_contra = TypeVar("T_contra", contravariant=True)
 
 QUERY_SECONDS_MAX = 10.0
 """A query is answered from memory, or after a replay; no replay takes longer."""
+UPDATE_SECONDS = 60.0
+"""Unless told otherwise: most updates are answered at once, and who waits for one of a run that does not go on should
+learn of it."""
 
 EncodeSignal: TypeAlias = Callable[[str, Any], Payload]
 Decode: TypeAlias = Callable[[Payload | None], R]
@@ -94,6 +99,8 @@ class Handle(Steering, Generic[R]):
         self._end.first_run_id = first_run_id
         self._exists = bool(run_id)
         """The engine has said so: where the read model does not know it yet, it will."""
+        self._update_seconds: float | None = UPDATE_SECONDS
+        self._update_id = ""
 
     async def result(self, timeout: float | None = None) -> R:
         """Wait for the end and return what the workflow returned; follows continue-as-new.
@@ -201,11 +208,12 @@ class Handle(Steering, Generic[R]):
 
         Raises:
             UpdateFailed: it raised.
+            UpdateTimeout: it was not answered within 60 seconds, or those of `options`. It may be done yet.
             Refused: the run has ended.
             RunNotFound: there is no such run.
         """
         name, payload, decode = _call(update, args, kwargs)
-        update_id = self._requests.new_id()
+        update_id = self._update_id or self._requests.new_id()
         body = UpdateRun(
             workflow_id=self.id,
             update_id=update_id,
@@ -215,10 +223,36 @@ class Handle(Steering, Generic[R]):
             run_id=await self._addressed(),
         )
         message = self._requests.message(self.id, body)
-        result: UpdateResult = await self._requests.ask(topics.WORKFLOW_ENGINE, message, update_id)
+        try:
+            async with asyncio.timeout(self._update_seconds):
+                result: UpdateResult = await self._requests.ask(topics.WORKFLOW_ENGINE, message, update_id)
+        except TimeoutError:
+            raise await self._unanswered(name, update_id) from None
         if result.status != "ok" or result.failure is not None:
             raise await self._told(answers.update_error(result, name, self.id))
         return decode(result.result)
+
+    def options(self, *, update_timeout: float | None = UPDATE_SECONDS, update_id: str = "") -> Handle[R]:
+        """This handle, with other options for its updates.
+
+        Args:
+            update_timeout: seconds until an update that is not answered raises UpdateTimeout; None: it is waited for.
+            update_id: asks again for the update that had this id, with the same arguments: it is done once, and its
+                answer is given again as long as it is one of the last 1,000 of the run. Or the id that a new update is
+                to have.
+        """
+        check_seconds(update_timeout, "update_timeout")
+        changed = copy.copy(self)
+        changed._update_seconds, changed._update_id = update_timeout, check_text(update_id, "update_id")
+        return changed
+
+    async def _unanswered(self, name: str, update_id: str) -> UpdateTimeout:
+        """Of an update whose answer did not come in time."""
+        assert self._update_seconds is not None, "without a time there is no end of it"
+        standing = await self._standing()
+        held = standing is not None and standing.status in {"stuck", "paused"}
+        why = f"the run is {standing.status}" if standing is not None and held else ""
+        return answers.update_overdue(name, self.id, update_id, within=f"within {self._update_seconds:g} s", why=why)
 
     def __repr__(self) -> str:
         return f"<run {self.id!r} {self.run_id}>"

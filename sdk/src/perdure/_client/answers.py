@@ -18,6 +18,7 @@ from perdure.errors import (
     TaskFailed,
     TaskTimedOut,
     UpdateFailed,
+    UpdateTimeout,
 )
 from perdure.failures import exception_from_failure
 from perdure_schemas.common import Failure
@@ -96,6 +97,15 @@ def query_error(result: QueryResult, name: str, workflow_id: str) -> PerdureErro
         return RunNotFound(f"query {name!r}: there is no run of workflow id {workflow_id!r}")
     return _caused(
         QueryFailed(f"query {name!r} of {workflow_id!r}: {describe(result.failure) or result.status}"), result.failure
+    )
+
+
+def update_overdue(name: str, workflow_id: str, update_id: str, *, within: str, why: str) -> UpdateTimeout:
+    """The error for an update without an answer so far. `why`: as far as that is known."""
+    return UpdateTimeout(
+        f"update {name!r} of {workflow_id!r} was not answered {within}{why and f': {why}'}. It may be done "
+        f"yet: ask again by handle.options(update_id={update_id!r}).update(...), and it is done once",
+        update_id=update_id,
     )
 
 

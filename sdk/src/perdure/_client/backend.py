@@ -193,7 +193,8 @@ class PortsBackend(AsItComes):
         return await self._read_model.get_run(self.namespace, workflow_id, run_id)
 
     async def list_tasks(self, workflow_id: str, run_id: str) -> Sequence[TaskChanged]:
-        return await self._read_model.list_tasks(self.namespace, workflow_id, run_id)
+        tasks = await self._read_model.list_tasks(self.namespace, workflow_id, run_id)
+        return self._broker.as_held(self.namespace, tasks) if isinstance(self._broker, QueueBroker) else tasks
 
     async def counts(self) -> dict[str, dict[str, int]]:
         return await self._read_model.counts(self.namespace)

@@ -6,7 +6,8 @@ import hmac
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, Literal
+from functools import cache, partial
+from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -25,14 +26,16 @@ from perdure._http.checks import refuse_unknown_parameters
 from perdure._http.endpoints import (
     ENDPOINTS,
     NO_SUCH_PATH,
-    PREFIX,
     STATUS_CODES,
     STILL_OPEN,
     WAIT_SECONDS_MAX,
     Endpoint,
 )
 from perdure._http.forms import MalformedJson, plain, to_json
+from perdure._http.openapi import document
+from perdure._http.paths import as_sent, namespace_of, route
 from perdure._http.pools import add_pools
+from perdure._http.shapes import StillOpen
 from perdure._ids import IdSource
 from perdure._payloads.backend import CodedBackend
 from perdure._payloads.blobs import StoreBlobs
@@ -42,11 +45,11 @@ from perdure_runtime.errors import InvalidCursor, MessageTooLarge, StorageUnavai
 from perdure_runtime.pools import Backlog, MakePools
 from perdure_runtime.ports import Ports, RunFilter
 from perdure_schemas import topics
+from perdure_schemas.messages import TaskResult
 
 log = logging.getLogger("perdure.api")
 
 PAGE_MAX = 1_000
-_NAMESPACES = "/api/v1/namespaces/"
 _COMMAND_SECONDS = 30.0
 """An engine answers in milliseconds, its successor in seconds."""
 
@@ -92,16 +95,17 @@ def make_application(
     _answer_errors(application)
     for endpoint in ENDPOINTS:
         application.add_api_route(
-            PREFIX + endpoint.path,
+            route(endpoint.path),
             _asking(endpoint, asker),
             methods=["GET" if endpoint.reads else "POST"],
             summary=endpoint.summary,
-            openapi_extra=_described(endpoint),
+            openapi_extra={"parameters": _parameters(endpoint)},
             response_class=Response,
         )
     _add_reads(application, backend)
     add_pools(application, ports, namespace, backlog=backlog, make_pools=make_pools)
     add_blobs(application, StoreBlobs(ports.blobs, namespace))
+    application.openapi = cache(partial(document, application))  # type: ignore[method-assign]
     return application
 
 
@@ -117,16 +121,18 @@ class _Guard:
         self._expected = f"Bearer {token}".encode() if token else b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = self._refusal(scope) if scope["type"] == "http" else None
-        await (refusal or self._app)(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        seen = as_sent(scope)
+        await (self._refusal(seen) or self._app)(seen, receive, send)
 
     def _refusal(self, scope: Scope) -> Response | None:
         if self._expected:
             shown = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
             if not hmac.compare_digest(shown, self._expected):
                 return _problem(401, "show the API's token: Authorization: Bearer …")
-        path: str = scope["path"]
-        if path.startswith(_NAMESPACES) and path.split("/", 5)[4] != self._namespace:
+        if namespace_of(scope["path"]) not in {None, self._namespace}:
             return _problem(404, f"this API serves namespace {self._namespace!r}")
         return None
 
@@ -166,7 +172,12 @@ def _asking(endpoint: Endpoint, asker: list[Asker]) -> Callable[..., Awaitable[R
             wait = _seconds(given.pop("wait", str(WAIT_SECONDS_MAX)))
             follow = given.pop("follow", "true") != "false"
         else:
-            given, wait, follow = await read_object(request), _COMMAND_SECONDS, True
+            given, follow = await read_object(request), True
+            wait = (
+                _seconds(request.query_params["wait"])
+                if endpoint.waits and "wait" in request.query_params
+                else _COMMAND_SECONDS
+            )
         end_wait = _seconds(request.query_params.get("wait", "0")) if endpoint.end is not None else 0.0
         message = asker[0].message(endpoint, given, path, request.headers.get("idempotency-key", ""))
         answer = await asker[0].ask(endpoint, message, wait, follow)
@@ -175,17 +186,17 @@ def _asking(endpoint: Endpoint, asker: list[Asker]) -> Callable[..., Awaitable[R
         if detail := asker[0].detail(message, answer):
             more["detail"] = detail
         if answer is None:
-            return _json({"status": "open", **more}, STILL_OPEN)
+            return _json({**plain(_still_open(message.body)), **more}, STILL_OPEN)
         end = await asker[0].end_of_start(message, answer, end_wait) if end_wait else None
         if end is not None:
             more["end"] = plain(end)
-        return _json({**plain(answer), **more}, STATUS_CODES.get(getattr(answer, "status", "ok"), 200))
+        return _json({**plain(answer), **more}, _code(answer))
 
     return handle
 
 
 def _add_reads(application: FastAPI, backend: PortsBackend) -> None:
-    @application.get(PREFIX + "/runs", summary="Runs, newest first, a page at a time.", response_class=Response)
+    @application.get(route("/runs"), summary="Runs, newest first, a page at a time.", response_class=Response)
     async def list_runs(
         *,
         name: str | None = None,
@@ -213,14 +224,14 @@ def _add_reads(application: FastAPI, backend: PortsBackend) -> None:
         page = await backend.list_runs(where, limit, cursor)
         return _json({"runs": list(page.runs), "cursor": page.cursor})
 
-    @application.get(PREFIX + "/runs/{workflow_id}", summary="Where a run stands.", response_class=Response)
+    @application.get(route("/runs/{workflow_id}"), summary="Where a run stands.", response_class=Response)
     async def get_run(workflow_id: str, run_id: str | None = None) -> Response:
         found = await backend.get_run(workflow_id, run_id)
         if found is None:
             raise Problem(404, f"there is no run of workflow id {workflow_id!r}, or it is past its retention")
         return _json(found)
 
-    @application.get(PREFIX + "/runs/{workflow_id}/history", summary="Its events.", response_class=Response)
+    @application.get(route("/runs/{workflow_id}/history"), summary="Its events.", response_class=Response)
     async def history(
         workflow_id: str,
         run_id: str,
@@ -229,15 +240,15 @@ def _add_reads(application: FastAPI, backend: PortsBackend) -> None:
     ) -> Response:
         return _json({"events": list(await backend.history(workflow_id, run_id, after, limit))})
 
-    @application.get(PREFIX + "/runs/{workflow_id}/tasks", summary="Its supervised tasks.", response_class=Response)
+    @application.get(route("/runs/{workflow_id}/tasks"), summary="Its supervised tasks.", response_class=Response)
     async def tasks(workflow_id: str, run_id: str) -> Response:
         return _json({"tasks": list(await backend.list_tasks(workflow_id, run_id))})
 
-    @application.get(PREFIX + "/counts", summary="Runs per name and status.", response_class=Response)
+    @application.get(route("/counts"), summary="Runs per name and status.", response_class=Response)
     async def counts() -> Response:
         return _json({"counts": await backend.counts()})
 
-    @application.get(PREFIX + "/announced", summary="Names that workers have.", response_class=Response)
+    @application.get(route("/announced"), summary="Names that workers have.", response_class=Response)
     async def announced() -> Response:
         found = await backend.announced()
         return _json(Announced([], []) if found is None else found)
@@ -251,18 +262,34 @@ def _seconds(text: str) -> float:
     return min(max(0.0, seconds), WAIT_SECONDS_MAX)
 
 
-def _described(endpoint: Endpoint) -> dict[str, Any]:
-    """For OpenAPI: the fields of the body, or the parameters."""
+def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
+    """Of the query: a route knows only those that FastAPI reads."""
+    wait = {"type": "number", "minimum": 0, "maximum": WAIT_SECONDS_MAX}
     if endpoint.reads:
-        names: list[tuple[str, Literal["string", "number", "boolean"]]] = [
-            (name, "string") for name in sorted(endpoint.fields)
+        fields = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in sorted(endpoint.fields)]
+        return [
+            *fields,
+            {"name": "wait", "in": "query", "schema": {**wait, "default": WAIT_SECONDS_MAX}},
+            {"name": "follow", "in": "query", "schema": {"type": "boolean", "default": True}},
         ]
-        names.extend((("wait", "number"), ("follow", "boolean")))
-        return {"parameters": [{"name": n, "in": "query", "schema": {"type": t}} for n, t in names]}
-    schema = {"type": "object", "properties": {name: {} for name in sorted(endpoint.fields)}}
-    body = {"requestBody": {"content": {"application/json": {"schema": schema}}}}
-    wait = {"name": "wait", "in": "query", "schema": {"type": "number"}, "description": "Seconds, for the run's end."}
-    return body if endpoint.end is None else {**body, "parameters": [wait]}
+    if endpoint.waits:
+        return [{"name": "wait", "in": "query", "schema": {**wait, "default": _COMMAND_SECONDS}}]
+    return [] if endpoint.end is None else [{"name": "wait", "in": "query", "schema": {**wait, "default": 0}}]
+
+
+def _still_open(body: Any) -> StillOpen:
+    """With the ids by which to ask again: the API may have made them."""
+    return StillOpen(
+        workflow_id=getattr(body, "workflow_id", ""),
+        run_id=getattr(body, "run_id", ""),
+        task_id=getattr(body, "task_id", ""),
+        update_id=getattr(body, "update_id", ""),
+    )
+
+
+def _code(answer: Struct) -> int:
+    """How a run or task ended is an answer like any other; that there is none is not."""
+    return STATUS_CODES.get(answer.outcome if isinstance(answer, TaskResult) else getattr(answer, "status", "ok"), 200)
 
 
 def _json(value: Struct | dict[str, Any], status: int = 200) -> Response:

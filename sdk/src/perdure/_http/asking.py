@@ -60,15 +60,18 @@ class Asker:
         if "position" in endpoint.fields and not given.get("position"):  # to an engine it would be a resume
             raise MalformedJson("position: a reset needs one, such as '4' or '2.1'")
         fields = {**given, **endpoint.fixed, **path}
-        body = checked(of_plain(endpoint.body, self._completed(endpoint, fields)), fields)
+        body = checked(of_plain(endpoint.body, self._completed(endpoint, fields, key)), fields)
         message = self._requests.message(_key(body), body)
-        return msgspec.structs.replace(message, id=key) if key else message
+        if not key or isinstance(body, UpdateRun):  # by its update id it is done once, and answered again, whoever asks
+            return message
+        return msgspec.structs.replace(message, id=key)
 
-    def _completed(self, endpoint: Endpoint, fields: dict[str, Any]) -> dict[str, Any]:
-        """With what only the API knows, and with defaults."""
+    def _completed(self, endpoint: Endpoint, fields: dict[str, Any], key: str) -> dict[str, Any]:
+        """With what only the API knows, and with defaults: ids that follow from the key are the same in a repetition,
+        and are not the message's own, by which its answer is known."""
         inbox = self._requests.reply_topic
         if endpoint.body is StartWorkflow:
-            run_id = fields.get("run_id") or self._requests.new_id()
+            run_id = fields.get("run_id") or self._made("run", key)
             fields = {"args": _NO_ARGUMENTS, **fields, "run_id": run_id}
             fields.setdefault("workflow_id", run_id)
             options = fields.get("options")
@@ -83,14 +86,17 @@ class Asker:
             }
             fields["query"] = query
         elif endpoint.body is UpdateRun:
-            fields = {"args": _NO_ARGUMENTS, "update_id": self._requests.new_id(), **fields}
+            fields = {"args": _NO_ARGUMENTS, "update_id": self._made("update", key), **fields}
         elif endpoint.body is SendSignal:
             fields = {"payload": None, "sender": "", "number": 0, **fields}
         elif endpoint.body is DispatchTask:
-            fields = {"task_id": self._requests.new_id(), "args": _NO_ARGUMENTS, "options": {}, **fields}
+            fields = {"task_id": self._made("task", key), "args": _NO_ARGUMENTS, "options": {}, **fields}
             fields["answer_to"] = [{"topic": inbox, "key": fields["task_id"]}]
             fields["dispatched"] = False
         return {**fields, "reply_topic": inbox}
+
+    def _made(self, kind: str, key: str) -> str:
+        return f"{kind}-{key}" if key else self._requests.new_id()
 
     async def warning(self, message: Message, answer: Struct | None) -> str:
         """What to tell who starts what no worker has announced, or signals where there is no run; else empty."""

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Query, Request, Response
 
 from perdure._http.blobs import GONE, Gone
 from perdure._http.bodies import Problem, read_body
-from perdure._http.endpoints import PREFIX
+from perdure._http.paths import route
 from perdure._payloads.blobs import Blobs
 from perdure.convert import STORED_BYTES_MAX
 from perdure_schemas.blobs import Blob, made_of
@@ -23,7 +23,7 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 def add_blobs(application: FastAPI, blobs: Blobs) -> None:
     """The endpoints, on this store."""
 
-    @application.put(PREFIX + PATH, summary="Store the value of a message to be sent.", response_class=Response)
+    @application.put(route(PATH), summary="Store the value of a message to be sent.", response_class=Response)
     async def put(blob_id: str, request: Request) -> Response:
         """The answer is what a payload refers to it by."""
         if _ID.fullmatch(blob_id) is None:
@@ -33,7 +33,7 @@ def add_blobs(application: FastAPI, blobs: Blobs) -> None:
         await blobs.put(blob, data)
         return Response(msgspec.json.encode(blob), status_code=201, media_type="application/json")
 
-    @application.get(PREFIX + PATH, summary="The bytes that a payload refers to.", response_class=Response)
+    @application.get(route(PATH), summary="The bytes that a payload refers to.", response_class=Response)
     async def get(  # noqa: PLR0917 - the fields of a reference
         blob_id: str,
         size: Annotated[int, Query(ge=0)],

@@ -56,6 +56,8 @@ class Endpoint:
     """Fields that the path stands for."""
     reads: bool = False
     """GET, with the fields as parameters."""
+    waits: bool = False
+    """`wait` among the parameters says for how long to wait for the reply, which the user's code makes."""
     end: type[Struct] | None = None
     """What follows the reply: with `wait` among the parameters the answer has it as `end`, if it comes in time."""
 
@@ -85,7 +87,10 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     _of_run("signals/{channel}", SendSignal, CommandReply, "Send a value to a channel.",
             "payload", "sender", "number", "after_number"),
     _of_run("queries/{name}", QueryRun, QueryResult, "Ask the run's code.", "args", "query_id"),
-    _of_run("updates/{name}", UpdateRun, UpdateResult, "Have the run's code do something.", "args", "update_id"),
+    Endpoint(
+        "/runs/{workflow_id}/updates/{name}", UpdateRun, UpdateResult, "Have the run's code do something.",
+        frozenset({"run_id", "args", "update_id"}), waits=True,
+    ),
     *(_of_run(action, ControlRun, CommandReply, summary, *_WHY, action=action) for action, summary in (
         ("cancel", "Ask the run to end; its code may tidy up."),
         ("terminate", "End the run at once."),

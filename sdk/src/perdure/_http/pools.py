@@ -6,53 +6,24 @@ from typing import Annotated, Any, get_args
 
 import msgspec
 from fastapi import FastAPI, Query, Request, Response
-from msgspec import Meta, Struct
 
-from perdure._duration import DEFAULT_MAX_MS
 from perdure._http.bodies import read_object
-from perdure._http.endpoints import PREFIX
 from perdure._http.forms import MalformedJson, of_plain, to_json
+from perdure._http.paths import route as at
+from perdure._http.pool_forms import PoolForm, RoutingForm
 from perdure._names import is_name
 from perdure_core.workflow_engine.decisions import RunDefaults
 from perdure_runtime.pools import Backlog, Kind, MakePools, by_pool, topics_of
 from perdure_runtime.ports import BuildCounts, Ports, Routing
 from perdure_schemas.events import EndStatus
 
-Build = Annotated[str, Meta(min_length=1, max_length=200)]
-Length = Annotated[int, Meta(ge=1, le=DEFAULT_MAX_MS)]
-NAMES_MAX = 100
-"""Of one pool, each a topic or two."""
 _ENDED = frozenset(get_args(EndStatus))
-
-
-class DefaultsForm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`RunDefaults`, as a caller may put them."""
-
-    run_timeout_ms: Length | None = None
-    retention_ms: Length | None = None
-
-
-class RoutingForm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`Routing`, as a caller may put it."""
-
-    current: Build | None = None
-    ramping: Build | None = None
-    ramping_percent: Annotated[int, Meta(ge=0, le=100)] = 0
-    defaults: DefaultsForm = DefaultsForm()
-
-
-class PoolForm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A pool that is to be made."""
-
-    kind: Kind
-    names: Annotated[list[str], Meta(min_length=1, max_length=NAMES_MAX)]
-    build: Build | None = None
 
 
 def add_pools(
     application: FastAPI, ports: Ports, namespace: str, *, backlog: Backlog | None, make_pools: MakePools | None
 ) -> None:
-    @application.get(PREFIX + "/backlog", summary="What waits for workers and what they have.", response_class=Response)
+    @application.get(at("/backlog"), summary="What waits for workers and what they have.", response_class=Response)
     async def waiting(
         kind: Kind | None = None, name: Annotated[list[str] | None, Query()] = None, build: str | None = None
     ) -> Response:
@@ -61,16 +32,16 @@ def add_pools(
         found = [each for each in by_pool(looked, kind, name or ()) if build is None or each.build in (None, build)]
         return _json({"backlog": found, "total": sum(each.waiting + each.in_flight for each in found)})
 
-    @application.get(PREFIX + "/builds", summary="Runs per name, build and status.", response_class=Response)
+    @application.get(at("/builds"), summary="Runs per name, build and status.", response_class=Response)
     async def builds(name: str | None = None) -> Response:
         found = await ports.read_model.builds(namespace)
         return _json({"builds": [_with_open(each) for each in found if name in (None, each.name)]})
 
-    @application.get(PREFIX + "/routing/{workflow}", summary="What new runs get.", response_class=Response)
+    @application.get(at("/routing/{workflow}"), summary="What new runs get.", response_class=Response)
     async def routing(workflow: str) -> Response:
         return _json(await ports.routing.get(namespace, _name(workflow)))
 
-    @application.put(PREFIX + "/routing/{workflow}", summary="Say what new runs get.", response_class=Response)
+    @application.put(at("/routing/{workflow}"), summary="Say what new runs get.", response_class=Response)
     async def route(workflow: str, request: Request) -> Response:
         form: RoutingForm = of_plain(RoutingForm, await read_object(request))
         if form.ramping is None and form.ramping_percent:
@@ -82,7 +53,7 @@ def add_pools(
         await ports.routing.put(namespace, _name(workflow), put)
         return _json(put)
 
-    @application.post(PREFIX + "/pools", summary="Keep what is sent before the first worker.", response_class=Response)
+    @application.post(at("/pools"), summary="Keep what is sent before the first worker.", response_class=Response)
     async def pools(request: Request) -> Response:
         form: PoolForm = of_plain(PoolForm, await read_object(request))
         topics = topics_of(form.kind, [_name(name) for name in form.names], form.build)

@@ -61,7 +61,10 @@ def _state(row: Row) -> str:
         case "waiting-retry":
             return f"[yellow]attempt {attempt} at {clock(row['next_attempt_at'])}[/]"
         case "running":
-            return f"[cyan]attempt {attempt} running[/] since {clock(row['at'])}"
+            worker = f" on {escape(row['worker'])}" if row["worker"] else ""
+            return f"[cyan]attempt {attempt} running[/] since {clock(row['at'])}{worker}"
+        case _ if row["worker"]:
+            return f"attempt {attempt} waits for another worker: {escape(row['worker'])} is gone"
         case _:
             return f"attempt {attempt} waits for a worker since {clock(row['at'])}"
 

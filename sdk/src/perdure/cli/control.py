@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
@@ -15,7 +16,7 @@ from perdure.cli.on_run import Target, on_run
 from perdure.cli.output import ExitCode, Format, Problem, chosen, print_json, stderr, stdout
 from perdure.cli.session import parse_json
 from perdure.cli.waiting import Timeout, answer_of, result_of
-from perdure.errors import Refused, RunCanceled, RunNotFound
+from perdure.errors import Refused, RunCanceled, RunNotFound, UpdateTimeout
 
 
 def _some(position: str) -> str:
@@ -39,6 +40,14 @@ ChannelName = Annotated[str, typer.Argument(metavar="CHANNEL")]
 Value = Annotated[str, typer.Argument(metavar="JSON")]
 AnyChannel = Annotated[bool, typer.Option(UNCHECKED, help="Whatever channels the workflow declares.")]
 UpdateName = Annotated[str, typer.Argument(metavar="UPDATE")]
+AnswerTimeout = Annotated[
+    float | None,
+    typer.Option("--timeout", min=0, help="Wait at most so many seconds; default: 60.", show_default=False),
+]
+UpdateId = Annotated[
+    str,
+    typer.Option("--update-id", help="Asks again for the update of this id, which is done once.", show_default=False),
+]
 QueryName = Annotated[str, typer.Argument(metavar="QUERY")]
 Values = Annotated[list[str] | None, typer.Argument(metavar="[JSON]...")]
 
@@ -182,7 +191,16 @@ async def query(at: Target, name: QueryName, args: Values = None) -> object:
 
 
 @on_run(_answered)
-async def update(at: Target, name: UpdateName, args: Values = None) -> object:
+async def update(
+    at: Target, name: UpdateName, args: Values = None, *, timeout: AnswerTimeout = None, update_id: UpdateId = ""
+) -> object:
     """Have the run's code do something; prints its answer as JSON."""
     values = [parse_json(text, "an argument") for text in args or []]
-    return await answer_of(at.run, at.run.update(name, *values), at.look)
+    run = at.run.options(update_id=update_id)
+    if timeout is not None:
+        run = at.run.options(update_timeout=timeout, update_id=update_id)
+    try:
+        return await answer_of(run, run.update(name, *values), at.look)
+    except UpdateTimeout as error:
+        again = shlex.join(["perdure", "update", run.id, name, *(args or []), "--update-id", error.update_id])
+        raise Problem(str(error).partition(": ask again by")[0], hint=f"{again}   asks again") from error

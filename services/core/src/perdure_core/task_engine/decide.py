@@ -235,7 +235,9 @@ def _due(record: TaskRecord, message: TaskTimerFired, header: Header) -> Decisio
         rearmed = armed(noted(record, header), due_at)
         return Save(record=rearmed, before=[timer(rearmed, due_at)])
     if kind == "retry":
-        return save(moved(record, header, status="queued", relayed=True, retry_at=None, dispatched_at=header.at))
+        return save(
+            moved(record, header, status="queued", relayed=True, retry_at=None, dispatched_at=header.at, worker="")
+        )
     failure = Failure(name="TimedOut", message=f"the task exceeded its {kind} time-out", retryable=kind not in FINAL)
     if kind in FINAL:
         return ended(record, "timed-out", failure, header, stopped=record.running)

@@ -107,6 +107,7 @@ def decide_retry(
         deliveries=0,
         delegated=False,
         stopped=record.running,
+        worker="",
         inbox="",
     )
     return save(again)

@@ -13,18 +13,22 @@ from hashlib import blake2b
 from itertools import count
 from typing import Protocol
 
+import msgspec
+
 from perdure_runtime.adapters.retention import DEAD_LETTERS, kept
 from perdure_runtime.adapters.subscriptions import INBOX_PREFIX, Entry, Inlet, Subscription
 from perdure_runtime.announced import Announced, of_topics
 from perdure_runtime.errors import AlreadyInUse, StorageUnavailable
 from perdure_runtime.ports import RECEIVE_MAX, Delivery, SubscriptionType, Undeliverable
-from perdure_schemas.messages import Message
+from perdure_schemas import topics
+from perdure_schemas.messages import Message, RunTask, TaskChanged
 
 log = logging.getLogger("perdure.broker")
 
 MESSAGE_MAX_BYTES = 1024 * 1024
 """A larger value goes to the blob store by reference: brokers and their replicas copy every message whole."""
 
+_OF_TASKS = topics.task_run("")
 BACKLOG = ""
 """Name of the subscription that keeps what is published to a topic before anybody subscribes."""
 
@@ -117,6 +121,15 @@ class Queues:
             for (space, topic), found in self._topics.items()
             if space == namespace and any(subscription.members for subscription in found)
         ]
+
+    def handed_back(self, namespace: str) -> Iterator[Message]:
+        """Attempts of tasks that some worker had and none has now: theirs is gone, or gave them up."""
+        for (space, topic), subscriptions in self._topics.items():
+            if space != namespace or not topic.startswith(_OF_TASKS):
+                continue
+            for entry in (entry for each in subscriptions for entry in each.pool if entry.redeliveries):
+                if isinstance(delivery := entry.delivery(), Delivery):
+                    yield delivery.message
 
     def of_topic(self, namespace: str, topic: str) -> Sequence[Subscription]:
         """Where a message published to the topic goes; nowhere if it is an inbox that is gone."""
@@ -383,6 +396,20 @@ class QueueBroker:
     async def served(self, namespace: str) -> Announced:
         """What workers have that are connected."""
         return of_topics(self._queues.consumed(namespace))
+
+    def as_held(self, namespace: str, tasks: Sequence[TaskChanged]) -> list[TaskChanged]:
+        """Tasks as the task engine tells of them, but those as queued that no worker has any more: the task engine
+        hears of that only from the next one. They keep the name of the worker that had them."""
+        if not any(task.status == "running" for task in tasks):
+            return list(tasks)
+        bodies = (message.body for message in self._queues.handed_back(namespace))
+        waiting = {(body.task_id, body.attempt) for body in bodies if isinstance(body, RunTask)}
+        return [
+            msgspec.structs.replace(task, status="queued")
+            if task.status == "running" and (task.task_id, task.attempt) in waiting
+            else task
+            for task in tasks
+        ]
 
     async def subscribe(
         self, namespace: str, topics: Sequence[str], subscription: str, type: SubscriptionType

@@ -54,9 +54,11 @@ async def answer(  # noqa: C901 - one branch per method
             run = await ports.read_model.get_run(*read_value(arguments, tuple[str, str, str | None]))
             return _changes([] if run is None else [run])
         case "list_tasks":
-            return _changes(await ports.read_model.list_tasks(*read_value(arguments, tuple[str, str, str])))
-        case "dead_letters":
+            asked = read_value(arguments, tuple[str, str, str])
             broker = cast(QueueBroker, ports.broker)  # as is asserted by who serves it
+            return _changes(broker.as_held(asked[0], await ports.read_model.list_tasks(*asked)))
+        case "dead_letters":
+            broker = cast(QueueBroker, ports.broker)
             letters = await broker.dead_letters(*read_value(arguments, tuple[str, int]))
             return _encode([_letter(letter) for letter in letters])
         case "counts":
