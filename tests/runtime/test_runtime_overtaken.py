@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import pytest
 
 from perdure import Channel, query, workflow
 from perdure.worker import Worker
+from perdure_runtime import workflow_decider
+from perdure_runtime.clock import SystemClock
 from perdure_runtime.poison import Intake
 from perdure_runtime.ports import Delivery
 from perdure_runtime.workflow_driver import Rounds, WorkflowEngine
 from perdure_schemas import topics
-from perdure_schemas.common import NULL, Address, Payload, Query
+from perdure_schemas.common import NULL, Address, Parent, Payload, Query
 from perdure_schemas.messages import (
     Body,
+    ChildOutcome,
     CommandReply,
     ControlRun,
     Message,
     QueryResult,
     QueryRun,
+    RunWorkflowTask,
     SendSignal,
     StartReply,
     StartWorkflow,
 )
 from tests.runtime.parts import NAMESPACE, World
+from tests.runtime.test_runtime_patience import completed
 from tests.runtime.test_runtime_vacant import KEY
 
 
@@ -40,17 +47,25 @@ class Waits:
         return "waiting"
 
 
+SENT_AT = SystemClock().now()
+"""Of all messages: what several replicas get is the same."""
+
+
 class Replica:
     """One that gets what a test gives it; what it hands back comes to it again, as a key does."""
 
     def __init__(self, world: World) -> None:
-        self._clock = world.ports.clock
         publisher = world.ports.broker.publisher()
         self.rounds = Rounds(world.ports, Intake(self, publisher, NAMESPACE), NAMESPACE, "overtaken")  # type: ignore[arg-type]
 
     def take(self, id: str, body: Body) -> None:
-        message = Message(id=id, namespace=NAMESPACE, key=KEY.workflow_id, at=self._clock.now(), body=body)
-        self.rounds.take([Delivery(topic=topics.WORKFLOW_ENGINE, message=message, redeliveries=0)])
+        self.take_all({id: body})
+
+    def take_all(self, bodies: Mapping[str, Body]) -> None:
+        """By the ids of their messages; together."""
+        messages = [Message(id=id, namespace=NAMESPACE, key=KEY.workflow_id, at=SENT_AT, body=body)
+                    for id, body in bodies.items()]  # fmt: skip
+        self.rounds.take([Delivery(topic=topics.WORKFLOW_ENGINE, message=each, redeliveries=0) for each in messages])
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Nobody else wants them."""
@@ -59,9 +74,9 @@ class Replica:
         asyncio.get_running_loop().call_later(delay_ms / 1000, self.rounds.take, deliveries)
 
 
-def start(run_id: str) -> StartWorkflow:
+def start(run_id: str, parent: Parent | None = None) -> StartWorkflow:
     return StartWorkflow(workflow_id=KEY.workflow_id, run_id=run_id, name="Waits", args=Payload("json", b"[]"),
-                         reply_topic="replies")  # fmt: skip
+                         parent=parent, reply_topic="" if parent else "replies")  # fmt: skip
 
 
 def test_the_view_of_a_purged_run_is_not_taken_for_the_next_run_s() -> None:
@@ -110,5 +125,31 @@ def test_what_waits_for_a_turn_that_another_replica_has_recorded_does_not_wait()
             assert (await answers.body(QueryResult)).status == "ok"
             worker.drain()
             await working
+
+    asyncio.run(scenario())
+
+
+def test_a_turn_of_a_run_that_another_replica_began_too_is_published_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other may have died before it did: whoever acknowledges the turn publishes what it did."""
+    monkeypatch.setattr(workflow_decider, "START_HOLD_MAX_MS", 600_000)  # its start stays in the buffer
+
+    async def scenario() -> None:
+        world = World()
+        behind, other = Replica(world), Replica(world)
+        replies, turns = await world.open("replies"), await world.open(topics.workflow_run("Waits"))
+        sent = await world.open(topics.WORKFLOW_ENGINE)
+        behind.take("s1", start("r1"))
+        end = ControlRun(workflow_id=KEY.workflow_id, action="terminate", reply_topic="replies")
+        behind.take("e", end)
+        assert (await replies.body(CommandReply)).status == "ok"
+        second = start("r2", Parent(workflow_id="p", run_id="p", command_id="c", generation=0))
+        behind.take_all({"e": end, "s2": second})  # who is asked of the first run loads it
+        while (asked := await turns.body(RunWorkflowTask)).run_id != "r2":
+            pass
+        turn = completed(asked, NULL)
+        other.take_all({"e": end, "s2": second, "t": turn})
+        assert (await sent.body(ChildOutcome)).command_id == "c"
+        behind.take("t", turn)
+        assert (await sent.body(ChildOutcome)).command_id == "c"
 
     asyncio.run(scenario())

@@ -118,8 +118,8 @@ class Decider:
         runs_before = actor.head.runs if decision.begins_run else actor.state.ordinal - 1
         if runs_before:
             elsewhere = await self._store.find_cause(actor.key, message.id)
-            if elsewhere is not None and elsewhere[0] == actor.head.run_id:
-                actor.refresh_due = True  # another replica has recorded it: this view is behind
+            if elsewhere is not None and elsewhere[0] in (actor.head.run_id, actor.state.run_id):
+                actor.refresh_due = True  # another replica has recorded it, or begun the run in this buffer
                 return "again"
             if elsewhere is not None:
                 this.answer(delivery, await reemit(self._store, actor, elsewhere, message, blobs=this.blobs))
