@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import linecache
+import re
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -300,11 +302,20 @@ def location(fn: Callable[..., Any] | type) -> str:
     if code is not None:
         return f"{code.co_filename}:{code.co_firstlineno}"
     module = sys.modules.get(fn.__module__)
-    try:
-        line = inspect.getsourcelines(fn)[1] if isinstance(fn, type) else 0
-    except (OSError, TypeError):  # made at run time: there is no source
-        line = 0
-    return f"{getattr(module, '__file__', None) or fn.__module__}:{line}"
+    file = getattr(module, "__file__", None)
+    return f"{file or fn.__module__}:{_class_line(fn, file) if file and isinstance(fn, type) else 0}"
+
+
+def _class_line(cls: type, file: str) -> int:
+    """Where it begins; 0: it was made at run time.
+
+    Not by `inspect`: before 3.13 that parses the whole file, which CPython 3.11 may fail at; see `guard.source`.
+    """
+    begins = re.compile(rf"\s*class\s+{re.escape(cls.__name__)}\b")
+    lines = [number for number, line in enumerate(linecache.getlines(file), 1) if begins.match(line)]
+    codes = [code for member in vars(cls).values() if (code := getattr(member, "__code__", None)) is not None]
+    first = min((code.co_firstlineno for code in codes if code.co_filename == file), default=sys.maxsize)
+    return max((number for number in lines if number < first), default=0)
 
 
 def _were(number: int) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from perdure import Client, PerdureError, Registry, RunFilter, Worker, task, workflow
+from perdure.signature import location
 
 
 @task
@@ -121,3 +124,18 @@ def test_a_client_of_an_unknown_scheme_is_a_value_error(target: str) -> None:
 def test_a_worker_of_an_unknown_scheme_is_a_value_error(target: str) -> None:
     with pytest.raises(ValueError, match=r"unknown scheme in .*: a worker connects to pulsar://"):
         Worker.connect(target, Registry([hello, nothing]))
+
+
+class Named:
+    """A class of this file."""
+
+    def method(self) -> None:
+        """Of a class that is told where it is."""
+
+
+def test_a_class_is_located_without_its_file_being_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPython 3.11 may fail to, when a finalizer prints a traceback meanwhile."""
+    line = inspect.getsourcelines(Named)[1]
+    monkeypatch.setattr(ast, "parse", lambda *_, **__: pytest.fail("it is parsed"))
+    assert location(Named) == f"{__file__}:{line}"
+    assert location(type("Made", (), {"__module__": __name__})) == f"{__file__}:0"
