@@ -131,7 +131,7 @@ async def measure_cold_start(folder: Path) -> float:
     """From nothing (no process, no file) to the first HELLO's result, by `perdure dev` and a client on its socket."""
     rounds = []
     for number in range(3):
-        database = folder / f"cold-{number}" / "dev.sqlite"
+        database = folder / f"cold-{number}.sqlite"
         started = time.perf_counter()
         async with ready_dev(database), Client.connect(database) as client:
             await hello(client)

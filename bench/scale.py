@@ -131,7 +131,7 @@ PARTS = {part.__name__: part for part in (step_cost_ratio, replay, fan_out, sign
 async def measure(folder: Path, parts: Sequence[str]) -> dict[str, float]:
     figures: dict[str, float] = {}
     for name in parts:
-        async with running(folder / name / "scale.sqlite") as bench:
+        async with running(folder / f"{name}.sqlite") as bench:
             found = await PARTS[name](bench)
             Console().print(name, found)
             figures |= found
