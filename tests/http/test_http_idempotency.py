@@ -40,6 +40,23 @@ def test_a_task_again_has_the_same_id() -> None:
     with_api(work)
 
 
+def test_one_key_stands_for_as_many_things_as_are_asked() -> None:
+    """Who chooses the number of an order for it asks several things about that order."""
+
+    async def work(api: Api, url: str) -> None:
+        runs = [await api.post("/runs", {"name": "Order", "workflow_id": run}, **KEY) for run in ("a", "b")]
+        assert runs[0][1]["run_id"] != runs[1][1]["run_id"]
+        both = await asyncio.gather(
+            *(api.post(f"/runs/{run}/updates/add", {"args": [f"{run}0"]}, **KEY) for run in "ab")
+        )
+        assert len({answer["update_id"] for _, answer in both}) == 2
+        assert [(await api.post(f"/runs/{run}/queries/status"))[1]["result"] for run in "ab"] == [["a0"], ["b0"]]
+        tasks = [await api.post("/tasks", {"name": name, "args": [1]}, **KEY) for name in ("increase", "refuse")]
+        assert tasks[0][1]["task_id"] != tasks[1][1]["task_id"]
+
+    with_api(work)
+
+
 def test_a_task_that_nobody_knows_is_not_found() -> None:
     async def work(api: Api, url: str) -> None:
         status, answer = await api.get("/tasks/nobody/result")

@@ -224,9 +224,11 @@ class Handle(Steering, Generic[R]):
         )
         message = self._requests.message(self.id, body)
         try:
-            async with asyncio.timeout(self._update_seconds):
+            async with asyncio.timeout(self._update_seconds) as limit:
                 result: UpdateResult = await self._requests.ask(topics.WORKFLOW_ENGINE, message, update_id)
         except TimeoutError:
+            if not limit.expired():
+                raise
             raise await self._unanswered(name, update_id) from None
         if result.status != "ok" or result.failure is not None:
             raise await self._told(answers.update_error(result, name, self.id))
@@ -237,8 +239,9 @@ class Handle(Steering, Generic[R]):
 
         Args:
             update_timeout: seconds until an update that is not answered raises UpdateTimeout; None: it is waited for.
-            update_id: asks again for the update that had this id, with the same arguments: it is done once, and its
-                answer is given again as long as it is one of the last 1,000 of the run. Or the id that a new update is
+            update_id: asks again for the update that had this id, with the same arguments: it is done once in a
+                run, and its answer is given again as long as it is one of the last 1,000 of the run; a run that has
+                continued as a new one since may do it anew. Or the id that a new update is
                 to have.
         """
         check_seconds(update_timeout, "update_timeout")

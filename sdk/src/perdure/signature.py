@@ -8,6 +8,7 @@ import re
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from types import FunctionType
 from typing import Any
 
 import msgspec
@@ -313,7 +314,7 @@ def _class_line(cls: type, file: str) -> int:
     """
     begins = re.compile(rf"\s*class\s+{re.escape(cls.__name__)}\b")
     lines = [number for number, line in enumerate(linecache.getlines(file), 1) if begins.match(line)]
-    codes = [code for member in vars(cls).values() if (code := getattr(member, "__code__", None)) is not None]
+    codes = [member.__code__ for member in vars(cls).values() if isinstance(member, FunctionType)]
     first = min((code.co_firstlineno for code in codes if code.co_filename == file), default=sys.maxsize)
     return max((number for number in lines if number < first), default=0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from typing import Any
 
 import pytest
@@ -63,6 +63,13 @@ def future() -> asyncio.Future[None]:
     return asyncio.get_running_loop().create_future()
 
 
+class Acquires:
+    """As pools of connections have it."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        yield from future()
+
+
 @pytest.mark.parametrize(
     ("wait", "make"),
     [
@@ -83,6 +90,7 @@ def future() -> asyncio.Future[None]:
         (Wait.FUTURE, lambda: grouped(stranger)),
         (Wait.FUTURE, lambda: asyncio.wait_for(stranger(), 5)),
         (Wait.FUTURE, lambda: asyncio.wait_for(future(), 5)),
+        (Wait.FUTURE, lambda: asyncio.wait_for(Acquires(), 5)),  # no task is made of it from 3.12 on
         (Wait.FUTURE, lambda: asyncio.wait([future(), asyncio.ensure_future(part())])),
         (Wait.FUTURE, lambda: asyncio.gather(part(), future())),
         (Wait.FUTURE, lambda: asyncio.shield(future())),

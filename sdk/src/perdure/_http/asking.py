@@ -18,6 +18,7 @@ from perdure._http.checks import checked
 from perdure._http.endpoints import Endpoint
 from perdure._http.expected import ExpectedEnds
 from perdure._http.forms import MalformedJson, of_plain
+from perdure_schemas import ids
 from perdure_schemas.messages import (
     CommandReply,
     DispatchTask,
@@ -71,7 +72,7 @@ class Asker:
         and are not the message's own, by which its answer is known."""
         inbox = self._requests.reply_topic
         if endpoint.body is StartWorkflow:
-            run_id = fields.get("run_id") or self._made("run", key)
+            run_id = fields.get("run_id") or self._made("run", key, fields)
             fields = {"args": _NO_ARGUMENTS, **fields, "run_id": run_id}
             fields.setdefault("workflow_id", run_id)
             options = fields.get("options")
@@ -86,17 +87,20 @@ class Asker:
             }
             fields["query"] = query
         elif endpoint.body is UpdateRun:
-            fields = {"args": _NO_ARGUMENTS, "update_id": self._made("update", key), **fields}
+            fields = {"args": _NO_ARGUMENTS, "update_id": self._made("update", key, fields), **fields}
         elif endpoint.body is SendSignal:
             fields = {"payload": None, "sender": "", "number": 0, **fields}
         elif endpoint.body is DispatchTask:
-            fields = {"task_id": self._made("task", key), "args": _NO_ARGUMENTS, "options": {}, **fields}
+            fields = {"task_id": self._made("task", key, fields), "args": _NO_ARGUMENTS, "options": {}, **fields}
             fields["answer_to"] = [{"topic": inbox, "key": fields["task_id"]}]
             fields["dispatched"] = False
         return {**fields, "reply_topic": inbox}
 
-    def _made(self, kind: str, key: str) -> str:
-        return f"{kind}-{key}" if key else self._requests.new_id()
+    def _made(self, kind: str, key: str, fields: Mapping[str, Any]) -> str:
+        """Of what is asked, too: a key that two callers chose, or one for two targets, stands for two things."""
+        if not key:
+            return self._requests.new_id()
+        return ids.derive_id(key, kind, fields.get("workflow_id", ""), fields.get("name", ""))
 
     async def warning(self, message: Message, answer: Struct | None) -> str:
         """What to tell who starts what no worker has announced, or signals where there is no run; else empty."""

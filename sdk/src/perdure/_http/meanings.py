@@ -68,8 +68,8 @@ _OF_RUNS: Mapping[type[Struct], Mapping[str, str]] = {
     StartWorkflow: {
         "workflow_id": "1 to 400 printable characters, and not `.` or `..`, by which the run is found. Left out: the"
         " run id.",
-        "run_id": "Choose a random one, such as a UUID: the same start again is then the same run. Left out: the"
-        " `Idempotency-Key`, or one that the API makes.",
+        "run_id": "Choose a random one, such as a UUID: the same start again is then the same run. Left out: one"
+        " that follows from the `Idempotency-Key` and from what is asked, or that the API makes; the answer has it.",
         "name": "Of the workflow.",
         "options": "How the run is kept.",
         "conflict_policy": "If a run of the workflow id is open: refuse with 409, give that run, or terminate it and"
@@ -96,8 +96,8 @@ _OF_RUNS: Mapping[type[Struct], Mapping[str, str]] = {
     },
     Query: {"query_id": "Names the question; left out: the API makes one."},
     UpdateRun: {
-        "update_id": "Choose a random one, to ask again with it. Left out: the `Idempotency-Key`, or one that the API"
-        " makes.",
+        "update_id": "Choose a random one, to ask again with it. Left out: one that follows from the"
+        " `Idempotency-Key` and from what is asked, or that the API makes; the answer has it.",
     },
     ResumeRun: {
         "position": "The position of the command, as `perdure show` and the history have it, such as `4` or `2.1`.",
@@ -150,8 +150,8 @@ _OF_RUNS: Mapping[type[Struct], Mapping[str, str]] = {
 }
 _OF_TASKS: Mapping[type[Struct], Mapping[str, str]] = {
     DispatchTask: {
-        "task_id": "Choose a random one: the same task again is then not run again. Left out: the `Idempotency-Key`, or"
-        " one that the API makes.",
+        "task_id": "Choose a random one: the same task again is then not run again. Left out: one that"
+        " follows from the `Idempotency-Key` and from what is asked, or that the API makes; the answer has it.",
         "name": "Of the task.",
         "options": "How it is supervised.",
     },

@@ -38,8 +38,9 @@ def route(path: str) -> str:
 
 
 def as_sent(scope: Scope) -> Scope:
-    """The request, with its path still escaped."""
-    return {**scope, "path": scope["raw_path"].decode("latin-1")}
+    """The request, with its path still escaped. Where the server does not tell how it came, every `%2F` divides."""
+    raw = scope.get("raw_path")
+    return {**scope, "path": quote(scope["path"]) if raw is None else raw.decode("latin-1")}
 
 
 def namespace_of(path: str) -> str | None:

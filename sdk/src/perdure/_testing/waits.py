@@ -70,7 +70,10 @@ def _children(awaited: asyncio.Future[Any] | None, frame: FrameType | None) -> I
     if frame is None or variable is None:
         return None
     found = frame.f_locals[variable]
-    return [found] if asyncio.isfuture(found) else found
+    if variable == "fut":  # from 3.12 on it may be any awaitable of the user's own
+        return [found] if asyncio.isfuture(found) else None
+    among: Iterable[asyncio.Future[Any]] = found
+    return among
 
 
 def _sleeps(loop: asyncio.BaseEventLoop) -> Iterator[object]:
