@@ -223,8 +223,9 @@ class Handle(Steering, Generic[R]):
             run_id=await self._addressed(),
         )
         message = self._requests.message(self.id, body)
+        limit = asyncio.timeout(self._update_seconds)
         try:
-            async with asyncio.timeout(self._update_seconds) as limit:
+            async with limit:
                 result: UpdateResult = await self._requests.ask(topics.WORKFLOW_ENGINE, message, update_id)
         except TimeoutError:
             if not limit.expired():
