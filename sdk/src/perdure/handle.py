@@ -240,10 +240,9 @@ class Handle(Steering, Generic[R]):
 
         Args:
             update_timeout: seconds until an update that is not answered raises UpdateTimeout; None: it is waited for.
-            update_id: asks again for the update that had this id, with the same arguments: it is done once in a
-                run, and its answer is given again as long as it is one of the last 1,000 of the run; a run that has
-                continued as a new one since may do it anew. Or the id that a new update is
-                to have.
+            update_id: asks again for the update that had this id, with the same arguments: it is done once in a run,
+                and its answer is given again as long as it is one of the last 1,000 of the run; a run that has
+                continued as a new one since may do it anew. Or the id that a new update is to have.
         """
         check_seconds(update_timeout, "update_timeout")
         changed = copy.copy(self)

@@ -104,8 +104,10 @@ class Registry:
         definition.signature.compile()
         for handler in (*definition.queries.values(), *definition.updates.values()):
             handler.signature.compile()
-        for channel in definition.channels.values():
-            channel.compile(f"{location(definition.target)}: {definition.name}")
+        if definition.channels:
+            where = f"{location(definition.target)}: {definition.name}"  # found in the source: once for all of them
+            for channel in definition.channels.values():
+                channel.compile(where)
         self.workflows[definition.name] = definition
 
     def __repr__(self) -> str:

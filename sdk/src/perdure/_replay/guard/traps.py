@@ -1,7 +1,6 @@
 """Functions of the standard library that look at who calls them.
 
-They are replaced once per process. Called from anywhere but workflow code, they cost a tenth of a microsecond more:
-the worker's own loop asks the time some hundred times per run, so that no call is made before it is clear who asks.
+They are replaced once per process. Called from anywhere but workflow code, they cost a tenth of a microsecond more.
 """
 
 from __future__ import annotations
@@ -11,10 +10,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from perdure._replay.compat import running_loop
 from perdure._replay.guard.forbidden import FUNCTIONS, Forbidden
 from perdure._replay.guard.reports import caught, is_theirs, watched
-from perdure._replay.loop import ReplayLoop
 
 TRAP = "__perdure_trap__"
 """Marks a replaced function with what it stands for."""
@@ -37,10 +34,9 @@ def install() -> None:
 def _trap(function: Callable[..., Any], forbidden: Forbidden) -> Callable[..., Any]:
     @functools.wraps(function)
     def trapped(*args: Any, **kwargs: Any) -> Any:
-        if type(running_loop()) is ReplayLoop:
-            loop = watched()
-            if loop is not None and not is_theirs(sys._getframe(1).f_code.co_filename):
-                caught(loop, forbidden.name, forbidden.remedy)
+        loop = watched()
+        if loop is not None and not is_theirs(sys._getframe(1).f_code.co_filename):
+            caught(loop, forbidden.name, forbidden.remedy)
         return function(*args, **kwargs)
 
     setattr(trapped, TRAP, forbidden)
